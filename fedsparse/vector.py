@@ -1,0 +1,86 @@
+"""A model as one flat float32 vector, and the layout that says what stands where.
+
+The order is fixed: trainable parameters as ``named_parameters`` gives them, then floating-point buffers as
+``named_buffers`` gives them (BatchNorm's running statistics). Integer buffers do not travel.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the model: its name, its shape, and where it starts in the flat vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.start + self.size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands where in a flat vector of ``size`` elements.
+
+    The first ``parameters`` elements are trainable weights, compressed as an update; the rest are buffers, which travel
+    dense. ``fingerprint`` is a 64-bit hash of names, shapes and the parameter/buffer split: two sides that agree on it
+    agree on every coordinate.
+    """
+
+    entries: tuple[Entry, ...]
+    parameters: int
+    size: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Layout":
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        parameters = sum(p.numel() for _, p in named)
+        named += [(name, b) for name, b in model.named_buffers() if b.is_floating_point()]
+        entries, start = [], 0
+        for name, tensor in named:
+            entries.append(Entry(name, tuple(tensor.shape), start, tensor.numel()))
+            start += tensor.numel()
+        return cls(tuple(entries), parameters, start)
+
+    @cached_property
+    def fingerprint(self) -> int:
+        text = repr([(e.name, e.shape) for e in self.entries]) + f" float32 {self.parameters}/{self.size}"
+        return xxhash.xxh3_64_intdigest(text.encode())
+
+    @property
+    def layers(self) -> tuple[Entry, ...]:
+        """The entries of the trainable parameters, without the buffers."""
+        return tuple(e for e in self.entries if e.start < self.parameters)
+
+
+class FlatModel:
+    """A module whose parameters and float buffers are views of one vector.
+
+    Loading global weights is one ``vector.copy_``, and an update is one subtraction, whatever the number of layers.
+
+    Attributes:
+        module: the wrapped module, in place.
+        layout: what stands where.
+        vector: float32, shape ``(layout.size,)``; writing to it changes the module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.layout = Layout.of(module)
+        tensors = [p for p in module.parameters() if p.requires_grad]
+        tensors += [b for b in module.buffers() if b.is_floating_point()]
+        self.vector = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+        for entry, tensor in zip(self.layout.entries, tensors, strict=True):
+            tensor.data = self.vector[entry.slice].view(entry.shape)
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """Views of the trainable parameters' part of ``vector`` (shape ``(size,)`` or ``(parameters,)``), one a layer."""
+        return [vector[e.slice].view(e.shape) for e in self.layout.layers]
