@@ -1,0 +1,73 @@
+"""From stored pixels to what a model sees: on the device, a batch at a time, without a Python loop over images."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from partitions.dataset import Dataset
+
+
+def to_device(dataset: Dataset, device: str | torch.device) -> Dataset:
+    """The data set with every tensor on `device`; copied once a process, the same object at every later call."""
+    return _to_device(dataset, torch.device(device))
+
+
+@lru_cache(maxsize=2)  # a data set on a GPU is large: keep the last ones only
+def _to_device(dataset: Dataset, device: torch.device) -> Dataset:
+    if device == dataset.x_train.device:
+        return dataset
+    names = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
+    return replace(dataset, **{name: getattr(dataset, name).to(device) for name in names})
+
+
+def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(batch - mean) / std per channel, as a new float32 tensor in the memory format of `batch`.
+
+    Args:
+        batch: (B, C, H, W), uint8 or float32.
+        mean, std: (C,) float32, in the units of the pixels, as `Dataset` holds them.
+    """
+    return torch.sub(batch, mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+
+
+def augment(batch: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Each image at its own random place in a black frame of `crop` pixels, mirrored with probability 1/2 if `flip`.
+
+    Args:
+        batch: (B, C, H, W), any dtype; before `normalise`, so that the frame is black.
+        generator: the only source of randomness. A CPU generator gives the same draws on every device.
+
+    Returns:
+        (B, C, H, W) of the same dtype, laid out channels-last; `batch` itself when there is nothing to do.
+    """
+    if not crop and not flip:
+        return batch
+    return apply_augmentation(batch, crop, draw_augmentation(len(batch), crop, flip, generator))
+
+
+def draw_augmentation(count: int, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """The random part of `augment`: (3, count) int64 on the generator's device, rows down, across and mirrored.
+
+    Down and across are in [0, 2 crop]; (crop, crop) leaves the image where it was. Several clients' draws joined
+    along the second axis let one `apply_augmentation` serve them all.
+    """
+    draws = torch.empty((3, count), dtype=torch.int64, device=generator.device)
+    draws[:2].random_(0, 2 * crop + 1, generator=generator)
+    draws[2].random_(0, 2 if flip else 1, generator=generator)
+    return draws
+
+
+def apply_augmentation(batch: Tensor, crop: int, draws: Tensor) -> Tensor:
+    """The deterministic part of `augment`: one padding and one gather for the batch."""
+    down, across, mirrored = draws.to(batch.device, non_blocking=True).unsqueeze(2)
+    count, _, height, width = batch.shape
+    framed = functional.pad(batch, (crop, crop, crop, crop)) if crop else batch
+    column = torch.arange(width, device=batch.device)
+    rows = down + torch.arange(height, device=batch.device)
+    columns = across + torch.where(mirrored == 1, width - 1 - column, column)
+    image = torch.arange(count, device=batch.device).view(-1, 1, 1)
+    # The indexed axes come first, so that the result is (B, H, W, C): channels-last memory for free.
+    return framed[image, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)

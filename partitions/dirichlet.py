@@ -1,0 +1,42 @@
+"""Label skew by a Dirichlet distribution: the smaller beta, the fewer clients share a class.
+
+For each class k, p_k ~ Dir(beta, ..., beta) over the clients, and client j gets the share p_kj of the class's samples
+(Yurochkin et al. 2019, arXiv:1905.12022, section 4; Li et al. 2022, arXiv:2102.02079, section 3). Hsu et al. 2019
+(arXiv:1909.06335), who brought the Dirichlet distribution to this field, draw over the classes for each client
+instead, with clients of equal size; drawing per class skews sizes too, and uses every sample exactly once.
+"""
+
+import numpy as np
+
+from partitions.errors import DataError
+from partitions.split import Ints, by_class
+
+
+def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float, **_: float) -> Ints:
+    """(N,) the client of each sample.
+
+    Args:
+        labels: (N,) the class of each sample.
+        beta: concentration, above 0; 0.1 is strong skew, 100 is close to iid.
+
+    Raises:
+        DataError: beta is not a positive number.
+    """
+    if not 0 < beta < float("inf"):
+        raise DataError(f"dirichlet: beta is {beta}; it must be a positive number")
+    per_class = np.unique(labels, return_counts=True)[1]
+    shares = proportions(len(per_class), clients, beta, rng)
+    # Cutting each class at the rounded running sums adds no noise to the draw: a client's count is less than one
+    # sample from its share of the class, the sum is exact, and, unlike with largest remainders, the many clients
+    # whose share is below half a sample are not all rounded to nothing.
+    cuts = np.rint(np.cumsum(shares, axis=1) * per_class[:, None]).astype(np.int64)
+    cuts[:, -1] = per_class
+    counts = np.diff(cuts, axis=1, prepend=0)
+    result = np.empty(len(labels), np.int64)
+    result[by_class(labels, rng)] = np.repeat(np.tile(np.arange(clients), len(per_class)), counts.ravel())
+    return result
+
+
+def proportions(classes: int, clients: int, beta: float, rng: np.random.Generator) -> np.ndarray:
+    """(classes, clients) float64: each row one draw of Dir(beta, ..., beta), summing to 1."""
+    return rng.dirichlet(np.full(clients, beta), size=classes)

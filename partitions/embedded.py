@@ -1,0 +1,66 @@
+"""fashion-mnist-mini: 10,000 + 2,000 real images that come with the code, so that a first run needs no network.
+
+A stratified subset of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT licence). The file is
+JSON because Flower's app bundle carries no binary files; each array is base85 of xz of its C-order bytes, with the
+SHA-256 of those bytes.
+"""
+
+import hashlib
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from partitions.dataset import Dataset
+from partitions.errors import DataError
+
+PATH = Path(__file__).with_name("fashion-mnist-mini.json")
+ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"  # RFC 1924
+
+
+def load(data_dir: Path, path: Path = PATH) -> Dataset:
+    """The embedded data set; `data_dir` is not looked at. Raises DataError when the file is damaged."""
+    try:
+        stored = json.loads(path.read_text(encoding="ascii"))
+        arrays = {key: _array(key, fields) for key, fields in stored["arrays"].items()}
+        names = tuple(stored["classes"])
+        return Dataset(
+            name="fashion-mnist-mini",
+            classes=len(names),
+            class_names=names,
+            x_train=arrays["x_train"].unsqueeze(1),
+            y_train=arrays["y_train"].long(),
+            x_test=arrays["x_test"].unsqueeze(1),
+            y_test=arrays["y_test"].long(),
+            mean=torch.tensor([0.2860 * 255]),  # of the full Fashion-MNIST, as everyone uses them
+            std=torch.tensor([0.3530 * 255]),
+        )
+    except (OSError, KeyError, TypeError, ValueError, lzma.LZMAError) as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"fashion-mnist-mini: {path} is damaged ({reason}); restore it from the repository") from error
+
+
+def _array(key: str, fields: dict[str, Any]) -> Tensor:
+    raw = lzma.decompress(b85decode(fields["xz_b85"]))
+    if hashlib.sha256(raw).hexdigest() != fields["sha256"]:
+        raise ValueError(f"the checksum of {key} does not match")
+    return torch.from_numpy(np.frombuffer(bytearray(raw), fields["dtype"]).reshape(fields["shape"]))
+
+
+def b85decode(text: str) -> bytes:
+    """`base64.b85decode` without its Python loop over groups of five: 30 times faster, which is a second at start.
+
+    A character outside the alphabet decodes to garbage here; xz and the checksum refuse it a moment later.
+    """
+    digits = np.zeros(256, np.uint32)
+    digits[list(ALPHABET)] = np.arange(85)
+    padding = -len(text) % 5
+    groups = digits[np.frombuffer((text + "~" * padding).encode("ascii"), np.uint8)].reshape(-1, 5)
+    words = groups[:, 0].copy()
+    for column in range(1, 5):
+        words = words * np.uint32(85) + groups[:, column]
+    return words.astype(">u4").tobytes()[: len(words) * 4 - padding]

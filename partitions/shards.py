@@ -1,0 +1,35 @@
+"""The pathological split of McMahan et al. 2017 (arXiv:1602.05629, section 3): most clients see a few classes only.
+
+"Sort the data by digit label, divide it into 200 shards of size 300, and assign each of 100 clients 2 shards."
+"""
+
+import numpy as np
+
+from partitions.errors import DataError
+from partitions.split import Ints, by_class
+
+
+def owners(labels: Ints, clients: int, rng: np.random.Generator, *, classes_per_client: int, **_: float) -> Ints:
+    """(N,) the client of each sample: `classes_per_client` random shards of equal size (to one sample) a client.
+
+    A shard may reach over the border of two classes where sizes do not divide, as in the paper; and two shards of one
+    client may be of one class. No shard spans more than two classes unless a class is smaller than a shard.
+
+    Args:
+        labels: (N,) the class of each sample.
+
+    Raises:
+        DataError: more classes a client than there are, or shards without a sample.
+    """
+    samples, classes, shards = len(labels), len(np.unique(labels)), clients * classes_per_client
+    if not 1 <= classes_per_client <= classes:
+        raise DataError(f"shards: classes_per_client is {classes_per_client}; it must be 1 to {classes}, the classes")
+    if shards > samples:
+        raise DataError(
+            f"shards: {clients} clients with {classes_per_client} shards each need at least {shards} samples, "
+            f"but there are {samples}"
+        )
+    sizes = np.diff(np.arange(shards + 1) * samples // shards)
+    result = np.empty(samples, np.int64)
+    result[by_class(labels, rng)] = np.repeat(rng.permutation(shards) % clients, sizes)
+    return result

@@ -1,0 +1,112 @@
+"""The classic sets through torchvision: read from `data_dir`, or downloaded into it when they are not there."""
+
+import contextlib
+import io
+import pickle
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partitions.dataset import Dataset
+from partitions.errors import DataError
+
+TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default: behind a firewall that drops packets nothing would happen
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set as torchvision knows it, with the mean, deviation (of pixels in [0, 1]) and augmentation in common use."""
+
+    torchvision_class: str
+    folder: str
+    mebibytes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: int = 0
+    flip: bool = False
+
+
+SOURCES = {
+    "mnist": Source("MNIST", "MNIST/raw", 11, (0.1307,), (0.3081,)),
+    "fashion-mnist": Source("FashionMNIST", "FashionMNIST/raw", 30, (0.2860,), (0.3530,)),
+    "cifar10": Source(
+        "CIFAR10", "cifar-10-batches-py", 163, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), crop=4, flip=True
+    ),
+    "cifar100": Source(
+        "CIFAR100", "cifar-100-python", 161, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), crop=4, flip=True
+    ),
+}
+
+
+def load(name: str, data_dir: Path) -> Dataset:
+    """The set `name` of SOURCES, from torchvision's own layout under `data_dir`; the network only if it is absent.
+
+    Raises:
+        DataError: it is neither there nor to be downloaded, or its files are damaged.
+    """
+    source = SOURCES[name]
+    train, test = _read(name, source, data_dir, train=True), _read(name, source, data_dir, train=False)
+    class_names = tuple(label.split(" - ")[0] for label in train.classes)  # MNIST says "0 - zero"
+    return Dataset(
+        name=name,
+        classes=len(class_names),
+        class_names=class_names,
+        x_train=_images(train),
+        y_train=torch.as_tensor(train.targets, dtype=torch.int64),
+        x_test=_images(test),
+        y_test=torch.as_tensor(test.targets, dtype=torch.int64),
+        mean=torch.tensor(source.mean) * 255,
+        std=torch.tensor(source.std) * 255,
+        crop=source.crop,
+        flip=source.flip,
+    )
+
+
+def _images(split: Any) -> Tensor:
+    """(N, C, H, W) uint8 of torchvision's (N, H, W) tensor or (N, H, W, C) array."""
+    images = torch.as_tensor(split.data)
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+
+
+def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
+    from torchvision import datasets  # here: its import takes a second, and the default set does not need it
+
+    torchvision_class = getattr(datasets, source.torchvision_class)
+    place = data_dir / source.folder
+    try:
+        with contextlib.suppress(RuntimeError):  # what torchvision raises when files are absent or fail their MD5
+            return torchvision_class(data_dir, train=train, download=False)
+        print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
+        with _quiet_download():
+            return torchvision_class(data_dir, train=train, download=True)
+    except (ValueError, EOFError, KeyError, AssertionError, pickle.UnpicklingError) as error:
+        raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{name}: not found in {place}, and the download failed ({_first_line(error)}); connect to the network, "
+            "or copy the files there, or use --dataset fashion-mnist-mini, which needs no download"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The gist of an error: torchvision's own messages run over several lines and repeat themselves."""
+    lines = [line for line in str(error).splitlines() if "urlopen error" in line] or str(error).splitlines()
+    return lines[0].strip("<> ") if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet_download() -> Iterator[None]:
+    """No progress bars across the terminal, and a dead connection ends in an error."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
