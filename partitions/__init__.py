@@ -1,4 +1,7 @@
-"""Data sets, and who holds which samples. A new one is one file and one line in one of the two dicts below."""
+"""Data sets, and who holds which samples. A new one is one file and one line in one of the two dicts below.
+
+Pictures are in `partitions.picture`, which imports matplotlib: most of a second that no client process should pay.
+"""
 
 import difflib
 from collections.abc import Callable, Iterable

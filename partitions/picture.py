@@ -1,0 +1,146 @@
+"""What a partition looks like: who holds how many samples of which class, as numbers, a picture and a table."""
+
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+from numpy.typing import ArrayLike
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from partitions.split import Ints, Partition
+
+# Paul Tol's "muted" scheme: ten colours that stay apart for every kind of colour vision.
+COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB")
+# Counts: blue, darker for more; starting where one sample is told from the white of none.
+BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1.0, 256)))
+MOST_BARS = 30
+TABLE_CLIENTS = 20
+TABLE_CLASSES = 12
+
+
+def class_histogram(labels: ArrayLike, partition: Partition, classes: int) -> Ints:
+    """(clients, classes) int64: how many samples of each class each client holds.
+
+    Args:
+        labels: (N,) integers in [0, classes).
+    """
+    clients = len(partition)
+    owners = np.repeat(np.arange(clients), partition.sizes)
+    cells = owners * classes + np.asarray(labels, dtype=np.int64)[partition.order]
+    return np.bincount(cells, minlength=clients * classes).reshape(clients, classes)
+
+
+def plot_partition(labels: ArrayLike, partition: Partition, class_names: tuple[str, ...]) -> Figure:
+    """A picture of the class histogram: stacked bars for few clients and classes, else a heat map.
+
+    Args:
+        labels: (N,) integers, indices into `class_names`.
+
+    Returns:
+        A figure of its own (pyplot knows nothing of it): `figure.savefig(path)`.
+    """
+    counts = class_histogram(labels, partition, len(class_names))
+    if len(partition) <= MOST_BARS and len(class_names) <= len(COLOURS):
+        return _bars(counts, partition.name, class_names)
+    return _heat_map(counts, partition.name, class_names)
+
+
+def _bars(counts: Ints, name: str, class_names: tuple[str, ...]) -> Figure:
+    clients = len(counts)
+    figure = Figure(figsize=(9, 1.9 + 0.24 * max(clients, 4)), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    left = np.zeros(clients, np.int64)
+    for label, class_name in enumerate(class_names):
+        axes.barh(
+            range(clients), counts[:, label], left=left, height=0.82, color=COLOURS[label], label=class_name,
+            edgecolor="white", linewidth=0.4,
+        )  # fmt: skip
+        left += counts[:, label]
+    axes.set(title=_title(name, clients), xlabel="samples", yticks=range(clients))
+    axes.set_ylabel("client", labelpad=8)
+    axes.set_ylim(clients - 0.4, -0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title="class")
+    return figure
+
+
+def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...]) -> Figure:
+    """Classes down, clients across in the order of their main class: what they share becomes visible as blocks."""
+    clients, classes = counts.shape
+    order = np.lexsort((-counts.max(axis=1), counts.argmax(axis=1)))
+    counts = counts[order]
+    rows = 0.24 * min(max(classes, 10), 30)  # inches; beyond 30 classes the rows get thinner
+    figure = Figure(figsize=(11, 2.4 + rows), dpi=120, layout="constrained")
+    sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=(0.9, rows))
+    sizes.stairs(counts.sum(axis=1), np.arange(clients + 1) - 0.5, fill=True, color=BLUES(0.8))
+    sizes.set(title=_title(name, clients), ylabel="samples", ylim=(0, None))
+    sizes.spines[["top", "right"]].set_visible(False)
+    most = max(int(counts.max()), 2)
+    image = cells.imshow(
+        np.ma.masked_equal(counts.T, 0), norm=LogNorm(1, most), cmap=BLUES, aspect="auto", interpolation="nearest"
+    )
+    cells.set(xlabel="clients, ordered by their main class", ylabel="class")
+    cells.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _name_classes(cells, class_names)
+    figure.colorbar(image, ax=cells, label="samples (white: none)", pad=0.01, format=LogFormatter())
+    return figure
+
+
+def _name_classes(axes: Axes, class_names: tuple[str, ...]) -> None:
+    step = -(-len(class_names) // 25)
+    shown = range(0, len(class_names), step)
+    axes.set_yticks(list(shown), [class_names[label] for label in shown])
+
+
+def _title(name: str, clients: int) -> str:
+    return f"{clients} clients, {name}" if name else f"{clients} clients"
+
+
+def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[str, ...], width: int = 120) -> str:
+    """The class histogram as a table for the terminal, of the first 20 clients, and one line about all of them.
+
+    Args:
+        labels: (N,) integers, indices into `class_names`.
+        width: columns of the terminal.
+    """
+    counts = class_histogram(labels, partition, len(class_names))
+    headings, key = _headings(class_names, width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("client", "samples", "classes", *headings):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for client, row in enumerate(counts[:TABLE_CLIENTS]):
+        cells = (str(count) if count else "." for count in row[: len(headings)])
+        table.add_row(str(client), str(row.sum()), str(np.count_nonzero(row)), *cells)
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    lines = [_title(partition.name, len(partition)), *(line.rstrip() for line in out.getvalue().splitlines()), key]
+    if len(partition) > TABLE_CLIENTS:
+        lines.append(f"... and {len(partition) - TABLE_CLIENTS} more clients")
+    return "\n".join(line for line in (*lines, summary(counts, partition.moved)) if line)
+
+
+def _headings(class_names: tuple[str, ...], width: int) -> tuple[tuple[str, ...], str]:
+    """Column headings: names if they fit, else numbers and a line that explains them; none for very many classes."""
+    if len(class_names) > TABLE_CLASSES:
+        return (), ""
+    if sum(max(len(name), 4) + 2 for name in class_names) + 26 <= width:
+        return class_names, ""
+    numbers = tuple(str(label) for label in range(len(class_names)))
+    return numbers, "classes: " + ", ".join(f"{n} {name}" for n, name in zip(numbers, class_names, strict=True))
+
+
+def summary(counts: Ints, moved: int) -> str:
+    """One line about a class histogram (clients, classes), and `moved` of the partition when it is not 0."""
+    sizes = counts.sum(axis=1)
+    line = (
+        f"samples per client: min {sizes.min()}, median {np.median(sizes):g}, max {sizes.max()}; "
+        f"mean classes per client: {np.count_nonzero(counts, axis=1).mean():.1f}"
+    )
+    return line + (f"; moved to hold the floor: {moved} of {sizes.sum()} samples" if moved else "")
