@@ -1,0 +1,79 @@
+"""How many weights each layer keeps at a given sparsity, met to the weight.
+
+``erk``: Erdos-Renyi kernel, Evci et al. 2020, "Rigging the Lottery" (section 3.1), after Mocanu et al. 2018 (eq. 3).
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from fedsparse.sparsity.topology import Layer
+
+
+def budget(layers: Sequence[Layer], sparsity: float) -> int:
+    """How many prunable weights may exist, so that ``sparsity`` of all the layers' weights do not.
+
+    Dense layers are paid for out of the same budget, as in the paper.
+
+    Raises:
+        ValueError: the sparsity is outside [0, 1], or leaves fewer weights than the dense layers alone have.
+    """
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"sparsity = {sparsity}: should be within 0 and 1")
+    total = sum(layer.size for layer in layers)
+    dense = sum(layer.size for layer in layers if layer.dense)
+    keep = round((1 - sparsity) * total)
+    if keep < dense:
+        names = ", ".join(layer.name for layer in layers if layer.dense)
+        raise ValueError(
+            f"sparsity = {sparsity} keeps {keep:,} of {total:,} weights, but {dense:,} are in dense layers ({names}): "
+            f"ask for at most {1 - dense / total:.4f}, or for fewer dense-layers"
+        )
+    return keep - dense
+
+
+def erk(layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
+    """Counts in proportion to ``sum(shape) / prod(shape)`` of a layer's density: small layers stay denser.
+
+    Args:
+        layers: shapes of one group are what counts, so a depthwise 3x3 layer weighs ``(1 + 1 + 3 + 3) / 9``.
+        sparsity: of all the weights together, dense layers included.
+
+    Returns:
+        One count a layer; ``sum(counts) == round((1 - sparsity) * total)`` exactly.
+
+    Raises:
+        ValueError: see ``budget``.
+    """
+    return _allocate(layers, sparsity, lambda layer: sum(layer.group_shape) / prod(layer.group_shape))
+
+
+def uniform(layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
+    """The same density in every layer that is not dense. Arguments, result and errors as ``erk``."""
+    return _allocate(layers, sparsity, lambda layer: 1.0)
+
+
+DISTRIBUTIONS: dict[str, Callable[[Sequence[Layer], float], tuple[int, ...]]] = {"erk": erk, "uniform": uniform}
+
+
+def _allocate(layers: Sequence[Layer], sparsity: float, raw: Callable[[Layer], float]) -> tuple[int, ...]:
+    """Density ``scale * raw(layer)``, with one scale for every layer that this leaves at or below 1."""
+    keep = budget(layers, sparsity)
+    prunable = [layer for layer in layers if not layer.dense]
+    free, full = prunable, list[Layer]()
+    while free:
+        left = keep - sum(layer.size for layer in full)
+        scale = left / sum(raw(layer) * layer.size for layer in free)
+        exceeding = [layer for layer in free if scale * raw(layer) > 1]
+        if not exceeding:
+            break
+        full += exceeding
+        free = [layer for layer in free if layer not in exceeding]
+    counts = {layer.name: layer.size for layer in layers}
+    counts |= {layer.name: round(scale * raw(layer) * layer.size) for layer in free}
+    # Rounding leaves less than one weight a layer. The largest layer notices it least; one that is full passes it on.
+    residue = keep - sum(counts[layer.name] for layer in prunable)
+    for layer in sorted(prunable, key=lambda layer: -layer.size):
+        share = min(max(residue, -counts[layer.name]), layer.size - counts[layer.name])
+        counts[layer.name] += share
+        residue -= share
+    return tuple(counts[layer.name] for layer in layers)

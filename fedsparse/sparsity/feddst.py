@@ -1,0 +1,26 @@
+"""FedDST: Bibikar et al. 2022, "Federated Dynamic Sparse Training".
+
+Clients readjust in the middle of their local training (algorithm 1), so that what they grow is trained before it is
+uploaded: readjusting last would upload zeros, which the server's selection by magnitude discards at once.
+"""
+
+from torch import Tensor
+
+from fedsparse.sparsity.method import Method, RoundResult
+from fedsparse.sparsity.readjust import readjust, select_by_votes
+from fedsparse.sparsity.topology import Topology
+
+
+class FedDST(Method):
+    """Clients drop and grow; the server keeps exactly as many weights a layer, by their votes."""
+
+    clients_choose = True
+
+    def readjust_locally(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Topology:
+        return readjust(topology, weights, gradient.abs(), self.fraction(round))
+
+    def decide(self, topology: Topology, result: RoundResult) -> Topology:
+        if result.models is None:
+            return topology
+        n = topology.mask.numel()
+        return select_by_votes(topology, result.models.total[:n], result.models.held[:n])

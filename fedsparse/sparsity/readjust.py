@@ -1,0 +1,157 @@
+"""Readjustment: drop the smallest of the weights that exist, grow as many elsewhere.
+
+Evci et al. 2020, "Rigging the Lottery" (section 3, algorithm 1); growth at random is SET (Mocanu et al. 2018), growth
+by a moving average of gradients is sparse momentum (Dettmers and Zettlemoyer 2019).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsparse.sparsity.topology import Topology
+
+
+def cosine_fraction(round: int, end: int, ratio: float) -> float:
+    """The share of a layer's weights to exchange: ``ratio`` at round 0, half midway, 0 from ``end`` on (eq. 1)."""
+    return ratio / 2 * (1 + math.cos(math.pi * round / end)) if round < end else 0.0
+
+
+def exchange_counts(topology: Topology, fraction: float) -> tuple[int, ...]:
+    """``r`` of each layer: ``fraction`` of its active weights, but never more than it has inactive ones."""
+    pairs = zip(topology.layers, topology.counts, strict=True)
+    return tuple(min(round(fraction * active), layer.size - active) for layer, active in pairs)
+
+
+def top_indices(scores: Tensor, candidates: Tensor, k: int) -> Tensor:
+    """Indices of the ``k`` largest scores among the candidates; ties go to the lower index, NaN comes last.
+
+    Args:
+        scores: float, shape ``(n,)``.
+        candidates: bool, shape ``(n,)``, at least ``k`` True.
+
+    Returns:
+        int64, shape ``(k,)``, in no particular order.
+    """
+    index = candidates.nonzero().squeeze(1)
+    if k == 0:
+        return index[:0]
+    among = scores[index].nan_to_num(nan=torch.finfo(scores.dtype).min)
+    threshold = among.topk(k, sorted=False).values.min()
+    above = index[among > threshold]
+    # topk breaks ties as it likes, differently on each device; the first of the equals are taken here instead.
+    return torch.cat([above, index[among == threshold][: k - above.numel()]])
+
+
+def drop_and_grow(mask: Tensor, weights: Tensor, scores: Tensor, r: int) -> Tensor:
+    """Exchange ``r`` weights of one layer.
+
+    A weight just dropped is a candidate to grow (and then keeps its value), a surviving one is not.
+
+    Args:
+        mask: bool, shape ``(n,)``, with at least ``r`` True and ``r`` False.
+        weights: shape ``(n,)``; the ``r`` smallest magnitudes among the active are dropped.
+        scores: shape ``(n,)``; the ``r`` largest among all that then do not exist are grown.
+
+    Returns:
+        A new mask with as many True.
+    """
+    new = mask.clone()
+    new[top_indices(-weights.abs(), mask, r)] = False
+    new[top_indices(scores, ~new, r)] = True
+    return new
+
+
+def readjust(topology: Topology, weights: Tensor, scores: Tensor, fraction: float) -> Topology:
+    """Exchange ``fraction`` of every layer's weights; each layer keeps its count.
+
+    Args:
+        weights: float, shape ``(parameters,)``.
+        scores: float, shape ``(parameters,)``, such as gradient magnitudes. Where none is known it is -inf, and no more
+            is exchanged than there are known scores of inactive weights.
+        fraction: see ``cosine_fraction``; 0 returns ``topology`` itself.
+    """
+    mask = topology.mask.clone()
+    for layer, r in zip(topology.layers, exchange_counts(topology, fraction), strict=True):
+        old, known = mask[layer.slice], scores[layer.slice]
+        r = min(r, int((~old & (known > -math.inf)).sum()))
+        mask[layer.slice] = drop_and_grow(old, weights[layer.slice], known, r)
+    return topology.changed(mask)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a client tells the server about weights, sparsely.
+
+    Attributes:
+        indices: int64, shape ``(k,)``, strictly ascending positions in the flat vector.
+        values: float32, shape ``(k,)``, not negative.
+    """
+
+    indices: Tensor
+    values: Tensor
+
+
+def report_growth(topology: Topology, gradient: Tensor, fraction: float) -> Report:
+    """The largest inactive gradient magnitudes of each layer, as many as the layer will exchange.
+
+    Args:
+        gradient: shape ``(parameters,)``, dense: of the weights that do not exist too.
+    """
+    magnitudes = gradient.abs()
+    parts = [
+        layer.start + top_indices(magnitudes[layer.slice], ~topology.mask[layer.slice], r)
+        for layer, r in zip(topology.layers, exchange_counts(topology, fraction), strict=True)
+    ]
+    indices = torch.cat(parts).sort().values if parts else torch.zeros(0, dtype=torch.int64)
+    return Report(indices, magnitudes[indices].float())
+
+
+class ReportSum:
+    """Clients' reports added up, one at a time; a position that nobody reports scores -inf."""
+
+    def __init__(self, parameters: int, device: torch.device | str = "cpu") -> None:
+        self.total = torch.zeros(parameters, dtype=torch.float64, device=device)
+        self.known = torch.zeros(parameters, dtype=torch.bool, device=device)
+
+    def add(self, report: Report, weight: float = 1.0) -> None:
+        """Add ``weight`` (such as the client's share of the samples) times a report.
+
+        Raises:
+            ValueError: indices out of order or bounds, values missing, negative or not finite.
+        """
+        indices, values = report.indices, report.values
+        if indices.shape != values.shape or indices.dim() != 1:
+            raise ValueError(f"a report has {tuple(indices.shape)} indices but {tuple(values.shape)} values")
+        if not indices.numel():
+            return
+        if int(indices[0]) < 0 or int(indices[-1]) >= self.total.numel() or bool((indices.diff() <= 0).any()):
+            raise ValueError(f"a report's indices should ascend within 0 and {self.total.numel() - 1}")
+        if not bool((values.isfinite() & (values >= 0)).all()):
+            raise ValueError("a report's values should be finite and not negative")
+        self.total[indices] += weight * values.double()
+        self.known[indices] = True
+
+    @property
+    def scores(self) -> Tensor:
+        """float64, shape ``(parameters,)``."""
+        return self.total.masked_fill(~self.known, -math.inf)
+
+
+def select_by_votes(topology: Topology, votes: Tensor, held: Tensor) -> Topology:
+    """Exactly ``cnt[l]`` weights of each layer, by ``|sum n m w|`` over the clients (FedDST's server, made exact).
+
+    The sum, not the mean over those who hold a weight: a weight that one client holds has one client's votes.
+
+    Args:
+        votes: shape ``(parameters,)``, ``sum n m w``.
+        held: shape ``(parameters,)``, ``sum n m``. Only what someone holds, or the topology has, is chosen.
+    """
+    mask = topology.mask.clone()
+    candidates = topology.mask | (held > 0)
+    for layer, count in zip(topology.layers, topology.counts, strict=True):
+        chosen = top_indices(votes[layer.slice].abs(), candidates[layer.slice], count)
+        mask[layer.slice] = False
+        mask[layer.start + chosen] = True
+    return topology.changed(mask)

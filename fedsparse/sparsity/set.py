@@ -1,0 +1,26 @@
+"""SET: Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive sparse connectivity".
+
+Algorithm 1: the weights closest to zero are dropped, as many grow at random. Nothing needs to be reported.
+"""
+
+import torch
+from torch import Tensor
+
+from fedsparse.sparsity.method import Method, RoundResult
+from fedsparse.sparsity.readjust import readjust
+from fedsparse.sparsity.topology import Topology
+
+
+class Set(Method):
+    """Magnitude drop, random growth, decided by the server."""
+
+    def decide(self, topology: Topology, result: RoundResult) -> Topology:
+        return readjust(
+            topology, result.weights, random_scores(topology, result.generator), self.fraction(result.round)
+        )
+
+
+def random_scores(topology: Topology, generator: torch.Generator) -> Tensor:
+    """Uniform scores, float64, shape ``(parameters,)``: their order is a random permutation, alike on every device."""
+    scores = torch.rand(topology.mask.numel(), dtype=torch.float64, generator=generator)
+    return scores.to(topology.mask.device)

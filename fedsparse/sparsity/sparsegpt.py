@@ -1,0 +1,108 @@
+"""SparseGPT: Frantar and Alistarh 2023, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot".
+
+Section 3 and algorithm 1, in the paper's symbols: H, W, M, E. Convolutions are matrices too: each output position is a
+sample, each group of channels is a problem of its own. All groups (G) of a layer are solved side by side.
+"""
+
+import torch
+from torch import Tensor
+
+from fedsparse.sparsity.readjust import top_indices
+
+DAMPING = 0.01
+BLOCK = 128
+
+
+def inverse_factor(hessian: Tensor, damping: Tensor) -> Tensor:
+    """The upper Cholesky factor U of the damped inverse Hessian, ``(H + damping I)^-1 = U^T U``.
+
+    ``U[i, i:] / U[i, i]`` is the first row of the inverse of ``H[i:, i:]``, normalised: what OBS needs for column i once
+    the columns before it are settled. The rows of the inverse itself are right for the first column only.
+
+    Args:
+        hessian: float64, shape ``(G, C, C)``.
+        damping: float64, shape ``(G,)``; ten times more, as often as a group needs it.
+
+    Raises:
+        ValueError: the Hessian is not finite.
+    """
+    if not bool(hessian.isfinite().all()):
+        raise ValueError("sparsegpt: the calibration inputs of a layer are not finite")
+    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
+    while True:
+        # From the last column to the first, H = R R^T has R upper triangular; then U = R^-1, and nothing else is inverted.
+        lower, failed = torch.linalg.cholesky_ex((hessian + damping[:, None, None] * eye).flip(1, 2))
+        if not bool(failed.any()):
+            return torch.linalg.solve_triangular(lower.flip(1, 2), eye.expand_as(hessian), upper=True)
+        damping = torch.where(failed != 0, 10 * damping, damping)
+
+
+def sparsegpt(weight: Tensor, hessian: Tensor, kept: int, nm: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """Prune a layer's weights and adapt the survivors, so that its outputs change least.
+
+    Args:
+        weight: shape ``(G, R, C)``: groups, outputs, inputs.
+        hessian: float64, shape ``(G, C, C)``: mean of X X^T.
+        kept: how many weights stay, exactly; spread evenly over blocks of columns. Not looked at when ``nm`` is given.
+        nm: keep N of every M consecutive columns of a row; C is a multiple of M.
+
+    Returns:
+        The new weights, shape and dtype as given, and the mask of those that exist.
+    """
+    W, H = weight.double(), hessian.clone()
+    diagonal = H.diagonal(dim1=1, dim2=2)
+    dead = diagonal == 0
+    W = W.masked_fill(dead[:, None, :], 0)  # an input that is always 0 tells nothing, and would make H singular
+    damping = DAMPING * diagonal.sum(1) / (~dead).sum(1).clamp(min=1)
+    diagonal.masked_fill_(dead, 1)
+    U = inverse_factor(H, damping)
+    M = torch.ones_like(W, dtype=torch.bool)
+    columns = W.shape[2]
+    block = BLOCK if nm is None else max(BLOCK // nm[1], 1) * nm[1]
+    for start in range(0, columns, block):
+        end = min(start + block, columns)
+        if nm is None:
+            quota = _quota(kept, W.numel(), end, columns) - _quota(kept, W.numel(), start, columns)
+            M[:, :, start:end] = _largest(_scores(W, U, start, end), quota)
+        E = torch.zeros_like(W[:, :, start:end])
+        for i in range(start, end):
+            if nm is not None and (i - start) % nm[1] == 0:
+                M[:, :, i : i + nm[1]] = _largest_of_each(_scores(W, U, i, i + nm[1]), nm[0])
+            e = W[:, :, i].masked_fill(M[:, :, i], 0) / U[:, i, i, None]
+            W[:, :, i:end] -= e[:, :, None] * U[:, None, i, i:end]
+            E[:, :, i - start] = e
+        W[:, :, end:] -= E @ U[:, start:end, end:]  # lazily: the rest of the columns, once a block
+    return W.masked_fill_(~M, 0).to(weight.dtype), M
+
+
+def magnitude(weight: Tensor, kept: int, nm: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """The baseline: the largest weights stay as they are. Arguments and result as ``sparsegpt``."""
+    if nm is None:
+        M = _largest(weight.abs(), kept)
+    else:
+        M = _largest_of_each(weight.abs().unflatten(2, (-1, nm[1])), nm[0]).flatten(2)
+    return weight.masked_fill(~M, 0), M
+
+
+def _scores(W: Tensor, U: Tensor, start: int, end: int) -> Tensor:
+    """What it costs to remove a weight (eq. 3): ``(w / U_ii)^2``."""
+    return (W[:, :, start:end] / U.diagonal(dim1=1, dim2=2)[:, None, start:end]).square()
+
+
+def _quota(kept: int, total: int, column: int, columns: int) -> int:
+    """How many weights stay in the first ``column`` columns."""
+    return column * total // columns - round((total - kept) * column / columns)
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    """Mask of the ``k`` largest, ties by index."""
+    flat = scores.flatten()
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[top_indices(flat, ~mask, k)] = True
+    return mask.view_as(scores)
+
+
+def _largest_of_each(scores: Tensor, n: int) -> Tensor:
+    """Mask of the ``n`` largest along the last dimension, ties by index."""
+    best = scores.argsort(dim=-1, descending=True, stable=True)[..., :n]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)

@@ -1,0 +1,64 @@
+"""SparsyFed: Guastella et al. 2025, "SparsyFed: Sparse Adaptive Federated Training" (section 3).
+
+Clients train re-parameterised weights ``w = psi |psi|^(alpha - 1)`` (powerpropagation, Schwarz et al. 2021, section 2):
+the gradient of psi scales with |psi|, so that large weights grow, small ones stay small and zeros stay zero. Before
+upload each keeps the largest weights of all layers together. The server averages, and the weights that any client kept
+exist in the next round; zeros never return, so that clients soon agree.
+"""
+
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+from fedsparse.sparsity.densities import budget
+from fedsparse.sparsity.method import Layers, Method, RoundResult
+from fedsparse.sparsity.readjust import top_indices
+from fedsparse.sparsity.topology import Topology
+
+
+def to_weights(psi: Tensor, alpha: float) -> Tensor:
+    """``psi |psi|^(alpha - 1)``, elementwise; alpha = 1 is the identity."""
+    return psi * psi.abs().pow(alpha - 1)
+
+
+def from_weights(weights: Tensor, alpha: float) -> Tensor:
+    """The inverse, ``sign(w) |w|^(1 / alpha)``."""
+    return weights.sign() * weights.abs().pow(1 / alpha)
+
+
+def gradient_of_psi(gradient: Tensor, psi: Tensor, alpha: float) -> Tensor:
+    """The loss's gradient by psi, from its gradient by the weights: ``alpha |psi|^(alpha - 1) dL/dw``."""
+    return gradient * (alpha * psi.abs().pow(alpha - 1))
+
+
+@dataclass
+class SparsyFed(Method):
+    """No mask is imposed on training; every upload is a top-k of the weights, at the given sparsity.
+
+    Attributes:
+        alpha: exponent of the re-parameterisation, applied to the prunable weights.
+    """
+
+    alpha: float = 1.25
+
+    clients_choose = True
+
+    def initial(
+        self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
+    ) -> Topology:
+        budget(layers, self.sparsity)  # an impossible sparsity is told before the first round, not after it
+        return Topology.full(layers, parameters)
+
+    def is_readjustment(self, round: int) -> bool:
+        return True
+
+    def upload_topology(self, topology: Topology, weights: Tensor) -> Topology:
+        keep = budget(topology.layers, self.sparsity)
+        mask = ~topology.prunable
+        mask[top_indices(weights.abs(), topology.prunable & topology.mask, keep)] = True
+        return topology.changed(mask, counts=True)
+
+    def decide(self, topology: Topology, result: RoundResult) -> Topology:
+        if result.models is None:
+            return topology
+        return topology.changed(result.models.held[: topology.mask.numel()] > 0, counts=True)

@@ -1,0 +1,22 @@
+"""Topologies that never change."""
+
+from torch import Generator, Tensor
+
+from fedsparse.sparsity.method import Layers, Method
+from fedsparse.sparsity.topology import Topology
+
+
+class Static(Method):
+    """A random topology at the given densities, fixed: the baseline that readjustment has to beat."""
+
+    def is_readjustment(self, round: int) -> bool:
+        return False
+
+
+class Dense(Static):
+    """Every weight exists, whatever the sparsity."""
+
+    def initial(
+        self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
+    ) -> Topology:
+        return Topology.full(layers, parameters)

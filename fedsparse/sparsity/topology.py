@@ -1,0 +1,178 @@
+"""The topology: which weights of a model exist, stored as an explicit mask and never inferred from ``w != 0``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from fedsparse.vector import Entry, Layout
+
+WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.RNNBase, nn.MultiheadAttention)
+
+
+@dataclass(frozen=True)
+class Layer(Entry):
+    """One weight tensor of a convolution or linear layer, and where it stands in the flat vector.
+
+    Attributes:
+        groups: of a convolution; each group has its own inputs and outputs.
+        dense: never pruned. It counts towards the sparsity of the model, but has no bits in the mask's coding.
+    """
+
+    groups: int = 1
+    dense: bool = False
+
+    @property
+    def group_shape(self) -> tuple[int, ...]:
+        """Shape of one group's weights; of a depthwise convolution ``(1, 1, height, width)``."""
+        return (self.shape[0] // self.groups, *self.shape[1:])
+
+
+def weight_layers(
+    model: nn.Module, layout: Layout, dense_layers: Sequence[str] = ("first", "last")
+) -> tuple[Layer, ...]:
+    """The convolution and linear weights of ``model``, in layout order; everything else has no place in a topology.
+
+    Args:
+        model: the network that ``layout`` describes.
+        layout: from ``Layout.of(model)``. Frozen weights, and weights tied to an embedding, are not in it: no layer.
+        dense_layers: ``first``, ``last``, or names such as ``fc1`` or ``fc1.weight``, of layers that stay dense.
+
+    Raises:
+        ValueError: a name in ``dense_layers`` that no layer has.
+    """
+    groups = {
+        f"{prefix}.{name}".lstrip("."): getattr(module, "groups", 1)
+        for prefix, module in model.named_modules()
+        if isinstance(module, WITH_WEIGHTS)
+        for name, parameter in module.named_parameters(recurse=False)
+        if "weight" in name and parameter.dim() > 1
+    }
+    entries = [e for e in layout.layers if e.name in groups]
+    dense = set[str]()
+    for wanted in dense_layers:
+        ends = {"first": entries[:1], "last": entries[-1:]}
+        found = ends.get(wanted, [e for e in entries if wanted in (e.name, e.name.removesuffix(".weight"))])
+        if not found:
+            raise ValueError(f"dense-layers: no layer {wanted!r}; there are {', '.join(e.name for e in entries)}")
+        dense.update(e.name for e in found)
+    return tuple(Layer(e.name, e.shape, e.start, e.size, groups[e.name], e.name in dense) for e in entries)
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """The weights that exist, on the flat vector of ``vector.Layout``. Immutable: a change makes a new one.
+
+    Attributes:
+        layers: the weight layers, prunable and dense.
+        mask: bool, shape ``(layout.parameters,)``; True too wherever nothing can be pruned (biases, normalisation,
+            dense layers), so that ``mask * vector`` is the sparse model.
+        version: 0 at first, one more with each change.
+    """
+
+    layers: tuple[Layer, ...]
+    mask: Tensor
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool or self.mask.dim() != 1:
+            raise ValueError(f"a mask is a bool vector, not {self.mask.dtype} of shape {tuple(self.mask.shape)}")
+        if not bool((self.mask | self.prunable).all()):
+            raise ValueError("a mask is True wherever nothing can be pruned")
+
+    @classmethod
+    def full(cls, layers: tuple[Layer, ...], parameters: int) -> "Topology":
+        """Every weight exists."""
+        return cls(layers, torch.ones(parameters, dtype=torch.bool))
+
+    @classmethod
+    def random(
+        cls, layers: tuple[Layer, ...], parameters: int, counts: Sequence[int], generator: torch.Generator
+    ) -> "Topology":
+        """``counts[l]`` weights of each layer, uniformly at random from a CPU generator (same bits on every device)."""
+        mask = torch.ones(parameters, dtype=torch.bool)
+        for layer, count in zip(layers, counts, strict=True):
+            if not layer.dense:
+                mask[layer.slice] = False
+                mask[layer.start + torch.randperm(layer.size, generator=generator)[:count]] = True
+        return cls(layers, mask)
+
+    @classmethod
+    def from_bits(cls, layers: tuple[Layer, ...], parameters: int, bits: Tensor, version: int = 0) -> "Topology":
+        """The inverse of ``bits``."""
+        full = cls.full(layers, parameters).to(bits.device)
+        mask = full.mask.clone()
+        mask[full.prunable] = bits
+        return cls(layers, mask, version)
+
+    @cached_property
+    def prunable(self) -> Tensor:
+        """bool, shape ``(parameters,)``: True for the weights of layers that are not dense."""
+        prunable = torch.zeros_like(self.mask)
+        for layer in self.layers:
+            prunable[layer.slice] = not layer.dense
+        return prunable
+
+    @cached_property
+    def bits(self) -> Tensor:
+        """One bool a prunable weight, in their order: what a mask's coding carries."""
+        return self.mask[self.prunable]
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Existing weights of each layer."""
+        return tuple(int(self.mask[layer.slice].sum()) for layer in self.layers)
+
+    @property
+    def density(self) -> float:
+        """Existing share of all convolution and linear weights, dense layers included."""
+        return sum(self.counts) / max(sum(layer.size for layer in self.layers), 1)
+
+    @cached_property
+    def hash(self) -> int:
+        """64 bits over the mask and the names and places of its layers; versions do not enter."""
+        where = repr([(layer.name, layer.start, layer.size, layer.dense) for layer in self.layers])
+        packed = np.packbits(self.bits.cpu().numpy()).tobytes()
+        return xxhash.xxh3_64_intdigest(f"{where} {self.mask.numel()} ".encode() + packed)
+
+    def changed(self, mask: Tensor, *, counts: bool = False) -> "Topology":
+        """The next version, with this mask; ``self`` when nothing differs, for then nothing needs to travel.
+
+        Args:
+            mask: bool, shape ``(parameters,)``.
+            counts: allow layers to gain or lose weights.
+
+        Raises:
+            ValueError: a layer's count would change, or a dense layer would be pruned.
+        """
+        if torch.equal(mask, self.mask):
+            return self
+        new = Topology(self.layers, mask, self.version + 1)
+        if not counts and new.counts != self.counts:
+            raise ValueError(f"the counts of a topology are fixed: {self.counts} would become {new.counts}")
+        return new
+
+    def apply_(self, vector: Tensor) -> Tensor:
+        """Set what does not exist to exactly 0 (never -0 or NaN), in place.
+
+        Args:
+            vector: shape ``(parameters,)`` or ``(layout.size,)``; buffers are left alone.
+        """
+        vector[: self.mask.numel()].masked_fill_(~self.mask, 0)
+        return vector
+
+    def to(self, device: torch.device | str) -> "Topology":
+        return Topology(self.layers, self.mask.to(device), self.version)
+
+
+def carry_over(weights: Tensor, old: Topology, new: Topology) -> Tensor:
+    """Weights under a new topology: the grown start at 0, the others keep their value (RigL).
+
+    Args:
+        weights: shape ``(parameters,)``; not changed. ``old.mask ^ new.mask`` tells whose optimizer state to clear.
+    """
+    return weights.masked_fill(~(old.mask & new.mask), 0)
