@@ -11,6 +11,8 @@ import numpy as np
 from partitions.errors import DataError
 from partitions.split import Ints, by_class
 
+LARGEST_BETA = 1e9  # as good as even shares; near the end of the float range their sum would overflow
+
 
 def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float, **_: float) -> Ints:
     """(N,) the client of each sample.
@@ -20,10 +22,10 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float,
         beta: concentration, above 0; 0.1 is strong skew, 100 is close to iid.
 
     Raises:
-        DataError: beta is not a positive number.
+        DataError: beta is out of range.
     """
-    if not 0 < beta < float("inf"):
-        raise DataError(f"dirichlet: beta is {beta}; it must be a positive number")
+    if not 0 < beta <= LARGEST_BETA:
+        raise DataError(f"dirichlet: beta is {beta}; it must be above 0 and at most {LARGEST_BETA:g}")
     per_class = np.unique(labels, return_counts=True)[1]
     shares = proportions(len(per_class), clients, beta, rng)
     # Cutting each class at the rounded running sums adds no noise to the draw: a client's count is less than one

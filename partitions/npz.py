@@ -43,9 +43,10 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
         raise DataError(f"{path}: no such file")
     key = "the file"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: not an .npz archive")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"{path}: not an .npz archive but a single array")
+        with archive:
             missing = [key for key in KEYS if key not in archive]
             if missing:
                 raise DataError(f"{path}: no {', '.join(missing)} in it (it has {', '.join(archive) or 'nothing'})")

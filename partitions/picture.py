@@ -86,7 +86,7 @@ def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...]) -> Figure:
     image = cells.imshow(
         np.ma.masked_equal(counts.T, 0), norm=LogNorm(1, most), cmap=BLUES, aspect="auto", interpolation="nearest"
     )
-    cells.set(xlabel="clients, ordered by their main class", ylabel="class")
+    cells.set(xlabel="clients, sorted by their main class (not by id)", ylabel="class")
     cells.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_classes(cells, class_names)
     figure.colorbar(image, ax=cells, label="samples (white: none)", pad=0.01, format=LogFormatter())
@@ -100,7 +100,7 @@ def _name_classes(axes: Axes, class_names: tuple[str, ...]) -> None:
 
 
 def _title(name: str, clients: int) -> str:
-    return f"{clients} clients, {name}" if name else f"{clients} clients"
+    return f"{clients} client{'s' * (clients != 1)}" + (f", {name}" if name else "")
 
 
 def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[str, ...], width: int = 120) -> str:
@@ -111,7 +111,7 @@ def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[s
         width: columns of the terminal.
     """
     counts = class_histogram(labels, partition, len(class_names))
-    headings, key = _headings(class_names, width)
+    headings, key = _headings(counts, class_names, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("client", "samples", "classes", *headings):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -126,14 +126,16 @@ def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[s
     return "\n".join(line for line in (*lines, summary(counts, partition.moved)) if line)
 
 
-def _headings(class_names: tuple[str, ...], width: int) -> tuple[tuple[str, ...], str]:
-    """Column headings: names if they fit, else numbers and a line that explains them; none for very many classes."""
-    if len(class_names) > TABLE_CLASSES:
-        return (), ""
-    if sum(max(len(name), 4) + 2 for name in class_names) + 26 <= width:
-        return class_names, ""
+def _headings(counts: Ints, class_names: tuple[str, ...], width: int) -> tuple[tuple[str, ...], str]:
+    """Column headings: names if they fit, else numbers and a line that explains them, else none."""
     numbers = tuple(str(label) for label in range(len(class_names)))
-    return numbers, "classes: " + ", ".join(f"{n} {name}" for n, name in zip(numbers, class_names, strict=True))
+    key = "classes: " + ", ".join(f"{n} {name}" for n, name in zip(numbers, class_names, strict=True))
+    digits = len(str(counts.max()))
+    for headings, explanation in ((class_names, ""), (numbers, key)):
+        needed = 26 + sum(max(len(heading), digits) + 2 for heading in headings)
+        if len(class_names) <= TABLE_CLASSES and needed <= width:
+            return headings, explanation
+    return (), ""
 
 
 def summary(counts: Ints, moved: int) -> str:

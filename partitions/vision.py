@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import pickle
 import socket
 import sys
 from collections.abc import Iterator
@@ -80,14 +79,15 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
     torchvision_class = getattr(datasets, source.torchvision_class)
     place = data_dir / source.folder
     try:
-        with contextlib.suppress(RuntimeError):  # what torchvision raises when files are absent or fail their MD5
-            return torchvision_class(data_dir, train=train, download=False)
-        print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
+        return torchvision_class(data_dir, train=train, download=False)
+    except Exception as error:  # bad bytes raise whatever the parser met first; torchvision checks little beforehand
+        if not (isinstance(error, RuntimeError) and "download=True" in str(error)):
+            raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
+    print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
+    try:
         with _quiet_download():
             return torchvision_class(data_dir, train=train, download=True)
-    except (ValueError, EOFError, KeyError, AssertionError, pickle.UnpicklingError) as error:
-        raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
         raise DataError(
             f"{name}: not found in {place}, and the download failed ({_first_line(error)}); connect to the network, "
             "or copy the files there, or use --dataset fashion-mnist-mini, which needs no download"
