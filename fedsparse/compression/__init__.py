@@ -1,0 +1,17 @@
+"""Update -> payload -> update: which coordinates travel, how precisely, in how few bytes; what becomes of the rest."""
+
+from fedsparse.compression.codec import COMPRESSORS, NonFiniteError, UpdateCodec
+from fedsparse.compression.state import ClientState
+from fedsparse.compression.values import VALUES
+from fedsparse.compression.wire import PayloadError, SparseUpdate, decode
+
+__all__ = [
+    "COMPRESSORS",
+    "VALUES",
+    "ClientState",
+    "NonFiniteError",
+    "PayloadError",
+    "SparseUpdate",
+    "UpdateCodec",
+    "decode",
+]

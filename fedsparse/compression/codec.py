@@ -1,0 +1,234 @@
+"""From an update to a payload, and what a client remembers of the rest.
+
+Selection, value coding, index coding and error feedback are four independent choices, made here once for all clients.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsparse.compression import wire
+from fedsparse.compression.dgc import DGC, warmup_density
+from fedsparse.compression.hggtopk import HGGTopK
+from fedsparse.compression.none import NoSelection
+from fedsparse.compression.randomk import RandomK
+from fedsparse.compression.selection import Part, Selected, Selection
+from fedsparse.compression.state import Array, ClientState, to_numpy
+from fedsparse.compression.topk import TopK
+from fedsparse.compression.values import VALUES
+from fedsparse.vector import Layout
+
+COMPRESSORS: dict[str, type[Selection]] = {
+    "none": NoSelection,
+    "topk": TopK,
+    "hggtopk": HGGTopK,
+    "dgc": DGC,
+    "randomk": RandomK,
+}
+"""Selections by name. To add one: its file, and a line here."""
+
+
+class NonFiniteError(ValueError):
+    """An update with NaN or infinity; ``layer`` is the first tensor that has one."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__(f"update of layer {layer!r} has NaN or infinity")
+        self.layer = layer
+
+
+class UpdateCodec:
+    """Encodes the updates of one layout. It holds no client's memory: one codec serves all clients.
+
+    Args:
+        layout: of the model. Parameters are compressed; the buffers after them travel dense, in float32.
+        compressor: a name in ``COMPRESSORS``.
+        density: share of the parameters that is sent, in (0, 1].
+        scope: ``global`` selects from all parameters together, ``layer`` from each tensor on its own. Either keeps at
+            least one of each: with ``layer`` a bias of ten at density 0.01 sends one, which costs bytes, but no layer
+            starves; the density in ``encode``'s stats is the true one.
+        values: a name in ``VALUES``.
+        error_feedback: what is not sent, or lost by value coding, is added to the client's next update. Where nothing
+            can be lost (``none`` with ``f32``) no residual is kept, and a payload that never arrived is forgotten.
+        warmup_rounds: rounds over which the density falls exponentially to ``density``; 0 for none.
+        options: the compressor's own arguments.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        compressor: str = "hggtopk",
+        density: float = 0.01,
+        scope: str = "global",
+        values: str = "f32",
+        error_feedback: bool = True,
+        warmup_rounds: int = 0,
+        **options: object,
+    ) -> None:
+        for name, allowed in (("compressor", COMPRESSORS), ("values", VALUES), ("scope", ("global", "layer"))):
+            chosen = {"compressor": compressor, "values": values, "scope": scope}[name]
+            if chosen not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {chosen!r}")
+        if not 0 < density <= 1:
+            raise ValueError(f"density must be in (0, 1], not {density}")
+        self.layout, self.density, self.warmup_rounds = layout, density, warmup_rounds
+        self.selection = COMPRESSORS[compressor](**options)
+        self.values, self.by_layer = VALUES[values], scope == "layer"
+        self.error_feedback = error_feedback and not (compressor == "none" and values == "f32")
+        if self.error_feedback and self.selection.unbiased:
+            raise ValueError("unbiased scaling and error feedback exclude each other")
+        ends = [e.start + e.size for e in layout.layers] if self.by_layer else [layout.parameters]
+        self.ranges = [(a, b) for a, b in zip([0, *ends], ends, strict=False) if b > a]
+
+    def encode(
+        self, update: Tensor | np.ndarray, state: ClientState, *, round: int, seed: int
+    ) -> tuple[bytes, dict[str, float]]:
+        """Compresses one client's update.
+
+        Args:
+            update: shape ``(layout.size,)``, any floating dtype (float32 is not copied), CPU or device; not changed.
+            state: of this client; its residual and memory advance, and the payload stays in it until :meth:`settle`.
+            round: the server's round, from 1.
+            seed: of this round and client; all randomness comes from it.
+
+        Returns:
+            The payload, and ``density`` (kept share of the parameters), ``threshold`` (smallest magnitude sent),
+            ``residual_norm`` (L2), ``compress_seconds``, ``encode_seconds``.
+
+        Raises:
+            NonFiniteError: NaN or infinity in the update; ``state`` is as before.
+            ValueError: a wrong shape, or a payload in ``state`` that was not settled.
+        """
+        began = time.perf_counter()
+        vector = self._checked(update, state)
+        parameters, buffers = vector[: self.layout.parameters], vector[self.layout.parameters :]
+        self._prepare_residual(parameters, state)
+        segments, stats = [], {"density": 1.0, "threshold": 0.0, "residual_norm": 0.0}
+        if len(parameters):
+            selected = self.selection.select(parameters, state, self._parts(round), round, seed)
+            segment, stats = self._code(selected, state, seed)
+            segments.append(segment)
+        compressed = time.perf_counter()
+        if len(buffers):
+            body = to_numpy(buffers).astype("<f4", copy=False).tobytes()
+            segments.append(wire.Coded(len(buffers), None, VALUES["f32"], body))
+        payload = wire.encode(self.layout, round, segments)
+        state.payload, state.sent_round = payload, round
+        stats |= {"compress_seconds": compressed - began, "encode_seconds": time.perf_counter() - compressed}
+        return payload, stats
+
+    def decode(self, payload: bytes) -> wire.SparseUpdate:
+        """:func:`wire.decode` for this layout."""
+        return wire.decode(payload, self.layout)
+
+    def settle(self, state: ClientState, accepted_round: int | None) -> None:
+        """Acknowledges the last payload, or takes it back. Call it before every :meth:`encode`; twice changes nothing.
+
+        Args:
+            state: of the client.
+            accepted_round: the last round whose payload the server accepted from this client; None for never. When it
+                is not the round of the payload in ``state``, what that carried returns to the residual (if there is
+                error feedback; a selection's momentum stays as it is), so that nothing is lost.
+        """
+        if state.payload and state.sent_round != accepted_round and self.error_feedback:
+            for segment in self.decode(state.payload).segments:
+                if segment.start == 0 and self.layout.parameters:
+                    state.residual = put_back(state.residual, segment, self.layout.parameters)
+        state.payload = b""
+
+    def _checked(self, update: Tensor | np.ndarray, state: ClientState) -> Array:
+        """The update as a flat, finite float32 vector: NumPy on the CPU, torch on a device."""
+        if state.payload:
+            raise ValueError(f"the payload of round {state.sent_round} was not settled")
+        if tuple(update.shape) != (self.layout.size,):
+            raise ValueError(f"update of shape {tuple(update.shape)}, not ({self.layout.size},)")
+        vector: Array
+        if isinstance(update, Tensor) and update.device.type != "cpu":
+            vector = update.detach().to(torch.float32).contiguous()
+        else:
+            array = update.detach().to(torch.float32).numpy() if isinstance(update, Tensor) else update
+            with np.errstate(over="ignore"):
+                vector = np.ascontiguousarray(array, np.float32)
+        # Before the residual is touched, in one read: a sum of squares is finite only where all of it is. It may also
+        # overflow for huge finite values, so failing it only asks for the close look.
+        if not math.isfinite(float(vector @ vector)):
+            for e in self.layout.entries:
+                if not np.isfinite(to_numpy(vector[e.slice])).all():
+                    raise NonFiniteError(e.name)
+        return vector
+
+    def _prepare_residual(self, parameters: Array, state: ClientState) -> None:
+        if not self.error_feedback:
+            state.residual = None
+            return
+        if state.residual is None:
+            state.residual = (
+                np.zeros_like(parameters) if isinstance(parameters, np.ndarray) else torch.zeros_like(parameters)
+            )
+        elif len(state.residual) != len(parameters):
+            raise ValueError(f"residual of {len(state.residual)} elements for {len(parameters)} parameters")
+        state.residual = beside(state.residual, parameters)
+        state.memory = {
+            name: beside(array, parameters) if len(array) == len(parameters) else array
+            for name, array in state.memory.items()
+        }
+
+    def _parts(self, round: int) -> list[Part]:
+        density = warmup_density(self.density, round, self.warmup_rounds)
+        return [Part(a, b, min(b - a, max(1, math.floor(density * (b - a) + 0.5)))) for a, b in self.ranges]
+
+    def _code(self, selected: Selected, state: ClientState, seed: int) -> tuple[wire.Coded, dict[str, float]]:
+        """Codes the selected values, and leaves in the residual what was not sent."""
+        vector = selected.vector
+        if selected.indices is None:
+            sizes = [b - a for a, b in self.ranges]
+            chosen, indices = vector, None
+        else:
+            sizes = [len(i) for i in selected.indices]
+            at = joined(selected.indices)
+            chosen, indices = vector[at], to_numpy(at)
+        counts, values = np.array(sizes), to_numpy(chosen)
+        if self.selection.unbiased:
+            values = values * np.repeat(np.array([b - a for a, b in self.ranges]) / counts, counts).astype(np.float32)
+        body = self.values.encode(values, counts, seed)
+        if state.residual is not None:
+            left = values - self.values.decode(memoryview(body), counts)
+            residual: Any = state.residual  # NumPy or torch: the same line for both
+            residual[slice(None) if indices is None else at] = beside(left, vector)
+        stats = {
+            "density": values.size / self.layout.parameters,
+            "threshold": float(np.abs(values).min()),
+            "residual_norm": 0.0 if state.residual is None else norm(state.residual),
+        }
+        return wire.Coded(
+            self.layout.parameters, indices, self.values, body, self.by_layer, seed if self.selection.seeded else None
+        ), stats
+
+
+def beside(array: Array, other: Array) -> Array:
+    """``array`` where ``other`` lives: NumPy, or torch on its device. No copy where it is there already."""
+    if isinstance(other, np.ndarray):
+        return to_numpy(array)
+    return (torch.tensor(array) if isinstance(array, np.ndarray) else array).to(other.device)
+
+
+def joined(indices: Sequence[Array]) -> Array:
+    """The indices of all parts as one array."""
+    host = [i for i in indices if isinstance(i, np.ndarray)]
+    return np.concatenate(host) if host else torch.cat([i for i in indices if isinstance(i, Tensor)])
+
+
+def norm(vector: Array) -> float:
+    squares = float(vector @ vector)
+    return math.sqrt(squares) if math.isfinite(squares) else float(np.linalg.norm(to_numpy(vector).astype(np.float64)))
+
+
+def put_back(residual: Array | None, sent: wire.Segment, size: int) -> Array:
+    """The residual with what ``sent`` carried added."""
+    array = np.zeros(size, np.float32) if residual is None else np.array(to_numpy(residual))
+    array[slice(None) if sent.indices is None else sent.indices] += sent.values
+    return array if residual is None else beside(array, residual)

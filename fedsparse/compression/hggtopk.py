@@ -1,0 +1,150 @@
+"""Top-k by magnitude with a histogram-guided threshold: the true top-k for little more than one pass over the memory.
+
+The ideas are those of HGG-TopK, "history-guided gradient top-k" (published as code, github.com/wzx666-yf/HGG-topk): a
+logarithmic histogram of the magnitudes, and the last round's threshold as a guide. Here a strided sample gives a
+threshold that lets slightly more than k through; ONE fused pass adds the residual, compares and collects; the few
+candidates are trimmed to exactly k, ties to the lowest index. A threshold that proves too high is lowered and the pass
+repeated: the sample decides how long it takes, never the result.
+
+NumPy on the CPU (its ``flatnonzero`` and comparisons beat torch's there by large factors); on a device all stays on it.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsparse.compression.selection import Part, Selected, accumulate
+from fedsparse.compression.state import Array, ClientState, buffer_for, to_numpy
+from fedsparse.compression.topk import largest
+
+SAMPLE = 1 << 14  # the threshold's relative error falls with its root; costs microseconds
+CHUNK = 1 << 15  # elements: update, residual and magnitudes of a chunk stay in a core's L2 cache together
+BIN_SHIFT = 17  # bits of a float32 below the histogram's bins: 64 bins an octave
+
+
+class HGGTopK:
+    seeded = False
+    unbiased = False
+
+    def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
+        if isinstance(update, Tensor):
+            vector = accumulate(update, state)
+            assert isinstance(vector, Tensor)
+            return Selected(vector, [start + largest_on_device(vector[start:stop], k) for start, stop, k in parts])
+        residual = None if state.residual is None else to_numpy(state.residual)
+        vector = update if residual is None else buffer_for(residual)
+        guides = state.memory.get("thresholds")
+        if guides is None or len(guides) != len(parts):
+            guides = np.zeros(len(parts), np.float32)
+        thresholds, indices = np.empty(len(parts), np.float32), []
+        for i, (start, stop, k) in enumerate(parts):
+            s = slice(start, stop)
+            found, thresholds[i] = top_indices(
+                update[s], None if residual is None else residual[s], vector[s], k, float(guides[i])
+            )
+            indices.append(found + start)
+        if residual is not None:
+            state.residual = vector
+        state.memory["thresholds"] = thresholds
+        return Selected(vector, indices)
+
+
+def top_indices(
+    update: np.ndarray, residual: np.ndarray | None, out: np.ndarray, k: int, guide: float = 0.0
+) -> tuple[np.ndarray, float]:
+    """Writes ``residual + update`` to ``out`` and finds its ``k`` largest magnitudes.
+
+    Args:
+        update: float32, shape ``(n,)``, finite.
+        residual: the same, or None; then ``out`` is ``update`` and nothing is written.
+        out: float32, shape ``(n,)``; may be ``residual``.
+        k: 1 to n.
+        guide: the threshold this function returned last time, or 0.
+
+    Returns:
+        Sorted int64 indices, exactly ``k``; and the threshold that candidates had to reach.
+    """
+    stride = max(1, update.size // SAMPLE) | 1  # odd: does not run in step with rows of a power of two
+    sample = np.abs(update[::stride] if residual is None else update[::stride] + residual[::stride])
+    share, slack = k / update.size, 1
+    threshold = guide if guide_fits(sample, share, guide, stride) else sampled_threshold(sample, share, stride)
+    candidates = collect(update, residual, out, threshold)
+    while candidates.size < k:
+        slack *= 2
+        threshold = sampled_threshold(sample, min(1.0, slack * share), stride)
+        candidates = collect(out, None, out, threshold)
+    return trim(candidates, np.abs(out[candidates]), k), threshold
+
+
+def guide_fits(sample: np.ndarray, share: float, guide: float, stride: int) -> bool:
+    """Whether ``guide`` lets k to 2k elements through, by the sample and with three standard deviations to spare."""
+    if guide <= 0.0:
+        return False
+    count = np.count_nonzero(sample >= np.float32(guide))
+    wanted = share * sample.size
+    spare = 3 * math.sqrt(count) if stride > 1 else 0.0
+    return bool(wanted + spare <= count <= 2 * wanted - spare)
+
+
+def sampled_threshold(sample: np.ndarray, share: float, stride: int) -> float:
+    """A magnitude that at least ``share`` of all elements reach, but few more: from a logarithmic histogram.
+
+    The bits of a non-negative float32, read as an integer, are already a piecewise linear logarithm of it: its upper
+    bits number the bins, down to zero and the denormals, and no logarithm is taken.
+    """
+    wanted = share * sample.size
+    if stride > 1:  # the count c with c - 3 sqrt(c) = wanted: three standard deviations of a sampled count
+        wanted = ((3 + math.sqrt(9 + 4 * wanted)) / 2) ** 2
+    if wanted >= sample.size:
+        return 0.0
+    histogram = np.bincount(sample.view(np.int32) >> BIN_SHIFT)
+    reached = histogram[::-1].cumsum()
+    bin = histogram.size - 1 - int(np.searchsorted(reached, math.ceil(wanted)))
+    return float(np.int32(bin << BIN_SHIFT).view(np.float32))
+
+
+def collect(update: np.ndarray, residual: np.ndarray | None, out: np.ndarray, threshold: float) -> np.ndarray:
+    """The fused pass: ``out = residual + update``, and the sorted int64 indices where its magnitude >= threshold."""
+    magnitudes, hits = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.bool_)
+    bound, found = np.float32(threshold), []
+    for start in range(0, update.size, CHUNK):
+        s = slice(start, start + CHUNK)
+        chunk = out[s]
+        if residual is not None:
+            np.add(update[s], residual[s], out=chunk)
+        magnitude, hit = magnitudes[: chunk.size], hits[: chunk.size]
+        np.abs(chunk, out=magnitude)
+        np.greater_equal(magnitude, bound, out=hit)
+        indices = np.flatnonzero(hit)
+        indices += start
+        found.append(indices)
+    return np.concatenate(found)
+
+
+def trim(candidates: np.ndarray, magnitudes: np.ndarray, k: int) -> np.ndarray:
+    """The ``k`` candidates of largest magnitude, in order; of equal ones the first."""
+    excess = candidates.size - k
+    if excess == 0:
+        return candidates
+    kth = np.partition(magnitudes, excess)[excess]
+    keep = magnitudes > kth
+    ties = np.flatnonzero(magnitudes == kth)
+    keep[ties[: k - np.count_nonzero(keep)]] = True
+    return candidates[keep]
+
+
+def largest_on_device(vector: Tensor, k: int) -> Tensor:
+    """The same on a device: a sampled threshold, then top-k of the candidates; their count is the one wait for it."""
+    magnitudes = vector.abs()
+    stride = max(1, vector.numel() // SAMPLE) | 1
+    sample = magnitudes[::stride]
+    wanted = k / vector.numel() * sample.numel()
+    wanted = math.ceil(((3 + math.sqrt(9 + 4 * wanted)) / 2) ** 2)
+    if wanted < sample.numel():
+        threshold = torch.topk(sample, wanted, sorted=False).values.min()
+        candidates = torch.nonzero(magnitudes >= threshold).squeeze(1)
+        if candidates.numel() >= k:
+            return candidates[largest(magnitudes[candidates], k)]
+    return largest(magnitudes, k)

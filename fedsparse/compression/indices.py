@@ -1,0 +1,163 @@
+"""Where the selected values belong, in few bytes: sorted, distinct coordinates below ``size`` <-> bytes.
+
+Golomb-Rice: Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 12, 1966; Rice's power-of-two case.
+"""
+
+import math
+from enum import IntEnum
+
+import numpy as np
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec
+from pcodec.wrapped import FileCompressor, FileDecompressor
+
+
+class IndexCodec(IntEnum):
+    """How a segment names its coordinates; the number is the one in the wire format."""
+
+    ALL = 0  # every coordinate: no bytes
+    MASK = 1  # the topology that both sides hold: its hash
+    BITMAP = 2  # one bit a coordinate
+    GAPS = 3  # distances between neighbours, entropy-coded by pcodec
+    RICE = 4  # the same by a Golomb-Rice code, without pcodec's tables: for few indices
+    SEED = 5  # drawn at random: the seed, and a count for each group
+
+
+RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too
+PIECE = 1 << 20  # indices in one pcodec chunk, whose own limit is 2^24
+CONFIG = ChunkConfig(compression_level=8, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
+PCODEC_VERSION = FileCompressor().write_header()
+
+
+class IndexFault(ValueError):
+    """Bytes that are no index set."""
+
+
+def pack(indices: np.ndarray, size: int) -> tuple[IndexCodec, bytes]:
+    """Codes sorted, distinct int64 ``indices`` below ``size`` by the cheapest codec, judged by the counts alone."""
+    count = indices.size
+    if count == size:
+        return IndexCodec.ALL, b""
+    if size <= gap_bits(count, size):
+        bits = np.zeros(size, np.bool_)
+        bits[indices] = True
+        return IndexCodec.BITMAP, np.packbits(bits).tobytes()
+    gaps = np.diff(indices, prepend=-1).astype(np.uint32)
+    gaps -= 1
+    packed = pack_gaps(gaps)
+    if count <= RICE_LIMIT:
+        rice = pack_rice(gaps, size)
+        if len(rice) <= len(packed):
+            return IndexCodec.RICE, rice
+    return IndexCodec.GAPS, packed
+
+
+def gap_bits(count: int, size: int) -> float:
+    """About how many bits the gaps of ``count`` uniform indices take: log2 of C(size, count)."""
+    p = count / size
+    return -size * (p * math.log2(p) + (1 - p) * math.log2(1 - p)) if 0 < p < 1 else 0.0
+
+
+def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.ndarray:
+    """Sorted, distinct int64 indices below ``size`` from a BITMAP, GAPS or RICE body; ``count <= size`` is trusted.
+
+    Raises:
+        IndexFault: whatever else is wrong with the body.
+    """
+    if codec is IndexCodec.BITMAP:
+        return unpack_bitmap(body, count, size)
+    gaps = (unpack_gaps if codec is IndexCodec.GAPS else unpack_rice)(body, count, size)
+    # A gap is one less than the distance, so the order is strict by construction; with each gap below size, the sum
+    # of at most size of them cannot overflow.
+    if count and int(gaps.max()) >= size:
+        raise IndexFault("an index lies beyond the segment")
+    indices = np.cumsum(gaps, dtype=np.int64)
+    indices += np.arange(count)
+    if count and indices[-1] >= size:
+        raise IndexFault("an index lies beyond the segment")
+    return indices
+
+
+def unpack_bitmap(body: memoryview, count: int, size: int) -> np.ndarray:
+    if len(body) != (size + 7) // 8:
+        raise IndexFault(f"a bitmap of {size} coordinates in {len(body)} bytes")
+    bits = np.unpackbits(np.frombuffer(body, np.uint8)).view(np.bool_)
+    indices = np.flatnonzero(bits)
+    if indices.size != count or (count and indices[-1] >= size):
+        raise IndexFault(f"a bitmap with {indices.size} bits set for {count} values")
+    return indices
+
+
+def pack_gaps(gaps: np.ndarray) -> bytes:
+    """uint32 gaps through pcodec's bare chunks, whose count the segment holds already."""
+    parts = []
+    for start in range(0, gaps.size, PIECE):
+        chunk = FileCompressor().chunk_compressor(gaps[start : start + PIECE], CONFIG)
+        parts += [chunk.write_meta(), chunk.write_page(0)]
+    return b"".join(parts)
+
+
+def unpack_gaps(body: memoryview, count: int, size: int) -> np.ndarray:
+    gaps, at = np.empty(count, np.uint32), 0
+    try:
+        file, _ = FileDecompressor.new(PCODEC_VERSION)
+        for start in range(0, count, PIECE):
+            piece = gaps[start : start + PIECE]
+            chunk, read = file.chunk_decompressor(bytes(body[at:]), "u32")
+            at += read
+            progress, read = chunk.read_page_into(bytes(body[at:]), piece.size, piece)
+            at += read
+            if progress.n_processed != piece.size:
+                raise IndexFault("too few gaps")
+    except IndexFault:
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as fault:  # a panic in Rust arrives as PanicException, which is no Exception
+        raise IndexFault(f"gaps that pcodec cannot read ({str(fault).splitlines()[0][:80]})") from None
+    if at != len(body):
+        raise IndexFault(f"{len(body) - at} bytes after the gaps")
+    return gaps
+
+
+def pack_rice(gaps: np.ndarray, size: int) -> bytes:
+    """One byte for the parameter b, then bits: every gap >> b in unary, then the b low bits of every gap."""
+    mean = size / gaps.size - 1
+    b = max(0, math.ceil(math.log2(mean * math.log(2)))) if mean > 0 else 0
+    ones = np.cumsum(gaps >> b, dtype=np.int64) + np.arange(gaps.size)
+    unary = np.zeros(ones[-1] + 1, np.uint8)
+    unary[ones] = 1
+    low = np.unpackbits(gaps.astype(">u4").view(np.uint8).reshape(-1, 4), axis=1)[:, 32 - b :]
+    return bytes([b]) + np.packbits(np.concatenate([unary, low.ravel()])).tobytes()
+
+
+def unpack_rice(body: memoryview, count: int, size: int) -> np.ndarray:
+    b = body[0] if len(body) else 32
+    if b > 31 or 8 * (len(body) - 1) > count * (b + 1) + (size >> b) + 7:
+        raise IndexFault("a Rice code that is too long for its counts")
+    bits = np.unpackbits(np.frombuffer(body[1:], np.uint8))
+    ones = np.flatnonzero(bits)[:count]
+    end = int(ones[-1]) + 1 if count else 0
+    if ones.size != count or not 0 <= bits.size - end - b * count < 8 or bits[end + b * count :].any():
+        raise IndexFault("a Rice code of the wrong length")
+    low = np.zeros((count, 32), np.uint8)
+    low[:, 32 - b :] = bits[end : end + b * count].reshape(count, b)
+    high = np.diff(ones, prepend=-1) - 1
+    return (high.astype(np.uint32) << b) + np.packbits(low, axis=1).view(">u4").ravel().astype(np.uint32)
+
+
+def draw(seed: int, group: int, count: int, size: int) -> np.ndarray:
+    """``count`` distinct random int64 indices below ``size``, sorted; the same on every machine and NumPy version.
+
+    It uses the raw output of PCG64, which NumPy promises never to change, unlike ``Generator.choice``.
+    """
+    if count > size // 2:  # few draws repeat then: draw what stays out
+        stays = np.ones(size, np.bool_)
+        stays[draw(seed, group, size - count, size)] = False
+        return np.flatnonzero(stays)
+    bits, drawn = np.random.PCG64(np.random.SeedSequence([seed, group])), np.empty(0, np.int64)
+    while True:
+        more = bits.random_raw(2 * count + 16) % np.uint64(size)
+        drawn = np.concatenate([drawn, more.astype(np.int64)])
+        distinct, first = np.unique(drawn, return_index=True)
+        if distinct.size >= count:
+            return np.sort(drawn[np.sort(first)[:count]])

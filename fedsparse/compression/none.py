@@ -1,0 +1,12 @@
+"""No selection: every coordinate travels. The dense baseline, through the same wire as everything else."""
+
+from fedsparse.compression.selection import Part, Selected, accumulate
+from fedsparse.compression.state import Array, ClientState
+
+
+class NoSelection:
+    seeded = False
+    unbiased = False
+
+    def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
+        return Selected(accumulate(update, state), None)

@@ -1,0 +1,68 @@
+"""What one client remembers between rounds. No Flower in it, and nothing shared between clients."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+Array = np.ndarray | Tensor
+"""float32 vectors of a client: NumPy on the CPU, torch on a device."""
+
+AnyArray = TypeVar("AnyArray", bound=Array)
+Flat = dict[str, np.ndarray | bytes | int]
+
+
+@dataclass
+class ClientState:
+    """Memory of one client.
+
+    Attributes:
+        residual: float32, shape ``(layout.parameters,)``: what was not sent yet (error feedback). None until needed.
+        memory: what the selection keeps by name: ``thresholds``, ``momentum``. float32 arrays.
+        payload: the last payload sent, until the server is known to have accepted or lost it; else empty.
+        sent_round: the round of ``payload``.
+    """
+
+    residual: Array | None = None
+    memory: dict[str, Array] = field(default_factory=dict)
+    payload: bytes = b""
+    sent_round: int = 0
+
+    def to_dict(self) -> Flat:
+        """As a flat dict of arrays, bytes and integers. Arrays are views: store it before the next encode."""
+        flat: Flat = {f"memory/{name}": to_numpy(array) for name, array in self.memory.items()}
+        if self.residual is not None:
+            flat["residual"] = to_numpy(self.residual)
+        if self.payload:
+            flat["payload"] = self.payload
+            flat["sent_round"] = self.sent_round
+        return flat
+
+    @classmethod
+    def from_dict(cls, flat: Mapping[str, np.ndarray | bytes | int]) -> "ClientState":
+        """The inverse of :meth:`to_dict`. Arrays may be read-only views over bytes: they are copied on write only."""
+        state = cls()
+        for key, value in flat.items():
+            if key.startswith("memory/") and isinstance(value, np.ndarray):
+                state.memory[key.removeprefix("memory/")] = value
+            elif key == "residual" and isinstance(value, np.ndarray):
+                state.residual = value
+            elif key == "payload" and isinstance(value, bytes):
+                state.payload = value
+            elif key == "sent_round" and isinstance(value, int):
+                state.sent_round = value
+            else:
+                raise ValueError(f"client state has no {key!r} of type {type(value).__name__}")
+        return state
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """``array`` on the host, without a copy where it is there already."""
+    return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+
+
+def buffer_for(array: AnyArray) -> AnyArray:
+    """Where the next value of ``array`` may be written: itself, or, if it is a read-only view, a new array."""
+    return np.empty_like(array) if isinstance(array, np.ndarray) and not array.flags.writeable else array
