@@ -1,0 +1,1 @@
+"""Flower's ClientApp: receive, train, compress, reply."""

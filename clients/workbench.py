@@ -1,0 +1,58 @@
+"""What a client needs to work, made once a process: the data on the device, the partition, the model, the codec."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsparse.compression import UpdateCodec
+from fedsparse.config import Config
+from fedsparse.device import resolve_device
+from fedsparse.models import build_model
+from fedsparse.seeds import derive_seed
+from fedsparse.training import Fetch
+from fedsparse.vector import FlatModel
+from partitions import augment, load_dataset, normalise, partition, split_holdout, to_device
+
+
+class Workbench:
+    """Shared by all the clients of a process. Nothing here belongs to one client: that is in the Context."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.data = to_device(load_dataset(config.dataset, config.data_dir), self.device)
+        self.partition = partition(self.data.y_train.cpu(), **config.partitioning())
+        self.model = FlatModel(
+            build_model(config.model, self.data.input_shape, self.data.classes, config.norm, seed=0).to(self.device)
+        )
+        self.codec = UpdateCodec(self.model.layout, **config.compression())
+
+    def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:
+        """Indices of a client's training and held-out samples (int64, on the device)."""
+        indices = self.partition[partition_id]
+        held_out = np.empty(0, np.int64)
+        if self.config.eval_clients:
+            seed = derive_seed(self.config.seed, "holdout", partition_id=partition_id)
+            indices, held_out = split_holdout(indices, self.config.holdout, seed)
+        return torch.from_numpy(indices).to(self.device), torch.from_numpy(held_out).to(self.device)
+
+    def fetch(self, indices: Tensor, generator: torch.Generator | None = None) -> Fetch:
+        """Batches of the samples ``indices``; augmented when there is a ``generator`` to draw from."""
+        data = self.data
+
+        def batch(positions: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = indices[positions]
+            images = data.x_train[chosen]
+            if generator is not None:
+                images = augment(images, data.crop, data.flip, generator)
+            return normalise(images, data.mean, data.std), data.y_train[chosen]
+
+        return batch
+
+
+@lru_cache(maxsize=1)
+def workbench(config: Config) -> Workbench:
+    """The workbench for these settings; the last one is kept."""
+    return Workbench(config)

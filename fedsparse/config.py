@@ -1,0 +1,241 @@
+"""One typed, validated Config: the same names on the command line, in YAML and in Flower's run config.
+
+A field ``clients_per_round`` is ``--clients-per-round``, ``clients-per-round:`` and ``clients-per-round=``. Its docstring
+is its ``--help``. Precedence: defaults, then ``--config FILE``, then flags.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedsparse.compression import COMPRESSORS, VALUES
+from fedsparse.models import MODELS
+from fedsparse.seeds import derive_seed
+
+
+class ConfigError(ValueError):
+    """A mistake of the user's in a flag, a file or a run config, told in one line."""
+
+
+def one_of(choices: Mapping[str, Any] | tuple[str, ...]) -> Any:
+    """A string field that must name one of ``choices``."""
+    return Literal[tuple(choices)]
+
+
+class Config(BaseModel):
+    """Every setting of an experiment. Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+    # Data and who holds it
+    dataset: str = "fashion-mnist-mini"
+    """fashion-mnist-mini (embedded), mnist, fashion-mnist, cifar10, cifar100, or the path of an .npz file."""
+    data_dir: str = "data"
+    """Folder that data sets are read from, and downloaded into when absent."""
+    distribution: Literal["iid", "dirichlet", "shards"] = "iid"
+    """How samples are spread over clients."""
+    beta: float = Field(0.1, gt=0)
+    """Concentration of the Dirichlet distribution; smaller is more heterogeneous."""
+    classes_per_client: int = Field(2, ge=1)
+    """Shards a client receives under `shards` (McMahan's pathological split)."""
+    min_samples: int = Field(2, ge=1)
+    """Fewest samples a client may hold; the few moved to keep it are reported."""
+    augment: bool = False
+    """Random crops and flips, as usual for the data set, while training."""
+
+    # Model
+    model: one_of(MODELS) = "cnn-small"  # type: ignore[valid-type]
+    """Network; its input shape and classes come from the data set."""
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation layers of the torchvision models."""
+
+    # Federation
+    strategy: Literal["fedavg", "fedavgm", "fedadam", "fedprox"] = "fedavg"
+    """What the server does with the averaged update."""
+    rounds: int = Field(100, ge=1)
+    """Rounds of training."""
+    clients: int = Field(100, ge=1)
+    """Clients in the federation."""
+    clients_per_round: int = Field(10, ge=1)
+    """Clients sampled each round (the cohort)."""
+    server_lr: float = Field(1.0, gt=0)
+    """Server learning rate; fedadam wants about 0.01."""
+    server_momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of fedavgm, and beta_1 of fedadam."""
+    server_beta2: float = Field(0.99, ge=0, lt=1)
+    """beta_2 of fedadam."""
+    server_tau: float = Field(1e-3, gt=0)
+    """Adaptivity tau of fedadam: added to the root of the second moment."""
+    proximal_mu: float = Field(0.01, ge=0)
+    """Weight mu of fedprox's term (mu / 2) ||w - w_global||^2."""
+
+    # Local training
+    epochs: int = Field(1, ge=1)
+    """Local epochs a round."""
+    batch_size: int = Field(32, ge=1)
+    """Samples a local step."""
+    lr: float = Field(0.05, gt=0)
+    """Learning rate of the local SGD."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of the local SGD, started anew each round."""
+    weight_decay: float = Field(0.0, ge=0)
+    """L2 penalty of the local SGD."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Largest norm of a local gradient; 0 leaves it alone."""
+    lr_schedule: Literal["constant", "cosine", "step"] = "constant"
+    """Learning rate over the rounds: cosine to 0, or a tenth after half and again after three quarters of them."""
+
+    # Communication
+    compressor: one_of(COMPRESSORS) = "hggtopk"  # type: ignore[valid-type]
+    """How an update is made sparse before upload; none sends it dense."""
+    density: float = Field(0.02, gt=0, le=1)
+    """Share of an update's coordinates that is uploaded."""
+    scope: Literal["global", "layer"] = "global"
+    """Select over the whole update, or within each layer."""
+    values: one_of(VALUES) = "f32"  # type: ignore[valid-type]
+    """Precision of uploaded values."""
+    error_feedback: bool = True
+    """Keep what was not sent and add it to the next update."""
+    warmup_rounds: int = Field(0, ge=0)
+    """dgc: rounds over which the density falls exponentially to its final value."""
+
+    # Evaluation
+    eval_every: int = Field(1, ge=1)
+    """Rounds between two evaluations on the pooled test set; the last round is always evaluated."""
+    eval_clients: bool = False
+    """Evaluate the cohort on its own held-out samples too."""
+    holdout: float = Field(0.2, gt=0, lt=1)
+    """Share of a client's samples held out for --eval-clients."""
+
+    # The run
+    name: str = ""
+    """Name of the run folder; made of the main settings when empty."""
+    seed: int = Field(0, ge=0)
+    """Same seed, same bits, in every engine."""
+    engine: Literal["local", "flower"] = "local"
+    """local: in this process. flower: `flwr run`, on Flower's own runtime."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """auto, cpu, mps, cuda or cuda:N."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that train a cohort side by side (local engine)."""
+    threads: int = Field(1, ge=1)
+    """Torch threads of each client."""
+    round_timeout: float = Field(3600.0, gt=0)
+    """Seconds after which the server goes on without a missing reply."""
+    logdir: str = "runs"
+    """Where run folders are made."""
+    outfile: str = ""
+    """Also write the result as JSON to this file."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.clients_per_round > self.clients:
+            raise ValueError(
+                f"clients-per-round = {self.clients_per_round} is more than clients = {self.clients}: "
+                "sample fewer clients or make more"
+            )
+        if self.workers != "auto" and self.workers < 1:
+            raise ValueError(f"workers = {self.workers}: should be auto or at least 1")
+        return self
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Validate keys and values, in kebab or snake case, from wherever they come.
+
+        Raises:
+            ConfigError: one line that names the key, the value and what is allowed.
+        """
+        try:
+            return cls.model_validate({str(key).replace("_", "-"): value for key, value in mapping.items()})
+        except ValidationError as error:
+            raise ConfigError(_one_line(error)) from None
+
+    def partitioning(self) -> dict[str, Any]:
+        """The arguments of ``partitions.partition`` behind the labels."""
+        return {
+            "distribution": self.distribution,
+            "clients": self.clients,
+            "seed": derive_seed(self.seed, "partition"),
+            "beta": self.beta,
+            "classes_per_client": self.classes_per_client,
+            "min_samples": self.min_samples,
+        }
+
+    def compression(self) -> dict[str, Any]:
+        """The arguments of ``UpdateCodec`` behind the layout."""
+        names = ("compressor", "density", "scope", "values", "error_feedback", "warmup_rounds")
+        return {name: getattr(self, name) for name in names}
+
+    def absolute_paths(self) -> Self:
+        """The same, with paths that hold wherever the run happens: Flower's runtime has another working directory."""
+        paths = {"data-dir": self.data_dir, "logdir": self.logdir, "outfile": self.outfile}
+        if self.dataset.endswith(".npz"):
+            paths["dataset"] = self.dataset
+        return self.replace(**{key: str(Path(p).expanduser().absolute()) for key, p in paths.items() if p})
+
+    def worker_count(self) -> int:
+        """Processes for a cohort: as asked, or as many as there are cores and clients to use them."""
+        if self.workers != "auto":
+            return self.workers
+        return max(1, min(len(os.sched_getaffinity(0)), self.clients_per_round))
+
+    def flat(self) -> dict[str, bool | int | float | str]:
+        """The settings under their kebab-case names, of types that TOML, YAML and Flower's ConfigRecord hold."""
+        return self.model_dump(by_alias=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed."""
+        return self.from_mapping({**self.flat(), **changes})
+
+
+KEYS = tuple(name.replace("_", "-") for name in Config.model_fields)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not a text file"
+        raise ConfigError(f"cannot read config file {path}: {reason}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} should hold lines like 'rounds: 100', not a {type(content).__name__}")
+    return {str(key).replace("_", "-"): value for key, value in content.items()}
+
+
+def unknown_key(key: str, prefix: str = "") -> str:
+    """The line for a key that no field has, with the nearest one that exists."""
+    near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+    hint = f"; did you mean {prefix}{near[0]}?" if near else "; see --help"
+    return f"unknown setting {prefix}{key}{hint}"
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:
+        return str(first["ctx"]["error"])
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return unknown_key(key)
+    wanted = first["msg"].removeprefix("Input ").replace("String should match pattern", "should match")
+    return f"{key} = {first['input']}: {wanted}"

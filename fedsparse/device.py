@@ -1,0 +1,25 @@
+"""The device a run computes on."""
+
+import torch
+
+from fedsparse.config import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device ``--device`` names; auto is the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise ConfigError(f"device = {name}: torch finds no CUDA GPU here; use --device cpu")
+        if (device.index or 0) >= count:
+            raise ConfigError(f"device = {name}: there are {count} GPUs here, cuda:0 to cuda:{count - 1}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device = mps: torch finds no Apple GPU here; use --device cpu")
+    return device

@@ -1,0 +1,5 @@
+"""What ends a run early."""
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on, told in one line: every client failed, a federation that does not fit, a dead runtime."""

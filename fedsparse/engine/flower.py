@@ -1,0 +1,146 @@
+"""`--engine flower`: the same apps by `flwr run`, on a SuperLink of this run's own.
+
+The SuperLink gets its own port and its own FLWR_HOME in a temporary folder, so that it meets no other, needs no network
+beyond this machine, and leaves nothing behind.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from fedsparse.config import Config
+from fedsparse.engine.errors import RunFailed
+
+SCRIPTS = Path(sys.executable).parent
+STARTUP_SECONDS = 60
+
+
+def run_flower(config: Config, app_folder: Path) -> None:
+    """Run the Flower app in ``app_folder`` with these settings (paths absolute) and wait for its end.
+
+    Raises:
+        RunFailed: the runtime did not start, or the run did not complete; tells the reason from Flower's log.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
+        settings = Path(home) / "settings.toml"
+        settings.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.flat().items()))
+        resources = {
+            "num-supernodes": config.clients,
+            "client-resources-num-cpus": 1,
+            "client-resources-num-gpus": _gpu_share(config),
+            "init-args-num-cpus": config.worker_count(),
+        }
+        command = [
+            str(SCRIPTS / "flwr"),
+            *("run", str(app_folder), "fedsparse", "--stream", "--run-config", str(settings)),
+            *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
+        ]
+        log = _stream(command, environment)
+        # `flwr run` exits 0 even when the run has failed: its status tells.
+        status = subprocess.run(
+            [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        ).stdout
+        runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
+        if not runs or runs[0]["status"] != "finished:completed":
+            raise RunFailed(_reason(log))
+
+
+def _gpu_share(config: Config) -> float:
+    """A fraction of a GPU for each client when there is one: with none, Ray hides the GPU from torch."""
+    wanted = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+    return round(torch.cuda.device_count() / config.worker_count(), 4) if wanted else 0.0
+
+
+@contextmanager
+def _superlink(home: Path) -> Iterator[dict[str, str]]:
+    """A SuperLink in simulation mode; yields the environment in which `flwr` finds it, and stops it at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
+        "FLWR_HOME": str(home),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    log = home / "superlink.log"
+    command = [str(SCRIPTS / "flower-superlink"), "--insecure", "--simulation", "--port", str(port)]
+    with log.open("w") as output:
+        superlink = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, cwd=home, start_new_session=True
+        )
+        try:
+            _wait_until_ready(superlink, port, log)
+            yield environment
+        finally:
+            superlink.send_signal(signal.SIGTERM)
+            try:
+                superlink.wait(10)
+            except subprocess.TimeoutExpired:
+                pass
+            _kill_all(f"FLWR_HOME={home}")
+
+
+def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while superlink.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    last = log.read_text().strip().splitlines()[-1:] or ["no word in its log"]
+    raise RunFailed(f"Flower's SuperLink did not start: {last[0]}")
+
+
+def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
+    """Run, pass every line through as it comes, and return them all."""
+    lines = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as child:
+        assert child.stdout
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip())
+    return lines
+
+
+def _reason(log: list[str]) -> str:
+    """The last exception named in Flower's log."""
+    for line in reversed(log):
+        head, colon, _ = line.strip().partition(": ")
+        if colon and head.rpartition(".")[2].endswith(("Error", "Failed", "Exception")):
+            return f"the run on Flower's runtime failed: {line.strip()}"
+    return "the run on Flower's runtime failed; its log is above"
+
+
+def _kill_all(mark: str) -> None:
+    """End every process with ``mark`` in its environment: Ray's daemons leave their session and outlive the SuperLink."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(folder.name) != os.getpid() and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended by itself, or is not ours to see

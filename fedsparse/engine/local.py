@@ -1,0 +1,122 @@
+"""LocalGrid: Flower's Grid as plain function calls, for the same ClientApp and ServerApp that run on Flower's runtime.
+
+No Ray, no sockets, no polling, and no serialisation with one worker. A client's Context is created when a message first
+reaches it, so that a federation costs what its cohorts cost. Node ids are the partition ids.
+"""
+
+import time
+import traceback
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedsparse.engine.pool import Pool, load_app
+
+SERVER_NODE_ID = -1  # partition ids start at 0
+
+
+class LocalGrid(Grid):
+    """Calls a ClientApp for every message, in this process or over a pool of workers.
+
+    Args:
+        client_app: where the app is, as Flower writes it: ``"package.module:attribute"``.
+        clients: how many nodes there are; their ids are 0 to ``clients - 1``.
+        workers: processes; with 1 the clients run in this one.
+        threads: torch threads of each client.
+    """
+
+    def __init__(self, client_app: str, clients: int, *, workers: int = 1, threads: int = 1) -> None:
+        # Message() asks this private class who is speaking; on Flower's runtime its launcher has set it.
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
+        self.clients = clients
+        self._contexts: dict[int, Context] = {}
+        self._pool = Pool(client_app, workers, threads) if workers > 1 else None
+        self._app: ClientApp | None = None if self._pool else load_app(client_app)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool:
+            self._pool.close()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Deliver every message; replies in the order of the messages.
+
+        A client that raises gives a reply with an error, as on Flower's runtime, and keeps the Context it had. After
+        ``timeout`` seconds no further client is started, and those without a reply are missing from the list.
+        """
+        batch = list(messages)
+        deadline = time.monotonic() + timeout if timeout else None
+        if self._pool:
+            return self._pool.run(batch, self._contexts, self._context, deadline)
+        replies = []
+        for message in batch:
+            if deadline and time.monotonic() > deadline:
+                break
+            replies.append(self._call(message))
+        return replies
+
+    def _call(self, message: Message) -> Message:
+        assert self._app is not None
+        context = self._context(message.metadata.dst_node_id)
+        # A copy of the records' dictionary, not of the records: what a failing client wrote is dropped.
+        attempt = Context(**{**vars(context), "state": RecordDict(dict(context.state))})
+        reply = answer(self._app, message, attempt)
+        if not reply.has_error():
+            self._contexts[message.metadata.dst_node_id] = attempt
+        return reply
+
+    def _context(self, node_id: int) -> Context:
+        if node_id not in self._contexts:
+            if not 0 <= node_id < self.clients:
+                raise ValueError(f"there is no node {node_id}: node ids are 0 to {self.clients - 1}")
+            self._contexts[node_id] = Context(
+                run_id=TaskIdentity.run_id,
+                node_id=node_id,
+                node_config={PARTITION_ID_KEY: node_id, NUM_PARTITIONS_KEY: self.clients},
+                state=RecordDict(),
+                run_config={},
+            )
+        return self._contexts[node_id]
+
+    def get_node_ids(self) -> range:
+        return range(self.clients)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def set_run(self, run: Run) -> None:
+        raise NotImplementedError("LocalGrid has one run and no SuperLink")
+
+    @property
+    def run(self) -> Run:
+        raise NotImplementedError("LocalGrid has no run record: it has no SuperLink")
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError("LocalGrid answers at once: use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError("LocalGrid answers at once: use send_and_receive")
+
+
+def answer(app: Any, message: Message, context: Context) -> Message:
+    """The app's reply, or an error reply that carries the client's traceback."""
+    try:
+        reply: Message = app(message, context)
+        return reply
+    except Exception:
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc()), reply_to=message)

@@ -1,0 +1,70 @@
+"""torchvision's own networks, with the usual changes for images of 28 to 32 pixels.
+
+Made for 224 pixels, they halve the image five times; here the stem keeps the resolution, as in the CIFAR experiments of
+the ResNet paper (He et al. 2016, section 4.2) and everywhere since.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torchvision import models
+
+Shape = tuple[int, int, int]
+
+
+def resnet18(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+    """ResNet-18 with a 3x3 stem of stride 1 and no initial pooling (11.2M weights)."""
+    return _resnet(models.resnet18, input_shape, classes, norm)
+
+
+def resnet50(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+    """ResNet-50 with a 3x3 stem of stride 1 and no initial pooling (23.5M weights)."""
+    return _resnet(models.resnet50, input_shape, classes, norm)
+
+
+def vgg11(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+    """VGG-11 with normalisation and one linear layer behind the convolutions (9.2M weights)."""
+    return _vgg(models.vgg11_bn, input_shape, classes, norm)
+
+
+def vgg16(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+    """VGG-16 with normalisation and one linear layer behind the convolutions (14.7M weights)."""
+    return _vgg(models.vgg16_bn, input_shape, classes, norm)
+
+
+def mobilenet_v2(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+    """MobileNetV2 with strides 1 in its first convolution and its second stage (2.2M weights)."""
+    model = models.mobilenet_v2(num_classes=classes, norm_layer=_norm_layer(norm))
+    stem = model.features[0][0]
+    model.features[0][0] = nn.Conv2d(input_shape[0], stem.out_channels, 3, padding=1, bias=False)
+    model.features[2].conv[1][0].stride = (1, 1)
+    return model
+
+
+def _resnet(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str) -> nn.Module:
+    model = build(num_classes=classes, norm_layer=_norm_layer(norm))
+    model.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
+
+
+def _vgg(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str) -> nn.Module:
+    model = build(num_classes=1)  # its three large linear layers are thrown away below
+    for i, layer in enumerate(model.features):
+        if isinstance(layer, nn.BatchNorm2d):
+            model.features[i] = _norm_layer(norm)(layer.num_features)
+    stem = model.features[0]
+    model.features[0] = nn.Conv2d(input_shape[0], stem.out_channels, 3, padding=1)
+    model.features[-1] = nn.AdaptiveMaxPool2d(1)  # the fifth halving, which 28 pixels do not reach
+    model.avgpool = nn.Identity()
+    model.classifier = nn.Linear(512, classes)
+    return model
+
+
+def _norm_layer(norm: str) -> Callable[[int], nn.Module]:
+    """BatchNorm, or GroupNorm of at most 32 groups (Hsieh et al. 2020, for heterogeneous clients)."""
+    if norm == "batch":
+        return nn.BatchNorm2d
+    return lambda channels: nn.GroupNorm(math.gcd(32, channels), channels)

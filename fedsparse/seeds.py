@@ -1,0 +1,16 @@
+"""Where every random draw comes from: the experiment's seed, the round, the client, and what the draw is for."""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+Purpose = Literal["model", "partition", "sample", "train", "compress", "holdout", "topology", "network"]
+
+
+def derive_seed(seed: int, purpose: Purpose, *, round: int = 0, partition_id: int = 0) -> int:
+    """A 63-bit seed for one purpose, independent of every other purpose, round and client.
+
+    ``numpy.random.SeedSequence`` hashes the four numbers, so that neighbouring rounds or clients share nothing.
+    """
+    sequence = np.random.SeedSequence([seed, round, partition_id, get_args(Purpose).index(purpose)])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,56 @@
+"""Run folders and result files."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+class OutputError(OSError):
+    """A folder or file of results cannot be written; told in one line."""
+
+
+def create_run_folder(logdir: str, name: str) -> Path:
+    """Make ``<logdir>/<time>-<name>``, unique among runs that start in the same second.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    attempt = 1
+    while True:
+        folder = Path(logdir) / (f"{stamp}-{name}" if attempt == 1 else f"{stamp}-{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except OSError as error:
+            if not folder.is_dir():
+                raise OutputError(f"logdir = {logdir}: cannot make a folder there: {error.strerror}") from None
+            attempt += 1
+
+
+def check_writable(logdir: str, outfile: str) -> None:
+    """Find out before a run, not after it, that its results could not be written.
+
+    Raises:
+        OutputError: names the setting and the reason.
+    """
+    try:
+        Path(logdir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"logdir = {logdir}: cannot make this folder: {error.strerror}") from None
+    for setting, path in (("logdir", Path(logdir)), ("outfile", Path(outfile).parent)):
+        if not path.is_dir():
+            raise OutputError(f"{setting} = {outfile}: the folder {path} does not exist")
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"{setting}: the folder {path} is not writable")
+    if outfile and Path(outfile).is_dir():
+        raise OutputError(f"outfile = {outfile}: is a folder; name a file in it")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write whole or not at all: a reader never sees half a file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    part.replace(path)

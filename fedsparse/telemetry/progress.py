@@ -1,0 +1,72 @@
+"""The terminal: a progress bar while a run goes on (one line a round without a terminal), a table when it has ended."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+
+def human_bytes(count: float) -> str:
+    """1234567 -> '1.23 MB' (decimal units, as networks count)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+class Progress:
+    """Round, accuracy, uplink so far and time left."""
+
+    def __init__(self, rounds: int, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.rounds, self.accuracy = rounds, ""
+        self._bar = RichProgress(
+            TextColumn("round"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=rounds, note="starting")
+        self._bar.start()
+
+    def show(self, round: int, row: Mapping[str, float]) -> None:
+        """Show one finished round."""
+        if "eval/accuracy" in row:
+            self.accuracy = f"accuracy {row['eval/accuracy']:6.2%}  "
+        note = f"{self.accuracy}uplink {human_bytes(row['comm/uplink_total']):>7}"
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=round, note=note)
+        else:
+            loss = f"  loss {row['train/loss']:.3f}" if "train/loss" in row else ""
+            seconds = f"  {row['time/round']:.2f} s" if "time/round" in row else ""
+            print(f"round {round:>{len(str(self.rounds))}}/{self.rounds}{loss}  {note}{seconds}", flush=True)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
+    """The closing table: accuracy, uplink, ratio to dense, time by stage, and where everything was written."""
+    console = console or Console()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    ended = "" if summary["ended"] == "complete" else f" ({summary['ended']})"
+    table.add_row("rounds", f"{summary['rounds']}{ended} in {summary['seconds']:.1f} s")
+    if summary["accuracy"] is not None:
+        table.add_row("accuracy", f"{summary['accuracy']:.2%} (best {summary['best-accuracy']:.2%})")
+    ratio = f", {summary['uplink-ratio']:.1f} times below dense" if summary["uplink-ratio"] else ""
+    table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)
+    table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
+    stages = {k: v for k, v in summary["seconds-by-stage"].items() if v >= 0.005}
+    table.add_row("seconds by stage", ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()))
+    table.add_row("written to", str(folder))
+    console.print(table)

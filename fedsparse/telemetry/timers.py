@@ -1,0 +1,43 @@
+"""Seconds by stage, without stopping the device to read a clock."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class StageTimer:
+    """Adds up the seconds of named stages.
+
+    On a GPU a stage lies between two CUDA events, read only when ``seconds`` is called, so that timing never makes the
+    host wait inside a loop; elsewhere it is the wall clock.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._cuda = device is not None and device.type == "cuda"
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        if self._cuda:
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            yield
+            end.record()
+            self._events.append((stage, start, end))
+        else:
+            began = time.perf_counter()
+            yield
+            self._seconds[stage] += time.perf_counter() - began
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage so far. Waits for the device once."""
+        if self._events:
+            self._events[-1][2].synchronize()
+            for stage, start, end in self._events:
+                self._seconds[stage] += start.elapsed_time(end) / 1000
+            self._events.clear()
+        return dict(self._seconds)

@@ -1,0 +1,88 @@
+"""The ServerApp: settings -> model, strategy, evaluation on the pooled test set, telemetry."""
+
+import time
+from pathlib import Path
+
+import torch
+import xxhash
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+from torch import Tensor
+
+from fedsparse.config import Config
+from fedsparse.device import resolve_device
+from fedsparse.models import build_model
+from fedsparse.seeds import derive_seed
+from fedsparse.telemetry.folder import create_run_folder
+from fedsparse.telemetry.recorder import Recorder
+from fedsparse.training import evaluate
+from fedsparse.vector import FlatModel
+from partitions import Dataset, load_dataset, normalise, partition, to_device
+from partitions.picture import plot_partition
+from strategies import STRATEGIES, FedAvg
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One federated run: every engine calls this with its own grid."""
+    config = Config.from_mapping(context.run_config)
+    torch.set_num_threads(config.threads)
+    device = resolve_device(config.device)
+    data = to_device(load_dataset(config.dataset, config.data_dir), device)
+    parts = partition(data.y_train.cpu(), **config.partitioning())
+    seed = derive_seed(config.seed, "model")
+    model = FlatModel(build_model(config.model, data.input_shape, data.classes, config.norm, seed).to(device))
+    strategy = STRATEGIES[config.strategy](config, model.layout, model.vector.cpu().clone())
+    folder = create_run_folder(config.logdir, config.name or default_name(config))
+    weights = strategy.broadcast(1)
+    dense_bytes = len(weights["weights"].data)  # an update sent by `--compressor none` is as long
+    with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes) as recorder:
+        recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
+        strategy.start(
+            grid,
+            weights,
+            num_rounds=config.rounds,
+            timeout=config.round_timeout,
+            evaluate_fn=RoundEnd(strategy, model, data, recorder),
+        )
+        recorder.extra["weights-hash"] = weights_hash(strategy.weights)
+        torch.save(model.module.state_dict(), folder / "model.pt")
+
+
+class RoundEnd:
+    """Flower calls this after every round, and as round 0 before the first: evaluate when due, record everything."""
+
+    def __init__(self, strategy: FedAvg, model: FlatModel, data: Dataset, recorder: Recorder) -> None:
+        self.strategy, self.model, self.data, self.recorder = strategy, model, data, recorder
+        self.began = time.perf_counter()
+
+    def __call__(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        strategy = self.strategy
+        metrics = strategy.metrics
+        if strategy.evaluates(round):
+            with strategy.timer("evaluate"):
+                self.model.vector.copy_(strategy.weights)
+                score = evaluate(self.model, self._fetch, len(self.data.y_test))
+            metrics |= {"eval/loss": score.loss, "eval/accuracy": score.accuracy}
+        metrics |= {f"time/{stage}": seconds for stage, seconds in strategy.timer.seconds().items()}
+        now = time.perf_counter()
+        metrics["time/round"], self.began = now - self.began, now
+        self.recorder.record(round, metrics)
+        return MetricRecord({tag: v for tag, v in metrics.items() if tag.startswith("eval/")}) or None
+
+    def _fetch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return normalise(self.data.x_test[positions], self.data.mean, self.data.std), self.data.y_test[positions]
+
+
+def default_name(config: Config) -> str:
+    """Run folders tell their main settings."""
+    heterogeneity = f"{config.distribution}-{config.beta:g}" if config.distribution == "dirichlet" else config.distribution
+    dataset = Path(config.dataset).stem
+    return f"{dataset}-{heterogeneity}-{config.strategy}-{config.compressor}"
+
+
+def weights_hash(weights: Tensor) -> str:
+    """64 bits of the final weights: equal hashes, equal bits."""
+    return xxhash.xxh3_64_hexdigest(weights.numpy().tobytes())

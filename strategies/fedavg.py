@@ -1,0 +1,192 @@
+"""FedAvg over compressed updates (McMahan et al. 2017, algorithm 1), and the round that the other strategies share.
+
+    configure_train    sample a cohort, broadcast the global weights
+    aggregate_train    order the replies by partition id, decode one at a time, add, average, server_step
+
+A strategy with another server optimizer overrides ``server_step`` alone.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from fedsparse.compression import ClientState, NonFiniteError, PayloadError, UpdateCodec, decode
+from fedsparse.config import Config
+from fedsparse.engine import RunFailed
+from fedsparse.engine.records import payload_array
+from fedsparse.seeds import derive_seed
+from fedsparse.telemetry.timers import StageTimer
+from fedsparse.vector import Layout
+from strategies.nodes import nodes_by_partition
+
+log = logging.getLogger("fedsparse")
+
+
+class RoundFailed(RunFailed):
+    """No client's update of a round could be used; the message tells the first client's reason."""
+
+
+class FedAvg(Strategy):
+    """w <- w + server_lr * sum_i n_i update_i / sum_i n_i, with n_i the samples of client i.
+
+    Args:
+        config: the settings; clients get them with every message.
+        layout: of the model; a payload made for another is refused.
+        weights: initial global vector, float32 on the CPU, shape ``(layout.size,)``; changed in place.
+
+    Attributes:
+        weights: the present global vector.
+        metrics: what the present round measured so far, under telemetry's tags.
+        failures: the present round's failed clients, each with its reason.
+    """
+
+    def __init__(self, config: Config, layout: Layout, weights: Tensor) -> None:
+        self.config, self.layout, self.weights = config, layout, weights
+        self.settings = ConfigRecord(config.flat())
+        self._dense = UpdateCodec(layout, compressor="none")
+        self.timer = StageTimer()
+        self.metrics: dict[str, float] = {}
+        self.failures: list[str] = []
+        self._nodes: Sequence[int] = ()
+        self._accepted: dict[int, int] = defaultdict(int)  # partition id -> last round accepted from it
+        self._cohort: dict[int, int] = {}  # node id -> partition id, of the present round
+
+    def summary(self) -> None:
+        """Flower prints this before it starts; the run's own output says the same."""
+
+    def server_step(self, update: Tensor) -> Tensor:
+        """The step that the server takes for the averaged update, both float32 ``(layout.parameters,)``."""
+        return update.mul_(self.config.server_lr)
+
+    def broadcast(self, round: int) -> ArrayRecord:
+        """The global weights as clients of ``round`` receive them."""
+        try:
+            payload, _ = self._dense.encode(self.weights, ClientState(), round=round, seed=0)
+        except NonFiniteError as error:
+            raise RoundFailed(f"round {round}: the global weights diverged ({error.layer}); lower the learning rates") from None
+        return ArrayRecord({"weights": payload_array(payload, self.layout)})
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a sampled client: the weights, all settings, and the last round accepted from that client."""
+        self.timer, self.metrics, self.failures = StageTimer(), {}, []
+        with self.timer("sample"):
+            if not self._nodes:
+                self._nodes = nodes_by_partition(grid, self.config.clients, self.config.round_timeout)
+            rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=server_round))
+            cohort = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
+            self._cohort = {self._nodes[client]: client for client in cohort}
+        return self._messages(MessageType.TRAIN, server_round, arrays)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The same cohort evaluates the new weights on its own held-out samples, when that is asked for."""
+        return self._messages(MessageType.EVALUATE, server_round, arrays) if self._evaluating(server_round) else []
+
+    def evaluates(self, round: int) -> bool:
+        """Whether the weights of this round are evaluated: every ``eval_every`` rounds, and after the last."""
+        return round % self.config.eval_every == 0 or round == self.config.rounds
+
+    def _evaluating(self, round: int) -> bool:
+        return self.config.eval_clients and self.evaluates(round)
+
+    def _messages(self, kind: str, round: int, arrays: ArrayRecord) -> list[Message]:
+        messages = []
+        for node, client in self._cohort.items():
+            task = ConfigRecord({"round": round, "accepted-round": self._accepted[client]})
+            content = RecordDict({"arrays": arrays, "config": self.settings, "task": task})
+            messages.append(Message(content, dst_node_id=node, message_type=kind))
+        sent = sum(len(array.data) for array in arrays.values())
+        self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sent * len(messages)
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Add the updates in the order of partition ids, and take the server's step.
+
+        Raises:
+            RoundFailed: not one reply carried a usable update.
+        """
+        total, samples = torch.zeros(self.layout.size), 0.0
+        sums: dict[str, float] = defaultdict(float)
+        for client, reply in self._usable(replies, server_round):
+            metrics = reply.content.metric_records["metrics"]
+            payload = reply.content.array_records["arrays"]["update"].data
+            weight = float(metrics["num-examples"])  # type: ignore[arg-type]
+            try:
+                with self.timer("decode"):
+                    update = decode(payload, self.layout)
+                if update.round != server_round:
+                    raise PayloadError(f"it was made in round {update.round}")
+            except PayloadError as error:
+                self._fail(client, server_round, f"its payload is refused: {error}")
+                continue
+            with self.timer("aggregate"):
+                update.add_to(total, weight)
+            samples += weight
+            self._accepted[client] = server_round
+            sums["comm/uplink_bytes"] += len(payload)
+            sums["comm/clients"] += 1
+            for tag, value in metrics.items():
+                if "/" in tag:
+                    sums[tag] += float(value) * (weight if tag.startswith("train/") else 1.0)  # type: ignore[arg-type]
+        if not samples:
+            raise RoundFailed(f"round {server_round}: all {len(self._cohort)} clients failed; {self.failures[0]}")
+        with self.timer("aggregate"):
+            self._apply(total.div_(samples))
+        self._collect(sums, samples)
+        return self.broadcast(server_round + 1), MetricRecord(dict(self.metrics))
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Mean loss and accuracy over the cohort's held-out samples; None when nobody evaluated."""
+        sums: dict[str, float] = defaultdict(float)
+        for _, reply in self._usable(replies, server_round) if self._evaluating(server_round) else ():
+            metrics = reply.content.metric_records["metrics"]
+            for tag in ("eval/client_loss", "eval/client_accuracy"):
+                sums[tag] += float(metrics[tag]) * float(metrics["num-examples"])  # type: ignore[arg-type]
+            sums["samples"] += float(metrics["num-examples"])  # type: ignore[arg-type]
+        samples = sums.pop("samples", 0.0)
+        if not samples:
+            return None
+        means = {tag: value / samples for tag, value in sums.items()}
+        self.metrics |= means
+        return MetricRecord(dict(means))
+
+    def _usable(self, replies: Iterable[Message], round: int) -> Iterator[tuple[int, Message]]:
+        """The replies without an error, by ascending partition id: floating-point addition has one order."""
+        answered = {reply.metadata.src_node_id: reply for reply in replies}
+        for client, node in sorted((client, node) for node, client in self._cohort.items()):
+            reply = answered.pop(node, None)
+            if reply is None:
+                self._fail(client, round, f"no reply within {self.config.round_timeout:g} s")
+            elif reply.has_error():
+                self._fail(client, round, (reply.error.reason or "no reason given").strip())
+            else:
+                yield client, reply
+
+    def _fail(self, client: int, round: int, reason: str) -> None:
+        """Note a failure; the log gets its last line, which of a traceback is the error itself."""
+        self.failures.append(f"client {client}: {reason}")
+        self.metrics["comm/failures"] = len(self.failures)
+        log.warning("round %d: client %d failed: %s", round, client, reason.splitlines()[-1])
+
+    def _apply(self, mean: Tensor) -> None:
+        split = self.layout.parameters
+        self.weights[:split] += self.server_step(mean[:split])
+        self.weights[split:] += mean[split:]  # running statistics are averaged, whatever the server's optimizer
+
+    def _collect(self, sums: dict[str, float], samples: float) -> None:
+        """A round's numbers: means over samples of train/*, means over clients of compress/*, sums of the rest."""
+        for tag, value in sums.items():
+            many = samples if tag.startswith("train/") else sums["comm/clients"] if tag.startswith("compress/") else 1.0
+            self.metrics[tag] = self.metrics.get(tag, 0.0) + value / many

@@ -1,0 +1,97 @@
+"""LocalGrid and its pool, with an app that does as it is told."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedsparse.engine import LocalGrid
+
+APP = "tests.fedsparse.engine.obedient:app"
+
+
+@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+def grid(request: pytest.FixtureRequest) -> Iterator[LocalGrid]:
+    with LocalGrid(APP, clients=1_000_000, workers=request.param) as grid:
+        yield grid
+
+
+def ask(grid: LocalGrid, orders: dict[int, str], timeout: float | None = None) -> dict[int, Message]:
+    """Send every node its order; replies by node."""
+    weights = ArrayRecord()
+    messages = [
+        Message(RecordDict({"arrays": weights, "order": ConfigRecord({"do": order})}), node, "train")
+        for node, order in orders.items()
+    ]
+    return {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)}
+
+
+def calls(reply: Message) -> MetricRecord:
+    return reply.content.metric_records["metrics"]
+
+
+def test_replies_come_in_the_order_of_the_messages(grid: LocalGrid) -> None:
+    assert list(ask(grid, {7: "sleep", 3: "work", 999_999: "work", 0: "work"})) == [7, 3, 999_999, 0]
+
+
+def test_a_client_keeps_its_state_and_nobody_elses(grid: LocalGrid) -> None:
+    ask(grid, {1: "work", 2: "work"})
+    replies = ask(grid, {1: "work", 3: "work"})
+    assert calls(replies[1])["calls"] == 2
+    assert calls(replies[3])["calls"] == 1
+    assert calls(replies[1])["partition-id"] == 1
+
+
+def test_a_client_that_raises_is_reported_and_keeps_its_old_state(grid: LocalGrid) -> None:
+    ask(grid, {1: "work"})
+    replies = ask(grid, {1: "raise", 2: "work"})
+    assert "ValueError: as told" in replies[1].error.reason
+    assert calls(replies[2])["calls"] == 1
+    assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
+
+
+def test_contexts_exist_only_for_clients_that_were_touched(grid: LocalGrid) -> None:
+    ask(grid, {1: "work", 500_000: "work"})
+    assert len(grid._contexts) == 2
+
+
+def test_a_node_that_does_not_exist_is_an_error(grid: LocalGrid) -> None:
+    with pytest.raises(ValueError, match="there is no node 1000000"):
+        ask(grid, {1_000_000: "work"})
+
+
+def test_a_worker_that_dies_costs_its_own_client_only() -> None:
+    with LocalGrid(APP, clients=10, workers=2) as grid:
+        ask(grid, {1: "work"})
+        replies = ask(grid, {1: "die", 2: "work", 3: "work", 4: "work"})
+        assert "its worker process died (SIGKILL)" in replies[1].error.reason
+        assert all(calls(replies[i])["calls"] == 1 for i in (2, 3, 4))
+        assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
+
+
+def test_the_round_ends_at_its_timeout_without_the_missing() -> None:
+    with LocalGrid(APP, clients=10, workers=2) as grid:
+        ask(grid, {1: "work", 2: "work"})
+        began = time.monotonic()
+        assert set(ask(grid, {1: "hang", 2: "work", 3: "work"}, timeout=2.0)) == {2, 3}
+        assert time.monotonic() - began < 20
+        assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
+
+
+def test_closing_leaves_no_process_behind() -> None:
+    grid = LocalGrid(APP, clients=10, workers=2)
+    pids = {int(calls(reply)["pid"]) for reply in ask(grid, dict.fromkeys(range(6), "sleep")).values()}
+    assert os.getpid() not in pids
+    grid.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_flower_still_asks_the_task_identity_that_localgrid_sets() -> None:
+    """When Flower moves its private TaskIdentity, Message() here raises or forgets who sent it."""
+    LocalGrid(APP, clients=1)
+    message = Message(RecordDict(), 0, "train")
+    assert (message.metadata.run_id, message.metadata.src_node_id) == (1, -1)

@@ -1,0 +1,81 @@
+"""Config: one name in four places, and one clear line for a mistake."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fedsparse.config import KEYS, Config, ConfigError, read_yaml
+from strategies import STRATEGIES
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_flowers_run_config_in_pyproject_equals_the_defaults() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["tool"]["flwr"]["app"]["config"] == Config().flat()
+
+
+def test_every_shipped_config_is_valid() -> None:
+    files = sorted((ROOT / "configs").glob("*.yaml"))
+    assert {"default.yaml", "quick-test.yaml", "cifar10-dirichlet.yaml"} <= {f.name for f in files}
+    for file in files:
+        Config.from_mapping(read_yaml(file))
+
+
+def test_default_yaml_is_the_defaults_whole() -> None:
+    assert read_yaml(ROOT / "configs/default.yaml") == Config().flat()
+
+
+def test_every_field_has_help() -> None:
+    assert not [name for name, field in Config.model_fields.items() if not field.description]
+
+
+def test_every_strategy_can_be_named() -> None:
+    for name in STRATEGIES:
+        assert Config.from_mapping({"strategy": name}).strategy == name
+
+
+def test_settings_survive_flowers_run_config() -> None:
+    config = Config.from_mapping({"beta": "0.3", "rounds": "7", "error_feedback": "off", "workers": "2"})
+    assert (config.beta, config.rounds, config.error_feedback, config.workers) == (0.3, 7, False, 2)
+    assert Config.from_mapping(config.flat()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"densty": 0.1}, "unknown setting densty; did you mean density?"),
+        ({"density": 0}, "density = 0: should be greater than 0"),
+        ({"density": "1.5"}, "density = 1.5: should be less than or equal to 1"),
+        ({"density": float("nan")}, "density = nan: should be a finite number"),
+        ({"beta": -1}, "beta = -1: should be greater than 0"),
+        ({"rounds": 2.5}, "rounds = 2.5: should be a valid integer"),
+        ({"distribution": "uniform"}, "distribution = uniform: should be 'iid', 'dirichlet' or 'shards'"),
+        ({"clients": 5}, "clients-per-round = 10 is more than clients = 5"),
+        ({"device": "gpu"}, "device = gpu: should match"),
+        ({"workers": 0}, "workers = 0: should be auto or at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_key_value_and_what_is_allowed(settings: dict, line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.from_mapping(settings)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "line"), [("- a\n- b\n", "not a list"), ("a: [1", "not valid YAML")])
+def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=line) as error:
+        read_yaml(tmp_path / "bad.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read config file nowhere\.yaml"):
+        read_yaml("nowhere.yaml")
+
+
+def test_keys_are_kebab_case() -> None:
+    assert "clients-per-round" in KEYS
