@@ -15,9 +15,8 @@ class Set(Method):
     """Magnitude drop, random growth, decided by the server."""
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
-        return readjust(
-            topology, result.weights, random_scores(topology, result.generator), self.fraction(result.round)
-        )
+        scores = random_scores(topology, result.generator)
+        return readjust(topology, result.weights, scores, self.fraction(result.round))
 
 
 def random_scores(topology: Topology, generator: torch.Generator) -> Tensor:

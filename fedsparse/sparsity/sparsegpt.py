@@ -16,8 +16,8 @@ BLOCK = 128
 def inverse_factor(hessian: Tensor, damping: Tensor) -> Tensor:
     """The upper Cholesky factor U of the damped inverse Hessian, ``(H + damping I)^-1 = U^T U``.
 
-    ``U[i, i:] / U[i, i]`` is the first row of the inverse of ``H[i:, i:]``, normalised: what OBS needs for column i once
-    the columns before it are settled. The rows of the inverse itself are right for the first column only.
+    ``U[i, i:] / U[i, i]`` is the first row of the inverse of ``H[i:, i:]``, normalised: what OBS needs for column i
+    once the columns before it are settled. The rows of the inverse itself are right for the first column only.
 
     Args:
         hessian: float64, shape ``(G, C, C)``.
@@ -30,7 +30,7 @@ def inverse_factor(hessian: Tensor, damping: Tensor) -> Tensor:
         raise ValueError("sparsegpt: the calibration inputs of a layer are not finite")
     eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
     while True:
-        # From the last column to the first, H = R R^T has R upper triangular; then U = R^-1, and nothing else is inverted.
+        # From the last column to the first, H = R R^T has an upper triangular R; then U = R^-1.
         lower, failed = torch.linalg.cholesky_ex((hessian + damping[:, None, None] * eye).flip(1, 2))
         if not bool(failed.any()):
             return torch.linalg.solve_triangular(lower.flip(1, 2), eye.expand_as(hessian), upper=True)

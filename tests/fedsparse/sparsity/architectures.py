@@ -1,0 +1,52 @@
+"""Random architectures, and layouts made of them."""
+
+import torch
+from hypothesis import strategies as st
+from torch import Generator, nn
+
+from fedsparse.sparsity import Layer, weight_layers
+from fedsparse.vector import Layout
+
+torch.set_num_threads(1)
+
+
+def generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def layers_of(model: nn.Module, dense_layers=("first", "last")) -> tuple[tuple[Layer, ...], int]:
+    layout = Layout.of(model)
+    return weight_layers(model, layout, dense_layers), layout.parameters
+
+
+@st.composite
+def architectures(draw) -> nn.Module:
+    """Convolutions (some depthwise or grouped), norms and linear layers, of random widths."""
+    channels, modules = draw(st.integers(1, 4)), list[nn.Module]()
+    for _ in range(draw(st.integers(1, 4))):
+        out, kernel = channels * draw(st.integers(1, 4)), draw(st.sampled_from([1, 3, 5]))
+        groups = draw(st.sampled_from([1, channels]))
+        modules += [nn.Conv2d(channels, out, kernel, padding=kernel // 2, groups=groups), nn.BatchNorm2d(out)]
+        channels = out
+    modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    for _ in range(draw(st.integers(0, 2))):
+        out = draw(st.integers(1, 40))
+        modules.append(nn.Linear(channels, out))
+        channels = out
+    return nn.Sequential(*modules, nn.Linear(channels, 10))
+
+
+def small_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 16),
+        nn.ReLU(),
+        nn.Linear(16, 10),
+    )

@@ -1,0 +1,120 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fedsparse.sparsity import Layer
+from fedsparse.sparsity.densities import DISTRIBUTIONS, erk, uniform
+from tests.fedsparse.sparsity.architectures import architectures, layers_of, small_cnn
+
+BOTH = pytest.mark.parametrize("allocate", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+
+
+def layer(name: str, *shape: int, groups: int = 1, dense: bool = False) -> Layer:
+    size = 1
+    for side in shape:
+        size *= side
+    return Layer(name, shape, 0, size, groups, dense)
+
+
+def test_erk_golden_vector_of_lenet_300_100():
+    # Raw densities (n + m) / (n m): 1084/235200, 400/30000, 110/1000. At 0.9 the scale times 0.11 exceeds 1, so the
+    # last layer is full and the rest share 26620 - 1000 weights in the ratio 1084 : 400.
+    layers = (layer("a", 300, 784), layer("b", 100, 300), layer("c", 10, 100))
+    assert erk(layers, 0.9) == (18714, 6906, 1000)
+    # At 0.99 nothing exceeds 1: 2662 weights in the ratio 1084 : 400 : 110.
+    assert erk(layers, 0.99) == (1810, 668, 184)
+
+
+def test_erk_golden_vector_of_convolutions():
+    # Sums of dimensions 25, 54, 102; budget 5731 of 57312 weights; scale 5731 / 181 times 25 exceeds 144 (and 54 only
+    # 4608 / 31.7 = 145 would): layer a is full and 5587 weights go out in the ratio 54 : 102.
+    layers = (layer("a", 16, 1, 3, 3), layer("b", 32, 16, 3, 3), layer("c", 64, 32, 3, 3), layer("d", 64, 532))
+    kept = erk(layers, 0.9)
+    total = round(0.1 * sum(each.size for each in layers))
+    assert sum(kept) == total
+    assert kept[0] == 144
+    scale = (total - 144) / (32 + 16 + 6 + 64 + 32 + 6 + 64 + 532)
+    assert kept[1] == round(scale * 54)
+    assert kept[2] == round(scale * 102)
+
+
+def test_a_depthwise_layer_uses_the_shape_of_one_group():
+    assert layer("depthwise", 32, 1, 3, 3, groups=32).group_shape == (1, 1, 3, 3)
+    layers = (layer("depthwise", 32, 1, 3, 3, groups=32), layer("b", 64, 32, 3, 3))
+    raw = (8 / 9, (64 + 32 + 3 + 3) / (64 * 32 * 9))
+    budget = round(0.02 * (288 + 18432))
+    scale = budget / (raw[0] * 288 + raw[1] * 18432)
+    assert erk(layers, 0.98) == (round(scale * raw[0] * 288), budget - round(scale * raw[0] * 288))
+
+
+def test_erk_scales_the_density_and_not_the_sparsity():
+    layers = (layer("a", 10, 10), layer("b", 1000, 1000))
+    small, large = erk(layers, 0.9)
+    assert small == 100  # full: its raw density is a hundred times the other's
+    assert large == round(0.1 * 1000100) - 100
+
+
+@given(architectures(), st.floats(0.01, 0.99), st.booleans())
+def test_erk_densities_are_one_scale_times_the_papers_formula_or_one(model, sparsity, keep_ends):
+    layers, _ = layers_of(model, ["first", "last"] if keep_ends else [])
+    try:
+        counts = erk(layers, sparsity)
+    except ValueError:
+        assert keep_ends
+        return
+    scales, slack = [], len(layers)
+    largest = max((each for each in layers if not each.dense), key=lambda each: each.size, default=None)
+    for each, count in zip(layers, counts, strict=True):
+        raw = each.size * sum(each.group_shape) / (each.size // each.groups if each.groups > 1 else each.size)
+        if not each.dense and each is not largest and count < each.size:
+            scales.append(((count - 0.51) / raw, (count + 0.51) / raw))
+    if scales:  # rounding aside, one scale explains them all
+        assert max(low for low, _ in scales) <= min(high for _, high in scales) + slack * 1e-9
+
+
+@BOTH
+@given(model=architectures(), sparsity=st.floats(0, 1))
+def test_the_total_is_met_to_the_weight(allocate, model, sparsity):
+    layers, _ = layers_of(model, [])
+    counts = allocate(layers, sparsity)
+    assert sum(counts) == round((1 - sparsity) * sum(each.size for each in layers))
+    assert all(0 <= count <= each.size for each, count in zip(layers, counts, strict=True))
+
+
+@BOTH
+def test_dense_layers_are_full_and_paid_for_by_the_others(allocate):
+    layers, _ = layers_of(small_cnn())
+    counts = allocate(layers, 0.5)
+    assert all(count == each.size for each, count in zip(layers, counts, strict=True) if each.dense)
+    assert sum(counts) == round(0.5 * sum(each.size for each in layers))
+
+
+@BOTH
+def test_more_sparsity_than_the_dense_layers_allow_is_one_clear_line(allocate):
+    layers, _ = layers_of(small_cnn())
+    message = "sparsity = 0.99 keeps 9 of 924 weights, but 196 are in dense layers .0.weight, 10.weight."
+    with pytest.raises(ValueError, match=message) as error:
+        allocate(layers, 0.99)
+    assert "\n" not in str(error.value)
+
+
+@BOTH
+@pytest.mark.parametrize("sparsity", [-0.1, 1.1, float("nan")])
+def test_a_sparsity_out_of_range_is_refused(allocate, sparsity):
+    with pytest.raises(ValueError, match="should be within 0 and 1"):
+        allocate((layer("a", 10, 10),), sparsity)
+
+
+def test_uniform_gives_every_layer_the_same_density_and_the_residue_to_the_largest():
+    layers = (layer("a", 3, 5), layer("b", 7, 11), layer("c", 2, 4))
+    assert uniform(layers, 0.5) == (8, 38, 4)  # 7.5, 38.5 and 4 rounded, 50 in all
+    layers = (layer("a", 3, 3), layer("b", 3, 3), layer("c", 7, 3))
+    assert uniform(layers, 0.6) == (4, 4, 8)
+
+
+@BOTH
+def test_sparsity_zero_keeps_all_and_one_keeps_nothing(allocate):
+    layers, _ = layers_of(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), [])
+    assert allocate(layers, 0.0) == (16, 8)
+    assert allocate(layers, 1.0) == (0, 0)

@@ -1,0 +1,220 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedsparse.sparsity import Topology
+from fedsparse.sparsity.aggregate import MaskedMean
+from fedsparse.sparsity.densities import erk
+from fedsparse.sparsity.readjust import (
+    Report,
+    ReportSum,
+    cosine_fraction,
+    drop_and_grow,
+    exchange_counts,
+    readjust,
+    report_growth,
+    select_by_votes,
+    top_indices,
+)
+from tests.fedsparse.sparsity.architectures import architectures, generator, layers_of, small_cnn
+
+SPARSITIES = st.floats(0.01, 0.99)
+FEW_VALUES = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=30)
+
+
+def make(model, sparsity: float, seed: int = 0) -> Topology:
+    layers, parameters = layers_of(model, [])
+    return Topology.random(layers, parameters, erk(layers, sparsity), generator(seed))
+
+
+def naive(mask: list[bool], weights: list[float], scores: list[float], r: int) -> list[bool]:
+    """One weight at a time, by the words of the algorithm."""
+    new = list(mask)
+    for _ in range(r):
+        victim = None
+        for i in range(len(mask)):
+            if new[i] and (victim is None or abs(weights[i]) < abs(weights[victim])):
+                victim = i
+        new[victim] = False
+    survivors = list(new)
+    for _ in range(r):
+        best = None
+        for i in range(len(mask)):
+            if not new[i] and not survivors[i] and (best is None or scores[i] > scores[best]):
+                best = i
+        new[best] = True
+    return new
+
+
+@given(FEW_VALUES, st.integers(0, 30))
+def test_drop_and_grow_equals_a_naive_loop_over_weights_with_ties_by_index(rows, r):
+    mask, weights, scores = (list(column) for column in zip(*rows, strict=True))
+    r = min(r, sum(mask), len(mask) - sum(mask))
+    new = drop_and_grow(torch.tensor(mask), torch.tensor(weights).float(), torch.tensor(scores).float(), r)
+    assert new.tolist() == naive(mask, weights, scores, r)
+
+
+@given(architectures(), SPARSITIES, st.floats(0, 1), st.integers(0, 9))
+def test_readjustment_leaves_the_count_of_every_layer_unchanged(model, sparsity, fraction, seed):
+    topology = make(model, sparsity, seed)
+    weights = topology.apply_(torch.randn(topology.mask.numel(), generator=generator(seed)))
+    new = readjust(topology, weights, torch.rand(weights.shape, generator=generator(seed + 1)), fraction)
+    assert new.counts == topology.counts
+    assert bool(new.mask[~topology.prunable].all())
+
+
+@given(architectures(), SPARSITIES, st.floats(0, 1))
+def test_grown_weights_are_never_survivors_and_every_drop_is_matched(model, sparsity, fraction):
+    topology = make(model, sparsity)
+    weights = torch.randn(topology.mask.numel())
+    inactive_only = torch.rand(weights.shape).masked_fill(topology.mask, -1)
+    new = readjust(topology, weights, inactive_only, fraction)
+    for layer, r in zip(topology.layers, exchange_counts(topology, fraction), strict=True):
+        old_mask, new_mask = topology.mask[layer.slice], new.mask[layer.slice]
+        assert int((old_mask & ~new_mask).sum()) == int((new_mask & ~old_mask).sum()) == r
+        assert r <= min(int(old_mask.sum()), int((~old_mask).sum()))
+
+
+def test_a_weight_just_dropped_may_grow_again():
+    mask, weights = torch.tensor([True, True, False, False]), torch.tensor([0.1, 2.0, 0, 0])
+    assert drop_and_grow(mask, weights, torch.tensor([9.0, 0, 1, 2]), 1).tolist() == [True, True, False, False]
+    assert drop_and_grow(mask, weights, torch.tensor([0.0, 9, 1, 2]), 1).tolist() == [False, True, False, True]
+
+
+@given(architectures(), SPARSITIES)
+def test_ratio_zero_leaves_the_mask_identical(model, sparsity):
+    topology = make(model, sparsity)
+    everywhere = torch.rand(topology.mask.numel())
+    assert readjust(topology, everywhere, everywhere, cosine_fraction(3, 10, 0.0)) is topology
+
+
+def test_the_fraction_decays_by_a_cosine_and_is_zero_from_the_end_on():
+    assert cosine_fraction(0, 100, 0.3) == 0.3
+    assert cosine_fraction(50, 100, 0.3) == pytest.approx(0.15)
+    assert cosine_fraction(25, 100, 0.3) == pytest.approx(0.15 * (1 + math.cos(math.pi / 4)))
+    assert cosine_fraction(100, 100, 0.3) == cosine_fraction(101, 100, 0.3) == cosine_fraction(1, 0, 0.3) == 0.0
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1.0])
+def test_masks_all_one_and_all_zero_have_nothing_to_exchange(sparsity):
+    topology = make(small_cnn(), sparsity)
+    everywhere = torch.rand(topology.mask.numel())
+    assert readjust(topology, everywhere, everywhere, 0.5) is topology
+
+
+def test_a_mask_of_one_weight_moves_it_to_the_best_place():
+    mask = torch.zeros(10, dtype=torch.bool)
+    mask[3] = True
+    moved = drop_and_grow(mask, torch.ones(10), torch.tensor([0.0, 0, 0, 0, 0, 0, 5, 5, 0, 0]), 1)
+    assert moved.nonzero().tolist() == [[6]]
+
+
+def test_scores_that_are_not_numbers_come_last():
+    assert top_indices(torch.tensor([torch.nan, 1.0, 2.0]), torch.ones(3, dtype=torch.bool), 2).tolist() == [2, 1]
+
+
+def gradients(topology: Topology, clients: int) -> list[Tensor]:
+    return [torch.randn(topology.mask.numel(), generator=generator(seed)) for seed in range(clients)]
+
+
+def summed(topology: Topology, reports: list[Report]) -> ReportSum:
+    total = ReportSum(topology.mask.numel())
+    for report in reports:
+        total.add(report)
+    return total
+
+
+@given(architectures(), SPARSITIES)
+def test_one_clients_sparse_report_decides_what_its_dense_gradient_would(model, sparsity):
+    topology = make(model, sparsity)
+    weights = torch.randn(topology.mask.numel(), generator=generator(7))
+    gradient = gradients(topology, 1)[0]
+    sparse = readjust(topology, weights, summed(topology, [report_growth(topology, gradient, 0.3)]).scores, 0.3)
+    dense = readjust(topology, weights, gradient.abs().masked_fill(topology.mask, -1), 0.3)
+    assert torch.equal(sparse.mask, dense.mask)
+
+
+def test_a_report_names_inactive_weights_only_and_its_size_is_what_is_exchanged():
+    topology = make(small_cnn(), 0.5)
+    report = report_growth(topology, gradients(topology, 1)[0], 0.3)
+    assert not bool(topology.mask[report.indices].any())
+    assert report.indices.numel() == sum(exchange_counts(topology, 0.3))
+    assert bool((report.indices.diff() > 0).all())
+
+
+@given(architectures(), SPARSITIES)
+def test_a_readjustment_with_two_of_ten_clients_lost_is_valid_and_exact(model, sparsity):
+    topology = make(model, sparsity)
+    weights = torch.randn(topology.mask.numel())
+    reports = [report_growth(topology, gradient, 0.5) for gradient in gradients(topology, 10)]
+    new = readjust(topology, weights, summed(topology, reports[:8]).scores, 0.5)
+    assert new.counts == topology.counts
+    nobody = readjust(topology, weights, summed(topology, []).scores, 0.5)
+    assert nobody is topology
+
+
+def test_reports_add_up_over_clients():
+    total = ReportSum(5)
+    total.add(Report(torch.tensor([1, 3]), torch.tensor([1.0, 2.0])))
+    total.add(Report(torch.tensor([3, 4]), torch.tensor([5.0, 1.0])), weight=2)
+    assert total.scores.tolist() == [-math.inf, 1, -math.inf, 12, 2]
+
+
+@pytest.mark.parametrize(
+    ("indices", "values"),
+    [
+        ([1, 1], [1.0, 1.0]),
+        ([2, 1], [1.0, 1.0]),
+        ([-1], [1.0]),
+        ([5], [1.0]),
+        ([1], [-1.0]),
+        ([1], [math.nan]),
+        ([1], []),
+    ],
+)
+def test_a_malformed_report_is_refused(indices, values):
+    with pytest.raises(ValueError, match="report"):
+        ReportSum(5).add(Report(torch.tensor(indices), torch.tensor(values)))
+
+
+def voted(topology: Topology, clients: list[tuple[Tensor, Tensor, int]]) -> Topology:
+    models = MaskedMean(topology.mask.numel())
+    for weights, mask, samples in clients:
+        models.add(weights, mask, samples)
+    return select_by_votes(topology, models.total, models.held)
+
+
+@given(architectures(), SPARSITIES, st.integers(1, 5))
+def test_selection_by_votes_keeps_exact_counts_of_weights_that_somebody_holds(model, sparsity, clients):
+    topology = make(model, sparsity)
+    replies = []
+    for seed in range(clients):
+        noise = torch.randn(topology.mask.numel(), generator=generator(seed))
+        own = readjust(topology, noise, noise.abs().flip(0), 0.5)
+        replies.append((own.apply_(noise.clone()), own.mask, seed + 1))
+    new = voted(topology, replies)
+    held = torch.stack([mask for _, mask, _ in replies]).any(0)
+    assert new.counts == topology.counts
+    assert bool((held | topology.mask)[new.mask].all())
+
+
+def test_votes_prefer_a_weight_that_many_clients_hold_to_one_that_a_single_client_has_larger():
+    layers, parameters = layers_of(torch.nn.Linear(3, 1, bias=False), [])
+    topology = Topology(layers, torch.tensor([True, False, False]))
+    many, single = torch.tensor([False, True, False]), torch.tensor([False, False, True])
+    weights = torch.tensor([0.0, 1.0, 2.0])
+    new = voted(topology, [(weights, many, 10), (weights, many, 10), (weights, many, 10), (weights, single, 10)])
+    assert parameters == 3
+    assert new.mask.tolist() == [False, True, False]
+
+
+def test_votes_of_unequal_samples_are_weighted():
+    layers, _ = layers_of(torch.nn.Linear(2, 1, bias=False), [])
+    topology = Topology(layers, torch.tensor([True, False]))
+    a, b = torch.tensor([True, False]), torch.tensor([False, True])
+    assert voted(topology, [(torch.ones(2), a, 1), (torch.ones(2), b, 2)]).mask.tolist() == [False, True]
+    assert voted(topology, [(torch.ones(2), a, 2), (torch.ones(2), b, 1)]).mask.tolist() == [True, False]
