@@ -18,7 +18,7 @@ from fedsparse.compression.hggtopk import HGGTopK
 from fedsparse.compression.none import NoSelection
 from fedsparse.compression.randomk import RandomK
 from fedsparse.compression.selection import Part, Selected, Selection
-from fedsparse.compression.state import Array, ClientState, to_numpy
+from fedsparse.compression.state import Array, ClientState, beside, to_numpy
 from fedsparse.compression.topk import TopK
 from fedsparse.compression.values import VALUES
 from fedsparse.vector import Layout
@@ -93,20 +93,21 @@ class UpdateCodec:
             update: shape ``(layout.size,)``, any floating dtype (float32 is not copied), CPU or device; not changed.
             state: of this client; its residual and memory advance, and the payload stays in it until :meth:`settle`.
             round: the server's round, from 1.
-            seed: of this round and client; all randomness comes from it.
+            seed: of this round and client, 0 to 2^64 - 1; all randomness comes from it.
 
         Returns:
             The payload, and ``density`` (kept share of the parameters), ``threshold`` (smallest magnitude sent),
             ``residual_norm`` (L2), ``compress_seconds``, ``encode_seconds``.
 
         Raises:
-            NonFiniteError: NaN or infinity in the update; ``state`` is as before.
-            ValueError: a wrong shape, or a payload in ``state`` that was not settled.
+            NonFiniteError: NaN or infinity in the update; ``state`` is as before. Also where the residual makes a sum
+                overflow; ``state`` is spoiled then.
+            ValueError: a wrong shape or seed, or a payload in ``state`` that was not settled.
         """
         began = time.perf_counter()
-        vector = self._checked(update, state)
+        vector = self._checked(update, state, seed)
         parameters, buffers = vector[: self.layout.parameters], vector[self.layout.parameters :]
-        self._prepare_residual(parameters, state)
+        self._prepare(parameters, state)
         segments, stats = [], {"density": 1.0, "threshold": 0.0, "residual_norm": 0.0}
         if len(parameters):
             selected = self.selection.select(parameters, state, self._parts(round), round, seed)
@@ -140,10 +141,12 @@ class UpdateCodec:
                     state.residual = put_back(state.residual, segment, self.layout.parameters)
         state.payload = b""
 
-    def _checked(self, update: Tensor | np.ndarray, state: ClientState) -> Array:
+    def _checked(self, update: Tensor | np.ndarray, state: ClientState, seed: int) -> Array:
         """The update as a flat, finite float32 vector: NumPy on the CPU, torch on a device."""
         if state.payload:
             raise ValueError(f"the payload of round {state.sent_round} was not settled")
+        if not 0 <= seed < 1 << 64:
+            raise ValueError(f"seed must be in [0, 2^64), not {seed}")
         if tuple(update.shape) != (self.layout.size,):
             raise ValueError(f"update of shape {tuple(update.shape)}, not ({self.layout.size},)")
         vector: Array
@@ -156,26 +159,24 @@ class UpdateCodec:
         # Before the residual is touched, in one read: a sum of squares is finite only where all of it is. It may also
         # overflow for huge finite values, so failing it only asks for the close look.
         if not math.isfinite(float(vector @ vector)):
-            for e in self.layout.entries:
-                if not np.isfinite(to_numpy(vector[e.slice])).all():
-                    raise NonFiniteError(e.name)
+            self._refuse_non_finite(vector)
         return vector
 
-    def _prepare_residual(self, parameters: Array, state: ClientState) -> None:
+    def _refuse_non_finite(self, vector: Array) -> None:
+        for e in self.layout.entries:
+            if not np.isfinite(to_numpy(vector[e.slice])).all():
+                raise NonFiniteError(e.name)
+
+    def _prepare(self, parameters: Array, state: ClientState) -> None:
+        """Gives ``state`` a residual that is there, of the right size, and where the update is."""
         if not self.error_feedback:
             state.residual = None
-            return
-        if state.residual is None:
-            state.residual = (
-                np.zeros_like(parameters) if isinstance(parameters, np.ndarray) else torch.zeros_like(parameters)
-            )
+        elif state.residual is None:
+            state.residual = beside(np.zeros(len(parameters), np.float32), parameters)
         elif len(state.residual) != len(parameters):
             raise ValueError(f"residual of {len(state.residual)} elements for {len(parameters)} parameters")
-        state.residual = beside(state.residual, parameters)
-        state.memory = {
-            name: beside(array, parameters) if len(array) == len(parameters) else array
-            for name, array in state.memory.items()
-        }
+        else:
+            state.residual = beside(state.residual, parameters)
 
     def _parts(self, round: int) -> list[Part]:
         density = warmup_density(self.density, round, self.warmup_rounds)
@@ -192,6 +193,7 @@ class UpdateCodec:
             at = joined(selected.indices)
             chosen, indices = vector[at], to_numpy(at)
         counts, values = np.array(sizes), to_numpy(chosen)
+        threshold = 0.0 if indices is None else float(np.abs(values).min())
         if self.selection.unbiased:
             values = values * np.repeat(np.array([b - a for a, b in self.ranges]) / counts, counts).astype(np.float32)
         body = self.values.encode(values, counts, seed)
@@ -199,21 +201,12 @@ class UpdateCodec:
             left = values - self.values.decode(memoryview(body), counts)
             residual: Any = state.residual  # NumPy or torch: the same line for both
             residual[slice(None) if indices is None else at] = beside(left, vector)
-        stats = {
-            "density": values.size / self.layout.parameters,
-            "threshold": float(np.abs(values).min()),
-            "residual_norm": 0.0 if state.residual is None else norm(state.residual),
-        }
-        return wire.Coded(
-            self.layout.parameters, indices, self.values, body, self.by_layer, seed if self.selection.seeded else None
-        ), stats
-
-
-def beside(array: Array, other: Array) -> Array:
-    """``array`` where ``other`` lives: NumPy, or torch on its device. No copy where it is there already."""
-    if isinstance(other, np.ndarray):
-        return to_numpy(array)
-    return (torch.tensor(array) if isinstance(array, np.ndarray) else array).to(other.device)
+        left_norm = 0.0 if state.residual is None else norm(state.residual)
+        if not (math.isfinite(left_norm) and np.isfinite(values).all()):
+            self._refuse_non_finite(vector)
+        stats = {"density": values.size / self.layout.parameters, "threshold": threshold, "residual_norm": left_norm}
+        drawn = seed if self.selection.seeded else None
+        return wire.Coded(self.layout.parameters, indices, self.values, body, self.by_layer, drawn), stats
 
 
 def joined(indices: Sequence[Array]) -> Array:

@@ -9,7 +9,7 @@ import torch
 
 from fedsparse.compression.hggtopk import HGGTopK
 from fedsparse.compression.selection import Part, Selected
-from fedsparse.compression.state import Array, ClientState
+from fedsparse.compression.state import Array, ClientState, beside
 
 
 class DGC:
@@ -63,7 +63,7 @@ class DGC:
             velocity = update * factor
         else:
             absent = round - int(state.memory["momentum_round"][0])
-            velocity = old * self.momentum ** max(1, absent) + update * factor
+            velocity = beside(old, update) * self.momentum ** max(1, absent) + update * factor
         state.memory["momentum"] = velocity
         state.memory["momentum_round"] = np.array([round], np.float32)
         return velocity

@@ -65,17 +65,22 @@ def top_indices(
 
     Returns:
         Sorted int64 indices, exactly ``k``; and the threshold that candidates had to reach.
+
+    Raises:
+        FloatingPointError: fewer than ``k`` elements are numbers.
     """
     stride = max(1, update.size // SAMPLE) | 1  # odd: does not run in step with rows of a power of two
     sample = np.abs(update[::stride] if residual is None else update[::stride] + residual[::stride])
     share, slack = k / update.size, 1
     threshold = guide if guide_fits(sample, share, guide, stride) else sampled_threshold(sample, share, stride)
-    candidates = collect(update, residual, out, threshold)
+    candidates, magnitudes = collect(update, residual, out, threshold)
     while candidates.size < k:
+        if threshold == 0.0:
+            raise FloatingPointError("residual + update has NaN")
         slack *= 2
         threshold = sampled_threshold(sample, min(1.0, slack * share), stride)
-        candidates = collect(out, None, out, threshold)
-    return trim(candidates, np.abs(out[candidates]), k), threshold
+        candidates, magnitudes = collect(out, None, out, threshold)
+    return trim(candidates, magnitudes, k), threshold
 
 
 def guide_fits(sample: np.ndarray, share: float, guide: float, stride: int) -> bool:
@@ -99,16 +104,19 @@ def sampled_threshold(sample: np.ndarray, share: float, stride: int) -> float:
         wanted = ((3 + math.sqrt(9 + 4 * wanted)) / 2) ** 2
     if wanted >= sample.size:
         return 0.0
-    histogram = np.bincount(sample.view(np.int32) >> BIN_SHIFT)
-    reached = histogram[::-1].cumsum()
-    bin = histogram.size - 1 - int(np.searchsorted(reached, math.ceil(wanted)))
+    bins = sample.view(np.int32) >> BIN_SHIFT
+    lowest = int(bins.min())
+    reached = np.bincount(bins - lowest)[::-1].cumsum()
+    bin = lowest + reached.size - 1 - int(np.searchsorted(reached, math.ceil(wanted)))
     return float(np.int32(bin << BIN_SHIFT).view(np.float32))
 
 
-def collect(update: np.ndarray, residual: np.ndarray | None, out: np.ndarray, threshold: float) -> np.ndarray:
-    """The fused pass: ``out = residual + update``, and the sorted int64 indices where its magnitude >= threshold."""
+def collect(
+    update: np.ndarray, residual: np.ndarray | None, out: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The fused pass: ``out = residual + update``; the sorted int64 indices of magnitudes >= threshold, and those."""
     magnitudes, hits = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.bool_)
-    bound, found = np.float32(threshold), []
+    bound, found, reached = np.float32(threshold), [], []
     for start in range(0, update.size, CHUNK):
         s = slice(start, start + CHUNK)
         chunk = out[s]
@@ -118,9 +126,10 @@ def collect(update: np.ndarray, residual: np.ndarray | None, out: np.ndarray, th
         np.abs(chunk, out=magnitude)
         np.greater_equal(magnitude, bound, out=hit)
         indices = np.flatnonzero(hit)
+        reached.append(magnitude[indices])
         indices += start
         found.append(indices)
-    return np.concatenate(found)
+    return np.concatenate(found), np.concatenate(reached)
 
 
 def trim(candidates: np.ndarray, magnitudes: np.ndarray, k: int) -> np.ndarray:

@@ -70,8 +70,9 @@ def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.nda
     # of at most size of them cannot overflow.
     if count and int(gaps.max()) >= size:
         raise IndexFault("an index lies beyond the segment")
+    gaps += 1
     indices = np.cumsum(gaps, dtype=np.int64)
-    indices += np.arange(count)
+    indices -= 1
     if count and indices[-1] >= size:
         raise IndexFault("an index lies beyond the segment")
     return indices
@@ -132,7 +133,7 @@ def pack_rice(gaps: np.ndarray, size: int) -> bytes:
 
 def unpack_rice(body: memoryview, count: int, size: int) -> np.ndarray:
     b = body[0] if len(body) else 32
-    if b > 31 or 8 * (len(body) - 1) > count * (b + 1) + (size >> b) + 7:
+    if b > 31 or count > RICE_LIMIT or 8 * (len(body) - 1) > count * (b + 1) + (size >> b) + 7:
         raise IndexFault("a Rice code that is too long for its counts")
     bits = np.unpackbits(np.frombuffer(body[1:], np.uint8))
     ones = np.flatnonzero(bits)[:count]
@@ -150,14 +151,9 @@ def draw(seed: int, group: int, count: int, size: int) -> np.ndarray:
 
     It uses the raw output of PCG64, which NumPy promises never to change, unlike ``Generator.choice``.
     """
-    if count > size // 2:  # few draws repeat then: draw what stays out
-        stays = np.ones(size, np.bool_)
-        stays[draw(seed, group, size - count, size)] = False
-        return np.flatnonzero(stays)
-    bits, drawn = np.random.PCG64(np.random.SeedSequence([seed, group])), np.empty(0, np.int64)
-    while True:
-        more = bits.random_raw(2 * count + 16) % np.uint64(size)
-        drawn = np.concatenate([drawn, more.astype(np.int64)])
-        distinct, first = np.unique(drawn, return_index=True)
-        if distinct.size >= count:
-            return np.sort(drawn[np.sort(first)[:count]])
+    chosen, left = np.zeros(size, np.bool_), min(count, size - count)  # of more than half, draw what stays out
+    bits, needed = np.random.PCG64(np.random.SeedSequence([seed, group])), left
+    while needed:  # draws that repeat are made up for, never more than needed: every set is equally likely
+        chosen[bits.random_raw(needed) % np.uint64(size)] = True
+        needed = left - int(np.count_nonzero(chosen))
+    return np.flatnonzero(chosen if left == count else ~chosen)

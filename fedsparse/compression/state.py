@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Array = np.ndarray | Tensor
@@ -61,6 +62,13 @@ class ClientState:
 def to_numpy(array: Array) -> np.ndarray:
     """``array`` on the host, without a copy where it is there already."""
     return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+
+
+def beside(array: Array, other: Array) -> Array:
+    """``array`` where ``other`` lives: NumPy, or torch on its device. No copy where it is there already."""
+    if isinstance(other, np.ndarray):
+        return to_numpy(array)
+    return (torch.tensor(array) if isinstance(array, np.ndarray) else array).to(other.device)
 
 
 def buffer_for(array: AnyArray) -> AnyArray:

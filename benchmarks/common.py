@@ -1,0 +1,20 @@
+"""Timing for the side-by-side measurements: everything in one run, interleaved, medians."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+
+def medians(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each task. Tasks take turns, so that a slow moment of the machine meets all of them."""
+    torch.set_num_threads(1)
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(repeats + 1):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            if turn:  # the first is warm-up
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(s) for name, s in seconds.items()}
