@@ -40,7 +40,9 @@ def client(draw: Callable, n: int, k: int) -> Callable[[], None]:
 
 
 def main() -> None:
-    print(f"{'elements':>10} {'density':>7} {'data':>12} {'topk ms':>8} {'hggtopk ms':>10} {'of topk':>8} {'passes':>6}")
+    print(
+        f"{'elements':>10} {'density':>7} {'data':>12} {'topk ms':>8} {'hggtopk ms':>10} {'of topk':>8} {'passes':>6}"
+    )
     for n, repeats in SIZES.items():
         for density in DENSITIES:
             for name, draw in DATA.items():

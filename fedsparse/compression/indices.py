@@ -23,7 +23,8 @@ class IndexCodec(IntEnum):
 
 
 RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too
-PIECE = 1 << 20  # indices in one pcodec chunk, whose own limit is 2^24
+PIECE = 1 << 18  # indices in one pcodec chunk: the most that pcodec puts in one page
+PIECE_BYTES = 6 * PIECE  # more than a chunk of so many can take
 CONFIG = ChunkConfig(compression_level=8, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
 PCODEC_VERSION = FileCompressor().write_header()
 
@@ -37,7 +38,7 @@ def pack(indices: np.ndarray, size: int) -> tuple[IndexCodec, bytes]:
     count = indices.size
     if count == size:
         return IndexCodec.ALL, b""
-    if size <= gap_bits(count, size):
+    if size <= 1.05 * gap_bits(count, size):  # a coder comes that close
         bits = np.zeros(size, np.bool_)
         bits[indices] = True
         return IndexCodec.BITMAP, np.packbits(bits).tobytes()
@@ -103,9 +104,9 @@ def unpack_gaps(body: memoryview, count: int, size: int) -> np.ndarray:
         file, _ = FileDecompressor.new(PCODEC_VERSION)
         for start in range(0, count, PIECE):
             piece = gaps[start : start + PIECE]
-            chunk, read = file.chunk_decompressor(bytes(body[at:]), "u32")
+            chunk, read = file.chunk_decompressor(bytes(body[at : at + PIECE_BYTES]), "u32")
             at += read
-            progress, read = chunk.read_page_into(bytes(body[at:]), piece.size, piece)
+            progress, read = chunk.read_page_into(bytes(body[at : at + PIECE_BYTES]), piece.size, piece)
             at += read
             if progress.n_processed != piece.size:
                 raise IndexFault("too few gaps")

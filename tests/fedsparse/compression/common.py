@@ -1,0 +1,47 @@
+"""What several test files share: small layouts, awkward vectors, and top-k by sorting everything."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from fedsparse.vector import Entry, Layout
+
+
+def layout_of(*sizes: int, buffers: tuple[int, ...] = ()) -> Layout:
+    """A layout with parameters ``layer0, layer1, ...`` and buffers ``buffer0, ...`` of the given sizes."""
+    entries, start = [], 0
+    for group, name in ((sizes, "layer"), (buffers, "buffer")):
+        for i, size in enumerate(group):
+            entries.append(Entry(f"{name}{i}", (size,), start, size))
+            start += size
+    return Layout(tuple(entries), sum(sizes), start)
+
+
+def top_by_sorting(vector: np.ndarray, k: int) -> np.ndarray:
+    """The true answer: the k largest magnitudes, of equal ones the first, as sorted indices."""
+    return np.sort(np.argsort(-np.abs(vector.astype(np.float64)), kind="stable")[:k])
+
+
+def draw_vector(kind: str, n: int, seed: int) -> np.ndarray:
+    """A float32 vector of ``n`` elements, ``kind`` of difficulty."""
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal(n)
+    vectors = {
+        "normal": normal,
+        "heavy-tailed": rng.standard_t(1.5, n),
+        "zeros": np.zeros(n),
+        "mostly zeros": np.where(rng.random(n) < 0.03, normal, 0),
+        "constant": np.full(n, -0.25),
+        "ties": rng.integers(-2, 3, n),
+        "denormals": normal * 1e-41,
+        "tiny and huge": normal * 10.0 ** rng.integers(-40, 30, n),
+        "sorted": np.sort(normal),
+        "one outlier": np.where(np.arange(n) == seed % n, 1e9, 1e-9),
+    }
+    return vectors[kind].astype(np.float32)
+
+
+KINDS = (
+    "normal", "heavy-tailed", "zeros", "mostly zeros", "constant",
+    "ties", "denormals", "tiny and huge", "sorted", "one outlier",
+)  # fmt: skip
+vectors = st.builds(draw_vector, st.sampled_from(KINDS), st.integers(1, 400), st.integers(0, 2**32 - 1))

@@ -1,0 +1,331 @@
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsparse.compression import COMPRESSORS, VALUES, ClientState, NonFiniteError, UpdateCodec, decode
+
+from .common import KINDS, draw_vector, layout_of, top_by_sorting
+
+LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
+SCOPES = ("global", "layer")
+COMBINATIONS = list(itertools.product(COMPRESSORS, VALUES, SCOPES))
+PRECISION = {"f32": 0.0, "f16": 2.0**-11, "sign": np.inf}
+
+
+def updates(rounds: int, layout=LAYOUT, kind: str = "normal"):
+    return [draw_vector(kind, layout.size, seed) for seed in range(rounds)]
+
+
+def run(codec, rounds, state=None, kind="normal"):
+    """Encodes ``rounds`` updates, each acknowledged; returns the dense decoded ones and the state."""
+    state, sent = state or ClientState(), []
+    for round, update in enumerate(updates(rounds, codec.layout, kind), 1):
+        codec.settle(state, round - 1)
+        payload, _ = codec.encode(update, state, round=round, seed=round)
+        sent.append(decode(payload, codec.layout).to_dense())
+    return sent, state
+
+
+@pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
+@pytest.mark.parametrize("error_feedback", [True, False])
+def test_every_combination_decodes_to_what_was_selected(compressor, values, scope, error_feedback):
+    codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values, error_feedback)
+    for update in updates(3):
+        payload, stats = codec.encode(update, ClientState(), round=1, seed=5)
+        dense = decode(payload, LAYOUT).to_dense()
+        parameters, sent = update[: LAYOUT.parameters], dense[: LAYOUT.parameters]
+        chosen = sent != 0
+        assert np.array_equal(dense[LAYOUT.parameters :], update[LAYOUT.parameters :])
+        assert np.abs(sent - parameters)[chosen].max() <= PRECISION[values] * np.abs(parameters).max()
+        assert (np.sign(sent) == np.sign(parameters))[chosen].all()
+        assert chosen.sum() == round(stats["density"] * LAYOUT.parameters)
+        kept = {"none": LAYOUT.parameters, "global": 54, "layer": 30 + 1 + 4 + 20}
+        assert chosen.sum() == kept["none" if compressor == "none" else scope]
+
+
+@pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
+def test_sent_plus_residual_is_update_plus_old_residual(compressor, values, scope):
+    codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values, **({"momentum": 0.0} if compressor == "dgc" else {}))
+    state, n = ClientState(), LAYOUT.parameters
+    for kind in ("normal", "ties", "zeros", "denormals", "heavy-tailed"):
+        for round, update in enumerate(updates(4, kind=kind), 1):
+            old = np.zeros(n, np.float32) if state.residual is None else state.residual.copy()
+            payload, stats = codec.encode(update, state, round=round, seed=round)
+            codec.settle(state, round)
+            sent = codec.decode(payload).to_dense()[:n]
+            left = np.zeros(n, np.float32) if state.residual is None else state.residual
+            total = old + update[:n]
+            if values == "f32":  # nothing but a move: not one bit differs
+                assert np.array_equal(np.where(sent != 0, sent, left), total)
+                assert not left[sent != 0].any()
+            np.testing.assert_allclose(sent + left, total, rtol=1e-6, atol=1e-6 * np.abs(total).max())
+            assert stats["residual_norm"] == pytest.approx(np.linalg.norm(left.astype(np.float64)), rel=1e-5, abs=1e-30)
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_hggtopk_and_topk_give_the_same_payloads(values, scope):
+    for kind in KINDS:
+        reference, _ = run(UpdateCodec(LAYOUT, "topk", 0.07, scope, values), 4, kind=kind)
+        guided, _ = run(UpdateCodec(LAYOUT, "hggtopk", 0.07, scope, values), 4, kind=kind)
+        assert np.array_equal(reference, guided)
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.integers(1, 200),
+    st.floats(1e-4, 1),
+    st.sampled_from(list(VALUES)),
+    st.sampled_from(SCOPES),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_payload_is_never_longer_than_dense_float32_and_64_bytes(kind, n, density, values, scope):
+    layout = layout_of(*[1] * min(n, 60), n, buffers=(3,))
+    for compressor in COMPRESSORS:
+        codec = UpdateCodec(layout, compressor, density, scope, values)
+        update = draw_vector(kind, layout.size, n)
+        payload, _ = codec.encode(update, ClientState(), round=1, seed=n)
+        assert len(payload) <= 4 * layout.size + 64
+        assert np.array_equal(codec.decode(payload).to_dense()[layout.parameters :], update[layout.parameters :])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.float32])
+def test_any_floating_dtype_and_stride_gives_exactly_the_top_k_of_its_float32_value(dtype):
+    wide = torch.from_numpy(draw_vector("normal", 3 * LAYOUT.size, 8)).to(dtype)
+    update = wide[::3]
+    assert not update.is_contiguous()
+    codec = UpdateCodec(LAYOUT, "hggtopk", 0.05)
+    payload, _ = codec.encode(update, ClientState(), round=1, seed=0)
+    parameters = update.float().numpy()[: LAYOUT.parameters]
+    dense = codec.decode(payload).to_dense()[: LAYOUT.parameters]
+    assert np.array_equal(np.flatnonzero(dense), top_by_sorting(parameters, 27))
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_an_update_is_not_changed_and_may_be_read_only(compressor):
+    update = draw_vector("normal", LAYOUT.size, 1)
+    update.flags.writeable = False
+    before, state, codec = update.copy(), ClientState(), UpdateCodec(LAYOUT, compressor, 0.1)
+    for round in (1, 2):
+        codec.encode(update, state, round=round, seed=0)
+        codec.settle(state, round)
+    assert np.array_equal(update, before)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("at", "layer"), [(0, "layer0"), (300, "layer1"), (341, "layer3"), (541, "buffer0")])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_nan_and_infinity_are_refused_by_the_layers_name_and_leave_the_state_alone(compressor, at, layer, bad):
+    codec = UpdateCodec(LAYOUT, compressor, 0.1, values="f16")
+    _, state = run(codec, 2)
+    codec.settle(state, 2)
+    before = {k: np.copy(v) for k, v in state.to_dict().items()}
+    update = draw_vector("normal", LAYOUT.size, 1)
+    update[at] = bad
+    with pytest.raises(NonFiniteError, match=f"'{layer}'") as caught:
+        codec.encode(update, state, round=3, seed=0)
+    assert caught.value.layer == layer
+    after = state.to_dict()
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+def test_a_float64_beyond_float32_is_refused_and_a_square_beyond_it_is_not():
+    codec = UpdateCodec(LAYOUT, "topk", 0.1)
+    update = np.zeros(LAYOUT.size)
+    update[3] = 1e30
+    codec.encode(update, ClientState(), round=1, seed=0)
+    update[3] = 1e300
+    with pytest.raises(NonFiniteError, match="layer0"):
+        codec.encode(update, ClientState(), round=1, seed=0)
+
+
+def test_a_residual_that_overflows_is_refused_by_its_layers_name():
+    codec, state = UpdateCodec(LAYOUT, "topk", 0.002, values="f16"), ClientState()
+    update = np.full(LAYOUT.size, 3e38, np.float32)
+    codec.encode(update, state, round=1, seed=0)
+    codec.settle(state, 1)
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(NonFiniteError, match="layer0"):
+        codec.encode(update, state, round=2, seed=0)
+
+
+@pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
+def test_a_payload_that_was_not_accepted_returns_to_the_residual_once(compressor, values, scope):
+    codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values)
+    _, state = run(codec, 3)
+    sent = codec.decode(state.payload).to_dense()[: LAYOUT.parameters]
+    left = 0.0 if state.residual is None else state.residual.copy()
+    codec.settle(state, 2)  # the server last heard of round 2; round 3 was lost
+    if codec.error_feedback:
+        assert np.array_equal(state.residual, left + sent)
+    settled = None if state.residual is None else state.residual.copy()
+    codec.settle(state, 2)
+    codec.settle(state, None)
+    assert np.array_equal(settled, state.residual)
+    codec.encode(updates(1)[0], state, round=4, seed=0)
+
+
+def test_an_accepted_payload_leaves_the_residual_as_it_is():
+    codec = UpdateCodec(LAYOUT, "hggtopk", 0.1)
+    _, state = run(codec, 3)
+    before = state.residual.copy()
+    codec.settle(state, 3)
+    codec.settle(state, 3)
+    assert np.array_equal(state.residual, before)
+    assert state.payload == b""
+
+
+def test_losing_every_payload_loses_nothing():
+    codec, state, total = UpdateCodec(LAYOUT, "hggtopk", 0.1), ClientState(), np.zeros(LAYOUT.parameters, np.float32)
+    for round, update in enumerate(updates(5), 1):
+        codec.settle(state, None)
+        codec.encode(update, state, round=round, seed=0)
+        total += update[: LAYOUT.parameters]
+    codec.settle(state, None)
+    np.testing.assert_allclose(state.residual, total, rtol=1e-5, atol=1e-6)
+
+
+def test_encoding_before_the_last_payload_is_settled_is_refused():
+    codec = UpdateCodec(LAYOUT)
+    _, state = run(codec, 1)
+    with pytest.raises(ValueError, match="payload of round 1 was not settled"):
+        codec.encode(updates(1)[0], state, round=2, seed=0)
+
+
+@pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
+def test_a_state_restored_from_read_only_bytes_gives_the_same_payloads(compressor, values, scope):
+    codec, kept, restored = UpdateCodec(LAYOUT, compressor, 0.1, scope, values), ClientState(), ClientState()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for round, update in enumerate(updates(4), 1):
+            stored = {k: v.tobytes() if isinstance(v, np.ndarray) else v for k, v in restored.to_dict().items()}
+            copies = {k: bytes(v) for k, v in stored.items() if isinstance(v, bytes)}
+            restored = ClientState.from_dict(
+                {
+                    k: np.frombuffer(v, np.float32) if isinstance(v, bytes) and k != "payload" else v
+                    for k, v in stored.items()
+                }
+            )
+            for state in (kept, restored):
+                codec.settle(state, round - 1)
+                codec.encode(update, state, round=round, seed=round)
+            assert kept.payload == restored.payload
+            assert all(stored[k] == copies[k] for k in copies)
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_clients_of_one_codec_share_nothing(compressor):
+    codec = UpdateCodec(LAYOUT, compressor, 0.1)
+    alone, _ = run(codec, 3)
+    state, busy, other = ClientState(), [], ClientState()
+    for round, update in enumerate(updates(3), 1):
+        codec.encode(-7 * update, other, round=round, seed=99)
+        codec.settle(other, round)
+        payload, _ = codec.encode(update, state, round=round, seed=round)
+        codec.settle(state, round)
+        busy.append(codec.decode(payload).to_dense())
+    assert np.array_equal(alone, busy)
+
+
+def test_layer_scope_keeps_at_least_one_of_every_layer_and_its_own_scale():
+    layout = layout_of(100, 3, 50)
+    update = np.concatenate([np.full(100, 1.0), np.full(3, 1e-3), np.full(50, 10.0)]).astype(np.float32)
+    codec = UpdateCodec(layout, "topk", 0.02, "layer", "sign")
+    payload, stats = codec.encode(update, ClientState(), round=1, seed=0)
+    dense = codec.decode(payload).to_dense()
+    assert np.flatnonzero(dense).tolist() == [0, 1, 100, 103]
+    assert dense[[0, 100, 103]] == pytest.approx([1.0, 1e-3, 10.0])
+    assert stats["density"] == pytest.approx(4 / 153)
+
+
+def test_a_random_selection_sends_its_seed_and_not_its_indices():
+    layout = layout_of(100_000)
+    payload, _ = UpdateCodec(layout, "randomk", 0.01).encode(updates(1, layout)[0], ClientState(), round=1, seed=7)
+    assert len(payload) < 4 * 1000 + 64
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_unbiased_randomk_is_the_update_on_average_and_refuses_error_feedback(scope):
+    layout = layout_of(12, 5)
+    codec = UpdateCodec(layout, "randomk", 0.4, scope, error_feedback=False, unbiased=True)
+    update, draws = draw_vector("normal", layout.size, 0), 1500
+    mean = np.zeros(layout.size)
+    for seed in range(draws):
+        payload, _ = codec.encode(update, ClientState(), round=1, seed=seed)
+        codec.decode(payload).add_to(mean, 1 / draws)
+    assert np.abs(mean - update).max() < 5 * np.abs(update).max() * np.sqrt(1.5 / draws)
+    with pytest.raises(ValueError, match="unbiased"):
+        UpdateCodec(layout, "randomk", 0.4, unbiased=True)
+
+
+def test_warm_up_lowers_the_density_exponentially_to_the_asked_one():
+    codec, state, kept = UpdateCodec(layout_of(100_000), "dgc", 0.001, warmup_rounds=3), ClientState(), []
+    for round, update in enumerate(updates(5, codec.layout), 1):
+        _, stats = codec.encode(update, state, round=round, seed=0)
+        codec.settle(state, round)
+        kept.append(stats["density"])
+    assert kept == pytest.approx([0.1, 0.01, 0.001, 0.001, 0.001])
+
+
+def test_dgc_follows_the_papers_equations():
+    n, k, rng = 200, 20, np.random.default_rng(0)
+    codec = UpdateCodec(layout_of(n), "dgc", k / n, momentum=0.8, clipping=5.0)
+    state, u, v = ClientState(), np.zeros(n), np.zeros(n)
+    for round, gap in ((1, 1), (2, 1), (5, 3), (6, 1)):
+        g = rng.standard_normal(n).astype(np.float32)
+        u = 0.8**gap * u + g * min(1.0, 5.0 / np.linalg.norm(g))  # absent rounds are rounds with no update
+        v = v + u
+        top = top_by_sorting(v, k)
+        payload, _ = codec.encode(g, state, round=round, seed=0)
+        codec.settle(state, round)
+        dense = codec.decode(payload).to_dense()
+        assert np.array_equal(np.flatnonzero(dense), top)
+        np.testing.assert_allclose(dense[top], v[top], rtol=1e-5)
+        u[top] = v[top] = 0
+        np.testing.assert_allclose(state.residual, v, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"compressor": "gzip"}, "compressor must be one of none, topk"),
+        ({"values": "f8"}, "values must be one of f32, f16, sign, not 'f8'"),
+        ({"scope": "row"}, "scope must be one of global, layer"),
+        ({"density": 0}, "density must be in"),
+        ({"density": 1.5}, "density must be in"),
+        ({"density": float("nan")}, "density must be in"),
+        ({"compressor": "dgc", "momentum": 1.0}, "momentum must be in"),
+        ({"compressor": "dgc", "clipping": 0.0}, "clipping must be above 0"),
+    ],
+)
+def test_a_wrong_setting_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        UpdateCodec(LAYOUT, **wrong)
+
+
+def test_wrong_shapes_and_seeds_are_named():
+    codec = UpdateCodec(LAYOUT)
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        codec.encode(np.zeros(3), ClientState(), round=1, seed=0)
+    with pytest.raises(ValueError, match="seed must be in"):
+        codec.encode(np.zeros(LAYOUT.size), ClientState(), round=1, seed=-1)
+    with pytest.raises(ValueError, match="residual of 2 elements"):
+        codec.encode(np.zeros(LAYOUT.size), ClientState(np.zeros(2, np.float32)), round=1, seed=0)
+    with pytest.raises(ValueError, match="no 'velocity' of type ndarray"):
+        ClientState.from_dict({"velocity": np.zeros(2)})
+
+
+@pytest.mark.parametrize("sizes", [(1,), (0, 3), ()])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_the_smallest_layouts_round_trip(sizes, compressor):
+    layout = layout_of(*sizes, buffers=(2,))
+    for scope, values in itertools.product(SCOPES, VALUES):
+        codec = UpdateCodec(layout, compressor, 1.0, scope, values)
+        update = draw_vector("constant", layout.size, 0)
+        payload, _ = codec.encode(update, ClientState(), round=1, seed=0)
+        assert np.array_equal(codec.decode(payload).to_dense(), update)

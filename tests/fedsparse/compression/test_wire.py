@@ -1,0 +1,284 @@
+import contextlib
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsparse.compression import indices as module
+from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
+from fedsparse.compression.indices import IndexCodec, gap_bits, pack, unpack
+from fedsparse.compression.values import F16, F32, VALUES, Sign
+from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode, mask_hash
+
+from .common import draw_vector, layout_of
+
+LAYOUT = layout_of(500, 20, 300, buffers=(8,))
+
+
+def payload_of(compressor="topk", density=0.05, values="f32", scope="global", layout=LAYOUT, seed=0) -> bytes:
+    codec = UpdateCodec(layout, compressor, density, scope, values)
+    return codec.encode(draw_vector("normal", layout.size, seed), ClientState(), round=3, seed=seed)[0]
+
+
+def resigned(payload: bytes) -> bytes:
+    """``payload`` with a checksum that matches: what an attacker would send."""
+    return payload[:-4] + struct.pack("<I", xxhash.xxh3_64_intdigest(payload[:-4]) & 0xFFFFFFFF)
+
+
+def changed(payload: bytes, at: int, new: bytes) -> bytes:
+    return resigned(payload[:at] + new + payload[at + len(new) :])
+
+
+@given(st.integers(1, 3000), st.floats(0, 1), st.integers(0, 2**32 - 1))
+@settings(max_examples=300, deadline=None)
+def test_any_set_of_indices_comes_back(size, share, seed):
+    rng = np.random.default_rng(seed)
+    indices = np.sort(rng.choice(size, max(1, round(share * size)), replace=False))
+    codec, body = pack(indices, size)
+    if codec is IndexCodec.ALL:
+        assert indices.size == size
+    else:
+        assert np.array_equal(unpack(codec, memoryview(body), indices.size, size), indices)
+
+
+@pytest.mark.parametrize("indices", [[0], [999_999], [0, 999_999], list(range(3000)), list(range(997_000, 1_000_000))])
+def test_extreme_indices_come_back(indices):
+    wanted = np.array(indices)
+    codec, body = pack(wanted, 1_000_000)
+    assert np.array_equal(unpack(codec, memoryview(body), wanted.size, 1_000_000), wanted)
+
+
+def test_more_indices_than_one_pcodec_chunk_come_back():
+    wanted = np.sort(np.random.default_rng(0).choice(20_000_000, 1_500_000, replace=False))
+    codec, body = pack(wanted, 20_000_000)
+    assert codec is IndexCodec.GAPS
+    assert np.array_equal(unpack(codec, memoryview(body), wanted.size, 20_000_000), wanted)
+
+
+@pytest.mark.parametrize("size", [25_000, 200_000, 1_000_000])
+@pytest.mark.parametrize("density", [0.002, 0.01, 0.05, 0.2])
+def test_uniform_indices_cost_at_most_six_percent_more_than_their_entropy(size, density):
+    k = round(size * density)
+    indices = np.sort(np.random.default_rng(k).choice(size, k, replace=False))
+    assert 8 * len(pack(indices, size)[1]) <= 1.06 * gap_bits(k, size)
+
+
+def test_indices_at_even_density_become_a_bitmap():
+    indices = np.flatnonzero(np.random.default_rng(0).random(10_000) < 0.5)
+    codec, body = pack(indices, 10_000)
+    assert len(body) <= 1250
+    assert codec is IndexCodec.BITMAP
+
+
+@pytest.mark.parametrize("size", [50_000, 1_000_000])
+def test_signs_at_one_percent_take_three_hundred_times_fewer_bytes_than_dense(size):
+    layout = layout_of(size)
+    assert 4 * size >= 300 * len(payload_of(density=0.01, values="sign", layout=layout))
+
+
+def test_a_payload_names_its_round_and_layout():
+    update = decode(payload_of(), LAYOUT)
+    assert update.round == 3
+    with pytest.raises(PayloadError, match="payload is for layout"):
+        decode(payload_of(), layout_of(499, 21, 300, buffers=(8,)))
+
+
+@pytest.mark.parametrize("compressor", ["none", "topk", "randomk"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+def test_add_to_adds_the_weighted_dense_update_in_the_accumulators_precision(compressor, dtype, kind):
+    update = decode(payload_of(compressor), LAYOUT)
+    start = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(dtype)
+    accumulator = start.copy() if kind == "array" else torch.from_numpy(start.copy())
+    update.add_to(accumulator, 0.3)
+    expected = start + update.to_dense().astype(dtype) * dtype(0.3)
+    assert np.array_equal(np.asarray(accumulator), expected)
+
+
+def test_values_for_a_shared_topology_carry_its_hash_instead_of_indices():
+    layout, mask = layout_of(1000), np.random.default_rng(0).random(1000) < 0.2
+    values, indices = draw_vector("normal", 1000, 0)[mask], np.flatnonzero(mask)
+    coded = Coded(1000, indices, F32(), values.tobytes(), mask=mask_hash(mask))
+    payload = encode(layout, 1, [coded])
+    assert len(payload) == HEADER.size + SEGMENT.size + 8 + 4 * values.size + 4
+    assert np.array_equal(decode(payload, layout, mask).to_dense()[mask], values)
+    for other in (None, ~mask, np.roll(mask, 1)):
+        with pytest.raises(PayloadError, match="topology that is not the receiver's"):
+            decode(payload, layout, other)
+
+
+def test_segments_must_cover_the_layout():
+    with pytest.raises(ValueError, match="cover 5 of 828"):
+        encode(LAYOUT, 1, [Coded(5, None, F32(), bytes(20))])
+
+
+@pytest.mark.parametrize("codec", VALUES.values())
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_value_codings_keep_their_declared_length_and_precision(codec, n, seed):
+    values = draw_vector("heavy-tailed", n, seed)
+    counts = np.array([0, n // 3, n - n // 3])
+    body = codec.encode(values, counts, 0)
+    assert len(body) == codec.size(counts)
+    back = codec.decode(memoryview(body), counts)
+    assert back.dtype == np.float32
+    if isinstance(codec, F32):
+        assert back.tobytes() == values.tobytes()
+    elif isinstance(codec, F16):
+        assert np.array_equal(back, np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32))
+    elif isinstance(codec, Sign):
+        assert np.array_equal(back < 0, values < 0)
+        for a, b in ((0, n // 3), (n // 3, n)):
+            if a < b:
+                assert np.abs(back[a:b]) == pytest.approx(np.abs(values[a:b]).mean(), rel=1e-6)
+
+
+FIRST = HEADER.size  # of the first segment's header
+FAULTS = {
+    "empty": (lambda p: b"", "payload of 0 bytes"),
+    "cut": (lambda p: p[:-9], "checksum"),
+    "too long": (lambda p: p + bytes(5000), "payload of"),
+    "another format": (lambda p: b"zip" + p[3:], "starts with b'zip'"),
+    "a later version": (lambda p: changed(p, 3, b"\2"), "version 2"),
+    "unknown flags": (lambda p: changed(p, 4, b"\1"), "flags 1"),
+    "a flipped bit": (lambda p: p[:40] + bytes([p[40] ^ 1]) + p[41:], "checksum"),
+    "no segment": (lambda p: changed(p, 5, b"\0"), "covers 0 of 828"),
+    "a segment too few": (lambda p: changed(p, 5, b"\1"), "covers 820 of 828 coordinates"),
+    "a segment too many": (lambda p: changed(p, 5, b"\3"), "cut off"),
+    "trailing bytes": (lambda p: resigned(p[:-4] + b"xyz" + p[-4:]), "3 bytes trail"),
+    "an unknown index codec": (lambda p: changed(p, FIRST, b"\x09"), "unknown coding 9/0/0"),
+    "a reserved value codec": (lambda p: changed(p, FIRST + 1, b"\2"), "unknown coding"),
+    "an unknown grouping": (lambda p: changed(p, FIRST + 2, b"\2"), "unknown coding"),
+    "a segment of nothing": (lambda p: changed(p, FIRST + 3, bytes(4)), "values of 0 coordinates"),
+    "a segment beyond the layout": (lambda p: changed(p, FIRST + 3, b"\xff" * 4), "4294967295 coordinates"),
+    "more values than coordinates": (lambda p: changed(p, FIRST + 7, b"\xff" * 4), "4294967295 values"),
+    "more index bytes than there are": (lambda p: changed(p, FIRST + 11, b"\xff" * 4), "4294967295 bytes of indices"),
+    "a NaN": (lambda p: changed(p, len(p) - 8, b"\xff" * 4), "not finite"),
+    "an infinity": (lambda p: changed(p, len(p) - 8, struct.pack("<f", np.inf)), "not finite"),
+    "all values but a count": (lambda p: changed(p, FIRST, b"\0"), "where all 820 are meant"),
+    "a mask nobody has": (lambda p: changed(p, FIRST, b"\1"), "topology"),
+    "a seed of the wrong length": (lambda p: changed(p, FIRST, b"\5"), "seed of the wrong length"),
+    "a bitmap of the wrong length": (lambda p: changed(p, FIRST, b"\2"), "bitmap of 820 coordinates"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_refused_in_one_line_that_says_what_is_wrong(name):
+    damage, message = FAULTS[name]
+    with pytest.raises(PayloadError, match=message) as caught:
+        decode(damage(payload_of()), LAYOUT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("codec", [IndexCodec.GAPS, IndexCodec.RICE, IndexCodec.BITMAP])
+def test_bytes_after_the_indices_are_refused(codec):
+    layout = layout_of(5000)
+    indices = np.sort(np.random.default_rng(1).choice(5000, 600, replace=False))
+    gaps = (np.diff(indices, prepend=-1) - 1).astype(np.uint32)
+    bitmap = np.zeros(5000, bool)
+    bitmap[indices] = True
+    body = {
+        IndexCodec.GAPS: lambda: module.pack_gaps(gaps),
+        IndexCodec.RICE: lambda: module.pack_rice(gaps, 5000),
+        IndexCodec.BITMAP: lambda: np.packbits(bitmap).tobytes(),
+    }[codec]()
+    assert np.array_equal(unpack(codec, memoryview(body), 600, 5000), indices)
+    for wrong, count in ((body + b"\0", 600), (body[:-1], 600), (body, 599), (body, 601), (b"", 600)):
+        header = HEADER.pack(b"fsp", 1, 0, 1, layout.fingerprint, 1)
+        segment = SEGMENT.pack(codec, 0, 0, 5000, count, len(wrong))
+        with pytest.raises(PayloadError):
+            decode(resigned(header + segment + wrong + bytes(4 * count) + bytes(4)), layout)
+
+
+@pytest.mark.parametrize("size", [599, 590])
+def test_an_index_beyond_the_segment_is_refused(size):
+    indices = np.concatenate([np.arange(300) * 2, [599]])
+    for codec, body in ((IndexCodec.GAPS, "pack_gaps"), (IndexCodec.RICE, "pack_rice")):
+            gaps = (np.diff(indices, prepend=-1) - 1).astype(np.uint32)
+        coded = module.pack_gaps(gaps) if body == "pack_gaps" else module.pack_rice(gaps, 600)
+        with pytest.raises(module.IndexFault):
+            unpack(codec, memoryview(coded), indices.size, size)
+
+
+def mutations(count: int, seed: int):
+    """Payloads gone wrong: random bytes, cuts, flips and overwritten fields, most with a checksum that matches."""
+    rng = np.random.default_rng(seed)
+    large = layout_of(6000, 500)
+    sources = [
+        (layout, payload_of(compressor, density, values, scope, layout, seed))
+        for layout in (LAYOUT, large)
+        for compressor, density in (("none", 1), ("topk", 0.01), ("topk", 0.5), ("topk", 0.9), ("randomk", 0.1))
+        for values in VALUES
+        for scope in ("global", "layer")
+    ]
+    sources += [(large, payload_of("topk", 0.45, "sign", "global", large))]
+    for _ in range(count):
+        layout, payload = sources[rng.integers(len(sources))]
+        damaged, kind = bytearray(payload), rng.integers(6)
+        if kind == 0:
+            damaged = bytearray(rng.bytes(rng.integers(0, 200)))
+        elif kind == 1:
+            damaged = damaged[: rng.integers(len(damaged))]
+        else:
+            end = len(damaged) if kind < 4 else HEADER.size + SEGMENT.size + 24  # most harm is done near the front
+            for _ in range(rng.integers(1, 4)):
+                at = rng.integers(end)
+                damaged[at] = damaged[at] ^ (1 << rng.integers(8)) if kind % 2 else rng.integers(256)
+        yield layout, payload, resigned(bytes(damaged)) if rng.random() < 0.8 else bytes(damaged)
+
+
+def fuzz(count: int, seed: int) -> int:
+    """Decodes mutations; whatever is not refused must be a well-formed update. Returns how many were refused."""
+    refused, messages = 0, set()
+    for layout, payload, damaged in mutations(count, seed):
+        try:
+            update = decode(damaged, layout)
+        except PayloadError as error:
+            refused += 1
+            messages.add(str(error))
+            continue
+        assert damaged == payload or damaged[-4:] == resigned(damaged)[-4:]
+        assert np.isfinite(update.to_dense()).all()
+        assert sum(s.size for s in update.segments) == layout.size
+        for s in update.segments:
+            assert s.indices is None or ((np.diff(s.indices) > 0).all() and len(s.indices) == len(s.values))
+    assert not any("\n" in message for message in messages)
+    return refused
+
+
+def test_damaged_payloads_are_refused_or_well_formed():
+    assert fuzz(4000, 1) > 1000
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_damaged_payloads_are_refused_or_well_formed():
+    assert fuzz(100_000, 2) > 25_000
+
+
+def test_a_payload_damaged_without_a_new_checksum_never_becomes_an_update():
+    payload, rng = payload_of(), np.random.default_rng(0)
+    for at in range(len(payload)):
+        flipped = payload[:at] + bytes([payload[at] ^ (1 << rng.integers(8))]) + payload[at + 1 :]
+        with pytest.raises(PayloadError):
+            decode(flipped, LAYOUT)
+        with pytest.raises(PayloadError):
+            decode(payload[:at], LAYOUT)
+
+
+@pytest.mark.parametrize("compressor", ["topk", "randomk"])
+def test_hostile_counts_allocate_no_more_than_a_few_times_the_layout(compressor):
+    layout = layout_of(200_000)
+    payload = payload_of(compressor, 0.01, layout=layout)
+    counts = [2**32 - 1, 200_000, 199_999, 100_000]
+    tracemalloc.start()
+    for count in counts:
+        for at in (FIRST + 3, FIRST + 7, FIRST + 11, FIRST + SEGMENT.size + 8):
+            with contextlib.suppress(PayloadError):  # some only become other indices
+                decode(changed(payload, at, struct.pack("<I", count)), layout)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * 4 * layout.size
