@@ -9,8 +9,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsparse.compression import indices as module
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
+from fedsparse.compression import indices as module
 from fedsparse.compression.indices import IndexCodec, gap_bits, pack, unpack
 from fedsparse.compression.values import F16, F32, VALUES, Sign
 from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode, mask_hash
@@ -198,7 +198,7 @@ def test_bytes_after_the_indices_are_refused(codec):
 def test_an_index_beyond_the_segment_is_refused(size):
     indices = np.concatenate([np.arange(300) * 2, [599]])
     for codec, body in ((IndexCodec.GAPS, "pack_gaps"), (IndexCodec.RICE, "pack_rice")):
-            gaps = (np.diff(indices, prepend=-1) - 1).astype(np.uint32)
+        gaps = (np.diff(indices, prepend=-1) - 1).astype(np.uint32)
         coded = module.pack_gaps(gaps) if body == "pack_gaps" else module.pack_rice(gaps, 600)
         with pytest.raises(module.IndexFault):
             unpack(codec, memoryview(coded), indices.size, size)
