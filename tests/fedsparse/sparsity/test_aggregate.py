@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.aggregate import MaskedMean
-from tests.fedsparse.sparsity.architectures import generator, layers_of
+from tests.fedsparse.sparsity.architectures import QUICK, generator, layers_of
 
 SIZE = 6
 BUFFERS = 2
@@ -34,6 +34,7 @@ def mean(clients, old: Tensor, final: Topology = ALL) -> Tensor:
     return models.mean(old, final)
 
 
+@QUICK
 @given(st.lists(CLIENT, min_size=1, max_size=5), st.lists(st.booleans(), min_size=SIZE, max_size=SIZE))
 def test_the_masked_mean_equals_a_dictionary_of_who_holds_what(clients, final):
     old = torch.randn(SIZE + BUFFERS, generator=generator())

@@ -5,7 +5,7 @@ from torch import nn
 
 from fedsparse.sparsity import Layer
 from fedsparse.sparsity.densities import DISTRIBUTIONS, erk, uniform
-from tests.fedsparse.sparsity.architectures import architectures, layers_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, layers_of, small_cnn
 
 BOTH = pytest.mark.parametrize("allocate", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
 
@@ -55,6 +55,7 @@ def test_erk_scales_the_density_and_not_the_sparsity():
     assert large == round(0.1 * 1000100) - 100
 
 
+@QUICK
 @given(architectures(), st.floats(0.01, 0.99), st.booleans())
 def test_erk_densities_are_one_scale_times_the_papers_formula_or_one(model, sparsity, keep_ends):
     layers, _ = layers_of(model, ["first", "last"] if keep_ends else [])
@@ -74,6 +75,7 @@ def test_erk_densities_are_one_scale_times_the_papers_formula_or_one(model, spar
 
 
 @BOTH
+@QUICK
 @given(model=architectures(), sparsity=st.floats(0, 1))
 def test_the_total_is_met_to_the_weight(allocate, model, sparsity):
     layers, _ = layers_of(model, [])

@@ -9,7 +9,7 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.densities import uniform
 from fedsparse.sparsity.masks import decode_mask, encode_mask
 from fedsparse.sparsity.readjust import readjust
-from tests.fedsparse.sparsity.architectures import architectures, generator, layers_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
 
 
 def make(model: nn.Module, sparsity: float, seed: int = 0) -> Topology:
@@ -26,6 +26,7 @@ def received(data: bytes, like: Topology, base: Topology | None = None) -> Topol
     return decode_mask(data, like.layers, like.mask.numel(), base)
 
 
+@QUICK
 @given(architectures(), st.floats(0, 1), st.floats(0, 1))
 def test_a_mask_survives_the_way_with_and_without_a_base(model, sparsity, fraction):
     old = make(model, sparsity)
@@ -91,6 +92,7 @@ def test_a_mask_of_another_model_is_refused():
         received(encode_mask(topology), other)
 
 
+@QUICK
 @given(st.data())
 def test_truncations_and_bit_flips_are_refused(data):
     topology = make(small_cnn(), 0.7)
@@ -104,6 +106,7 @@ def test_truncations_and_bit_flips_are_refused(data):
         received(bytes(coded), topology)
 
 
+@QUICK
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(noise):
     with pytest.raises(PayloadError):

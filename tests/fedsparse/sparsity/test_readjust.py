@@ -20,7 +20,7 @@ from fedsparse.sparsity.readjust import (
     select_by_votes,
     top_indices,
 )
-from tests.fedsparse.sparsity.architectures import architectures, generator, layers_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
 
 SPARSITIES = st.floats(0.01, 0.99)
 FEW_VALUES = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=30)
@@ -50,6 +50,7 @@ def naive(mask: list[bool], weights: list[float], scores: list[float], r: int) -
     return new
 
 
+@QUICK
 @given(FEW_VALUES, st.integers(0, 30))
 def test_drop_and_grow_equals_a_naive_loop_over_weights_with_ties_by_index(rows, r):
     mask, weights, scores = (list(column) for column in zip(*rows, strict=True))
@@ -58,6 +59,7 @@ def test_drop_and_grow_equals_a_naive_loop_over_weights_with_ties_by_index(rows,
     assert new.tolist() == naive(mask, weights, scores, r)
 
 
+@QUICK
 @given(architectures(), SPARSITIES, st.floats(0, 1), st.integers(0, 9))
 def test_readjustment_leaves_the_count_of_every_layer_unchanged(model, sparsity, fraction, seed):
     topology = make(model, sparsity, seed)
@@ -67,6 +69,7 @@ def test_readjustment_leaves_the_count_of_every_layer_unchanged(model, sparsity,
     assert bool(new.mask[~topology.prunable].all())
 
 
+@QUICK
 @given(architectures(), SPARSITIES, st.floats(0, 1))
 def test_grown_weights_are_never_survivors_and_every_drop_is_matched(model, sparsity, fraction):
     topology = make(model, sparsity)
@@ -85,6 +88,7 @@ def test_a_weight_just_dropped_may_grow_again():
     assert drop_and_grow(mask, weights, torch.tensor([0.0, 9, 1, 2]), 1).tolist() == [False, True, False, True]
 
 
+@QUICK
 @given(architectures(), SPARSITIES)
 def test_ratio_zero_leaves_the_mask_identical(model, sparsity):
     topology = make(model, sparsity)
@@ -128,6 +132,7 @@ def summed(topology: Topology, reports: list[Report]) -> ReportSum:
     return total
 
 
+@QUICK
 @given(architectures(), SPARSITIES)
 def test_one_clients_sparse_report_decides_what_its_dense_gradient_would(model, sparsity):
     topology = make(model, sparsity)
@@ -146,6 +151,7 @@ def test_a_report_names_inactive_weights_only_and_its_size_is_what_is_exchanged(
     assert bool((report.indices.diff() > 0).all())
 
 
+@QUICK
 @given(architectures(), SPARSITIES)
 def test_a_readjustment_with_two_of_ten_clients_lost_is_valid_and_exact(model, sparsity):
     topology = make(model, sparsity)
@@ -188,6 +194,7 @@ def voted(topology: Topology, clients: list[tuple[Tensor, Tensor, int]]) -> Topo
     return select_by_votes(topology, models.total, models.held)
 
 
+@QUICK
 @given(architectures(), SPARSITIES, st.integers(1, 5))
 def test_selection_by_votes_keeps_exact_counts_of_weights_that_somebody_holds(model, sparsity, clients):
     topology = make(model, sparsity)

@@ -8,7 +8,7 @@ from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.densities import erk
 from fedsparse.sparsity.topology import carry_over
 from fedsparse.vector import FlatModel, Layout
-from tests.fedsparse.sparsity.architectures import architectures, generator, layers_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
 
 
 def random_topology(sparsity: float, seed: int = 0) -> Topology:
@@ -47,6 +47,7 @@ def test_weights_tied_to_an_embedding_are_no_layers_and_recurrent_matrices_are()
     assert [layer.name for layer in layers_of(model, [])[0]] == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
 
 
+@QUICK
 @given(architectures(), st.floats(0.01, 0.99), st.integers(0, 9))
 def test_a_random_topology_has_exactly_the_counts_asked_for_and_is_true_where_nothing_is_prunable(
     model, sparsity, seed

@@ -1,0 +1,253 @@
+"""Every method, over the rounds of a small federation of made-up clients."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fedsparse.sparsity import METHODS, Method, Topology
+from fedsparse.sparsity.aggregate import MaskedMean
+from fedsparse.sparsity.densities import budget, erk
+from fedsparse.sparsity.feddst import FedDST
+from fedsparse.sparsity.magnitude import Magnitude, gradual_sparsity
+from fedsparse.sparsity.method import RoundResult
+from fedsparse.sparsity.prunefl import PruneFL
+from fedsparse.sparsity.readjust import Report, ReportSum
+from fedsparse.sparsity.rigl import RigL
+from fedsparse.sparsity.small_dense import width_for
+from fedsparse.sparsity.sparsyfed import SparsyFed, from_weights, gradient_of_psi, to_weights
+from fedsparse.sparsity.ssfl import SSFL, saliency
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
+
+FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
+DYNAMIC = ("set", "rigl", "feddst", "prunefl")
+
+
+def start(method: Method, model: nn.Module, seed: int = 0) -> Topology:
+    layers, parameters = layers_of(model, [])
+    scores = torch.rand(parameters, generator=generator(seed)) if method.needs_saliency else None
+    return method.initial(layers, parameters, generator(seed), scores)
+
+
+def play_round(method: Method, topology: Topology, weights, round: int, clients: int = 3):
+    """Clients whose training is noise: returns the next topology and weights."""
+    models, reports = MaskedMean(weights.numel()), ReportSum(weights.numel())
+    for client in range(clients):
+        noise = torch.randn(3, weights.numel(), generator=generator(100 * round + client))
+        own = topology
+        if method.is_readjustment(round):
+            own = method.readjust_locally(topology, weights, noise[0], round)
+        local = own.apply_(weights + noise[1])
+        own = method.upload_topology(own, local)
+        models.add(local, own.mask, client + 1)
+        report = method.report(topology, noise[2], round) if method.is_readjustment(round) else None
+        if report:
+            reports.add(report)
+    new, weights = topology, models.mean(weights, topology)
+    if method.is_readjustment(round):
+        result = RoundResult(round, weights, generator(round), reports, models)
+        new = method.decide(topology, result)
+    return new, models.mean(weights, new)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@QUICK
+@given(model=architectures(), sparsity=st.floats(0.01, 0.99))
+def test_the_invariants_hold_in_every_round(name, model, sparsity):
+    method = METHODS[name](sparsity, interval=2, end=6)
+    topology = start(method, model)
+    first, weights = topology, torch.zeros(topology.mask.numel())
+    keep = budget(topology.layers, sparsity)
+    for round in range(1, 8):
+        topology, weights = play_round(method, topology, weights, round)
+        assert bool(topology.mask[~topology.prunable].all())
+        assert not bool(weights[~topology.mask].any())
+        if name in FIXED_COUNTS:
+            assert topology.counts == first.counts
+        if name in (*FIXED_COUNTS, "prunefl") or (name == "magnitude" and round >= 6):
+            assert sum(topology.counts) == keep
+        if name in ("dense", "small-dense"):
+            assert bool(topology.mask.all())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_runs_with_one_seed_have_identical_masks(name):
+    runs = []
+    for _ in range(2):
+        method = METHODS[name](0.6, interval=1, end=5)
+        topology = start(method, small_cnn())
+        weights, hashes = torch.zeros(topology.mask.numel()), []
+        for round in range(1, 6):
+            topology, weights = play_round(method, topology, weights, round)
+            hashes.append((topology.hash, topology.version))
+        runs.append(hashes)
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_ratio_zero_leaves_the_topology_as_it_is(name):
+    method = METHODS[name](0.6, ratio=0.0, interval=1, end=5)
+    topology = start(method, small_cnn())
+    if name == "feddst":  # its clients keep their mask; the server's selection then has nothing else to choose
+        noise = torch.rand(topology.mask.numel())
+        assert method.readjust_locally(topology, noise, noise, 1) is topology
+    assert play_round(method, topology, torch.zeros(topology.mask.numel()), 1)[0] is topology
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_a_readjustment_changes_the_topology_by_about_the_ratio(name):
+    method = METHODS[name](0.6, ratio=0.3, interval=1, end=1000)
+    topology = start(method, small_cnn())
+    new, _ = play_round(method, topology, torch.zeros(topology.mask.numel()), 1)
+    share = int((new.mask & ~topology.mask).sum()) / sum(topology.counts)
+    assert 0.05 < share <= 0.31
+    assert new.version == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_sparsity_zero_keeps_every_weight_so_that_aggregation_is_fedavg(name):
+    method = METHODS[name](0.0, interval=1, end=3)
+    topology = start(method, small_cnn())
+    weights = torch.zeros(topology.mask.numel())
+    for round in range(1, 5):
+        topology, weights = play_round(method, topology, weights, round)
+        assert bool(topology.mask.all())
+
+
+def test_readjustment_is_counted_in_rounds_so_that_one_local_epoch_still_readjusts():
+    method = METHODS["rigl"](0.5, interval=4, end=13)
+    assert [round for round in range(1, 20) if method.is_readjustment(round)] == [4, 8, 12]
+    assert not any(METHODS["rigl"](0.5, interval=0, end=13).is_readjustment(round) for round in range(1, 20))
+    assert not any(METHODS["static"](0.5, interval=1, end=13).is_readjustment(round) for round in range(1, 20))
+
+
+def test_the_last_round_never_readjusts_so_that_what_is_grown_gets_trained():
+    for name in DYNAMIC:
+        assert not METHODS[name](0.5, interval=1, end=10).is_readjustment(10)
+
+
+def test_grown_weights_survive_when_trained_and_die_at_once_when_uploaded_as_zeros():
+    method = FedDST(0.5, ratio=0.3, interval=1, end=100)
+    topology = start(method, small_cnn())
+    weights = topology.apply_(torch.randn(topology.mask.numel(), generator=generator(1)))
+    own = method.readjust_locally(topology, weights, torch.randn(weights.shape, generator=generator(2)), 1)
+    grown = own.mask & ~topology.mask
+    assert int(grown.sum()) > 50
+
+    def survivors(local):
+        models = MaskedMean(weights.numel())
+        models.add(local, own.mask, 5)
+        models.add(weights, topology.mask, 5)
+        new = method.decide(topology, RoundResult(1, weights, generator(), models=models))
+        return int((new.mask & grown).sum())
+
+    assert survivors(own.apply_(weights.clone())) == 0  # readjusted last
+    trained = own.apply_(weights + grown * 3.0)  # readjusted in the middle
+    assert survivors(trained) > 50
+
+
+def test_rigl_without_a_single_report_changes_nothing():
+    method = RigL(0.5, interval=1, end=100)
+    topology = start(method, small_cnn())
+    weights = torch.randn(topology.mask.numel())
+    assert method.decide(topology, RoundResult(1, weights, generator())) is topology
+    assert method.decide(topology, RoundResult(1, weights, generator(), ReportSum(weights.numel()))) is topology
+
+
+def test_growth_by_momentum_remembers_earlier_rounds():
+    layers, _ = layers_of(nn.Linear(6, 1, bias=False), [])
+    method = RigL(0.5, ratio=0.6, interval=1, end=1000, growth="momentum", momentum=0.9)
+    topology = Topology(layers, torch.tensor([True, True, True, False, False, False]))
+
+    def result(index: int, value: float) -> RoundResult:
+        reports = ReportSum(6)
+        reports.add(Report(torch.tensor([index]), torch.tensor([value])))
+        return RoundResult(1, torch.tensor([1.0, 2, 3, 0, 0, 0]), generator(), reports)
+
+    method.decide(topology, result(3, 10.0))
+    later = method.decide(topology, result(4, 1.0))  # alone it would grow 4
+    assert later.mask.tolist() == [False, False, True, True, True, False]
+    assert method.importance is not None
+    assert method.importance.tolist() == pytest.approx([0, 0, 0, 0.9, 0.1, 0])
+
+
+def test_prunefl_ranks_all_layers_by_squared_gradient_per_second_and_keeps_large_weights():
+    layers, parameters = layers_of(nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(3, 1, bias=False)), [])
+    topology = Topology(layers, torch.tensor([True, True, False, True, True, False]))
+    reports = ReportSum(parameters)
+    gradient = torch.tensor([0.0, 1.0, 2.0, 0.5, 0.1, 3.0])
+    method = PruneFL(1 / 3, ratio=0.5, interval=1, end=10**9)
+    reports.add(method.report(topology, gradient, 1))
+    result = RoundResult(1, torch.tensor([5.0, 0.1, 0, 4.0, 0.2, 0]), generator(), reports)
+    assert method.decide(topology, result).mask.tolist() == [True, False, True, True, False, True]
+    slow = PruneFL(1 / 3, ratio=0.5, interval=1, end=10**9, seconds={"1.weight": 10.0})
+    assert slow.decide(topology, result).mask.tolist() == [True, True, True, True, False, False]
+
+
+def test_ssfl_keeps_the_most_salient_weights_over_all_layers():
+    layers, parameters = layers_of(small_cnn())
+    weights, gradient = torch.randn(2, parameters, generator=generator())
+    scores = saliency(weights, gradient)
+    topology = SSFL(0.5).initial(layers, parameters, generator(), scores)
+    assert sum(topology.counts) == round(0.5 * sum(layer.size for layer in layers))
+    kept = scores[topology.mask & topology.prunable]
+    assert kept.min() >= scores[~topology.mask].max()
+    assert bool(topology.mask[~topology.prunable].all())
+    with pytest.raises(ValueError, match="saliency"):
+        SSFL(0.5).initial(layers, parameters, generator())
+
+
+def test_powerpropagation_is_inverted_and_its_gradient_is_the_chain_rules():
+    psi = torch.randn(50, dtype=torch.float64, generator=generator(), requires_grad=True)
+    weights = to_weights(psi, 1.25)
+    torch.testing.assert_close(from_weights(weights.detach(), 1.25), psi.detach())
+    (weights**3).sum().backward()
+    torch.testing.assert_close(gradient_of_psi(3 * weights.detach() ** 2, psi.detach(), 1.25), psi.grad)
+    assert torch.equal(to_weights(psi, 1.0), psi)
+    assert gradient_of_psi(torch.ones(1), torch.zeros(1), 1.25).item() == 0.0
+
+
+def test_sparsyfed_uploads_exactly_the_largest_weights_and_what_no_client_keeps_never_returns():
+    method = SparsyFed(0.9)
+    topology = start(method, small_cnn())
+    weights = torch.randn(topology.mask.numel(), generator=generator())
+    keep = budget(topology.layers, 0.9)
+    for round in range(1, 5):
+        own = method.upload_topology(topology, weights)
+        assert sum(own.counts) == keep
+        new, weights = play_round(method, topology, weights, round)
+        assert not bool((new.mask & ~topology.mask).any())
+        assert keep <= sum(new.counts) <= 3 * keep
+        topology = new
+
+
+def test_the_gradual_schedule_is_zhu_and_guptas():
+    assert [gradual_sparsity(t, 10, 0.8) for t in (0, 5, 10, 20)] == pytest.approx([0.0, 0.7, 0.8, 0.8])
+    assert gradual_sparsity(5, 10, 0.8, initial=0.4) == pytest.approx(0.8 - 0.4 / 8)
+
+
+def test_gradual_pruning_drops_the_smallest_weights_and_ends_at_the_counts_of_erk():
+    method = Magnitude(0.8, interval=3, end=10)
+    topology = start(method, small_cnn())
+    rounds = [round for round in range(1, 15) if method.is_readjustment(round)]
+    assert rounds == [3, 6, 9, 10]
+    weights = torch.randn(topology.mask.numel(), generator=generator())
+    for round in rounds:
+        new = method.decide(topology, RoundResult(round, weights, generator()))
+        assert not bool((new.mask & ~topology.mask).any())
+        topology = new
+        topology.apply_(weights)
+    assert topology.counts == erk(topology.layers, 0.8)
+
+
+def test_small_dense_finds_the_widest_network_within_the_weights():
+    def parameters(width: float) -> int:
+        hidden = max(1, round(100 * width))
+        return 784 * hidden + hidden * 10
+
+    width = width_for(parameters, round(0.2 * parameters(1.0)))
+    assert parameters(width) == 794 * 20
+    assert width_for(parameters, parameters(1.0)) == 1.0
+    with pytest.raises(ValueError, match="narrowest network has 794 parameters"):
+        width_for(parameters, 10)
