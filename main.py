@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Federated learning with sparse communication.
 
-  python main.py --distribution dirichlet --beta 0.1    run an experiment
-  python main.py --config configs/quick-test.yaml       with settings from a file; flags override it
-  python main.py partition --distribution shards        show which client holds which classes
+python main.py --distribution dirichlet --beta 0.1    run an experiment
+python main.py --config configs/quick-test.yaml       with settings from a file; flags override it
+python main.py partition --distribution shards        show which client holds which classes
 """
 
 import argparse

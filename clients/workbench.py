@@ -43,11 +43,11 @@ class Workbench:
         data = self.data
 
         def batch(positions: Tensor) -> tuple[Tensor, Tensor]:
-            chosen = indices[positions]
-            images = data.x_train[chosen]
+            chosen = indices.index_select(0, positions)
+            images = data.x_train.index_select(0, chosen)
             if generator is not None:
                 images = augment(images, data.crop, data.flip, generator)
-            return normalise(images, data.mean, data.std), data.y_train[chosen]
+            return normalise(images, data.mean, data.std), data.y_train.index_select(0, chosen)
 
         return batch
 

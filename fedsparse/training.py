@@ -87,7 +87,7 @@ def train(
         order = torch.randperm(samples, generator=shuffle).to(device)
         for positions in order.split(config.batch_size):
             with timer("data"):
-                inputs, labels = fetch(positions)
+                inputs, labels = _fetched(fetch, positions)
             with timer("forward"):
                 logits = module(inputs)
                 loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
@@ -104,6 +104,12 @@ def train(
     return tally.score()
 
 
+def _fetched(fetch: Fetch, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch; images channels-last, in which convolutions are up to three times faster (the weights may stay as is)."""
+    inputs, labels = fetch(positions)
+    return (inputs.to(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs), labels
+
+
 def _add_proximal_gradient(parameters: list[torch.nn.Parameter], anchor: list[Tensor], mu: float) -> None:
     """The gradient mu (w - w_global) of (mu / 2) ||w - w_global||^2 (Li et al. 2020, FedProx, eq. 2)."""
     with torch.no_grad():
@@ -117,7 +123,7 @@ def evaluate(model: FlatModel, fetch: Fetch, samples: int, batch_size: int = 500
     module, device = model.module.eval(), model.vector.device
     tally = _Tally(device)
     for positions in torch.arange(samples, device=device).split(batch_size):
-        inputs, labels = fetch(positions)
+        inputs, labels = _fetched(fetch, positions)
         logits = module(inputs)
         tally.add(F.cross_entropy(logits.flatten(0, -2), labels.flatten()), logits, labels)
     return tally.score()

@@ -78,7 +78,9 @@ class RoundEnd:
 
 def default_name(config: Config) -> str:
     """Run folders tell their main settings."""
-    heterogeneity = f"{config.distribution}-{config.beta:g}" if config.distribution == "dirichlet" else config.distribution
+    heterogeneity = (
+        f"{config.distribution}-{config.beta:g}" if config.distribution == "dirichlet" else config.distribution
+    )
     dataset = Path(config.dataset).stem
     return f"{dataset}-{heterogeneity}-{config.strategy}-{config.compressor}"
 

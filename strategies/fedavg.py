@@ -70,7 +70,9 @@ class FedAvg(Strategy):
         try:
             payload, _ = self._dense.encode(self.weights, ClientState(), round=round, seed=0)
         except NonFiniteError as error:
-            raise RoundFailed(f"round {round}: the global weights diverged ({error.layer}); lower the learning rates") from None
+            raise RoundFailed(
+                f"round {round}: the global weights diverged ({error.layer}); lower the learning rates"
+            ) from None
         return ArrayRecord({"weights": payload_array(payload, self.layout)})
 
     def configure_train(

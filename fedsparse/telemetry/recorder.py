@@ -74,7 +74,9 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
         self.extra["ended"] = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
         self._write_result()

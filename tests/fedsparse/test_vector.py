@@ -14,7 +14,16 @@ def small() -> nn.Module:
 def test_parameters_come_first_then_float_buffers_and_integers_stay_at_home() -> None:
     layout = Layout.of(small())
     names = [entry.name for entry in layout.entries]
-    assert names == ["0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias", "1.running_mean", "1.running_var"]
+    assert names == [
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "3.weight",
+        "3.bias",
+        "1.running_mean",
+        "1.running_var",
+    ]
     assert layout.size - layout.parameters == 8
 
 
@@ -33,7 +42,11 @@ def test_writing_the_vector_changes_the_module_and_training_changes_the_vector()
 
 
 def test_the_fingerprint_tells_models_apart_and_repeats() -> None:
-    prints = [Layout.of(build_model(n, (1, 28, 28), 10, "batch", seed=s)).fingerprint for n in ("cnn", "lenet5") for s in (0, 1)]
+    prints = [
+        Layout.of(build_model(n, (1, 28, 28), 10, "batch", seed=s)).fingerprint
+        for n in ("cnn", "lenet5")
+        for s in (0, 1)
+    ]
     assert prints[0] == prints[1]
     assert prints[2] == prints[3]
     assert prints[0] != prints[2]

@@ -1,4 +1,5 @@
 import contextlib
+import resource
 import struct
 import tracemalloc
 
@@ -231,6 +232,29 @@ def mutations(count: int, seed: int):
         yield layout, payload, resigned(bytes(damaged)) if rng.random() < 0.8 else bytes(damaged)
 
 
+def fuzz_indices(count: int, seed: int) -> None:
+    """Index bodies gone wrong, without a payload around them: far more of the harm reaches pcodec and the Rice code."""
+    rng, size, sources = np.random.default_rng(seed), 1_000_000, []
+    for k in (1, 5, 100, 2000, 20_000):
+        for p in (0.9, 0.3, 0.03):
+            gaps = (rng.geometric(p, k) - 1).astype(np.uint32)
+            sources.append((k, module.pack_gaps(gaps)))
+            sources.append((k, module.pack_rice(gaps[:2000], int(gaps[:2000].sum()) + k)))
+    for _ in range(count):
+        k, body = sources[rng.integers(len(sources))]
+        damaged = bytearray(body)
+        for _ in range(rng.integers(1, 5)):
+            damaged[rng.integers(min(len(body), 30 if rng.random() < 0.6 else len(body)))] = rng.integers(256)
+        damaged = damaged[: rng.integers(len(damaged) + 1)] if rng.random() < 0.1 else damaged
+        for codec in (IndexCodec.GAPS, IndexCodec.RICE, IndexCodec.BITMAP):
+            with contextlib.suppress(module.IndexFault):
+                indices = unpack(codec, memoryview(damaged), k, size)
+                assert indices.size == k
+                assert indices[0] >= 0
+                assert indices[-1] < size
+                assert (np.diff(indices) > 0).all()
+
+
 def fuzz(count: int, seed: int) -> int:
     """Decodes mutations; whatever is not refused must be a well-formed update. Returns how many were refused."""
     refused, messages = 0, set()
@@ -252,11 +276,16 @@ def fuzz(count: int, seed: int) -> int:
 
 def test_damaged_payloads_are_refused_or_well_formed():
     assert fuzz(4000, 1) > 1000
+    fuzz_indices(2000, 3)
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_damaged_payloads_are_refused_or_well_formed():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert fuzz(100_000, 2) > 25_000
+    fuzz_indices(50_000, 4)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # pcodec's own memory included
+    assert grown < 64 << 10  # kilobytes
 
 
 def test_a_payload_damaged_without_a_new_checksum_never_becomes_an_update():

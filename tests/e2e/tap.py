@@ -1,0 +1,36 @@
+"""The project's ClientApp, with a copy of everything that travels."""
+
+from typing import NamedTuple
+
+from flwr.app import Context, Message
+
+from clients.app import app as client_app
+from clients.workbench import workbench
+from fedsparse.config import Config
+from fedsparse.vector import Layout
+
+
+class Tap(NamedTuple):
+    round: int
+    weights: bytes
+    payload: bytes
+    samples: int
+    layout: Layout
+
+
+TAPPED: list[Tap] = []
+
+
+def app(message: Message, context: Context) -> Message:
+    reply = client_app(message, context)
+    layout = workbench(Config.from_mapping(message.content["config"])).model.layout
+    TAPPED.append(
+        Tap(
+            message.content["task"]["round"],
+            message.content["arrays"]["weights"].data,
+            reply.content["arrays"]["update"].data,
+            reply.content["metrics"]["num-examples"],
+            layout,
+        )
+    )
+    return reply

@@ -1,0 +1,202 @@
+"""main.py as a user types it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedsparse.compression import decode
+from fedsparse.engine import LocalGrid
+from fedsparse.vector import FlatModel
+from main import main, parse
+from tests.e2e.tap import TAPPED
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--distribution", "dirichlet", "--clients", "100", "--clients-per-round", "3", "--rounds", "2"]
+
+
+def run(tmp_path: Path, *flags: str) -> dict:
+    """Run in this process; the result JSON."""
+    outfile = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
+    code = main([*SMALL, "--workers", "1", *flags, "--logdir", str(tmp_path / "runs"), "--outfile", str(outfile)])
+    assert code == 0
+    return json.loads(outfile.read_text())
+
+
+def tiny(tmp_path: Path) -> str:
+    """A data set of 200 images, as a file."""
+    from partitions import load_dataset
+
+    data = load_dataset()
+    arrays = {name: getattr(data, name)[:200].squeeze().numpy() for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "tiny.npz", **arrays)
+    return str(tmp_path / "tiny.npz")
+
+
+def shell(*arguments: str, **options: object) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "main.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **options)
+
+
+def test_a_run_learns_and_leaves_everything_a_user_looks_for(tmp_path: Path) -> None:
+    result = run(tmp_path, "--rounds", "12", "--clients-per-round", "5", "--eval-clients", "--lr", "0.1")
+    accuracy = [r["eval/accuracy"] for r in result["rounds"]]
+    assert max(accuracy[1:]) > accuracy[0] + 0.1
+    assert 0 <= result["rounds"][-1]["eval/client_accuracy"] <= 1
+    (folder,) = (tmp_path / "runs").iterdir()
+    names = {p.name.split(".")[0] for p in folder.iterdir()}
+    assert names == {"config", "rounds", "result", "partition", "model", "events"}
+    rows = list(csv.DictReader((folder / "rounds.csv").open()))
+    for stage in ("sample", "data", "forward", "backward", "optimizer", "compress", "encode", "decode", "aggregate"):
+        assert float(rows[-1][f"time/{stage}"]) > 0, stage
+    assert float(rows[-1]["time/round"]) > 0
+    again = main(["--config", str(folder / "config.yaml"), "--rounds", "1"])
+    assert again == 0
+
+
+def test_the_saved_model_is_the_model_that_was_evaluated(tmp_path: Path) -> None:
+    from strategies.app import weights_hash
+
+    result = run(tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    from fedsparse.models import build_model
+
+    model = FlatModel(build_model("cnn-small", (1, 28, 28), 10, "batch", 0))
+    model.module.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
+    assert weights_hash(model.vector) == result["summary"]["weights-hash"]
+
+
+@pytest.mark.parametrize("compressor", ["none", "topk", "hggtopk", "dgc", "randomk"])
+def test_uplink_is_the_payloads_length_and_the_server_adds_what_they_decode_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressor: str
+) -> None:
+    TAPPED.clear()
+    original = LocalGrid.__init__
+    monkeypatch.setattr(LocalGrid, "__init__", lambda self, _, *a, **k: original(self, "tests.e2e.tap:app", *a, **k))
+    result = run(tmp_path, "--compressor", compressor, "--rounds", "2")
+    assert result["summary"]["uplink-bytes"] == sum(len(t.payload) for t in TAPPED)
+    for round in (1, 2):
+        taps = [t for t in TAPPED if t.round == round]
+        assert result["rounds"][round]["comm/uplink_bytes"] == sum(len(t.payload) for t in taps)
+        assert result["rounds"][round]["comm/downlink_bytes"] == sum(len(t.weights) for t in taps)
+    first, second = ([t for t in TAPPED if t.round == r] for r in (1, 2))
+    total = sum(t.samples for t in first)
+    mean = sum(decode(t.payload, t.layout).to_dense().astype(np.float64) * t.samples / total for t in first)
+    before, after = (decode(t[0].weights, t[0].layout).to_dense() for t in (first, second))
+    np.testing.assert_allclose(after, before + mean, rtol=0, atol=1e-7)
+
+
+def test_a_seed_gives_the_same_bits_again_with_any_number_of_workers(tmp_path: Path) -> None:
+    hashes = [
+        run(tmp_path, "--seed", seed, "--workers", workers)["summary"]["weights-hash"]
+        for seed, workers in (("1", "1"), ("1", "1"), ("1", "2"), ("2", "1"))
+    ]
+    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
+
+
+def test_an_error_feedback_residual_waits_for_the_client_to_come_back(tmp_path: Path) -> None:
+    kept, dropped = (
+        run(
+            tmp_path, "--error-feedback", on, "--clients", "10", "--clients-per-round", "8", "--dataset", tiny(tmp_path)
+        )
+        for on in ("on", "off")
+    )
+    assert kept["rounds"][-1]["compress/residual_norm"] > 0
+    assert dropped["rounds"][-1]["compress/residual_norm"] == 0
+    assert kept["summary"]["weights-hash"] != dropped["summary"]["weights-hash"]
+
+
+def test_flags_override_files_and_files_override_defaults(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("rounds: 7\nbeta: 0.3\nclients_per_round: 4\n")
+    command, config = parse(["--config", str(tmp_path / "a.yaml"), "--beta", "0.5"])
+    assert (command, config.rounds, config.beta, config.clients_per_round, config.lr) == ("run", 7, 0.5, 4, 0.05)
+
+
+def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["partition", "--distribution", "shards", "--logdir", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    (picture,) = tmp_path.rglob("partition.png")
+    assert str(picture) in shown.replace("\n", "")
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--densty", "0.1"], "unknown setting --densty; did you mean --density?"),
+        (["--density", "0"], "density = 0: should be greater than 0"),
+        (["--beta", "-1"], "beta = -1: should be greater than 0"),
+        (["--beta"], "argument --beta: expected one argument"),
+        (["--clients", "5"], "clients-per-round = 10 is more than clients = 5"),
+        (["--config", "nowhere.yaml"], "cannot read config file nowhere.yaml"),
+        (["--dataset", "nowhere.npz"], "nowhere.npz"),
+        (["--dataset", "imagenet"], "imagenet"),
+        (["--device", "cuda:7"], "device = cuda:7"),
+        (["--logdir", "/proc/nowhere"], "logdir = /proc/nowhere"),
+        (["--outfile", "/nowhere/out.json"], "/nowhere"),
+        (["--clients", "20000", "--clients-per-round", "5"], "20000 clients"),
+        (["train"], "unknown command 'train'"),
+        (["run", "now"], "unrecognized arguments: now"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    flags: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if flags == ["--device", "cuda:7"] and torch.cuda.device_count() > 7:
+        pytest.skip("this machine has that GPU")
+    assert main(flags) == 2
+    shown = capsys.readouterr()
+    assert line in shown.err
+    assert shown.err.count("\n") == 1
+    assert "Traceback" not in shown.err + shown.out
+
+
+def test_a_yaml_file_with_a_typo_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "typo.yaml").write_text("clients-per-ronud: 4\n")
+    assert main(["--config", str(tmp_path / "typo.yaml")]) == 2
+    assert "did you mean clients-per-round?" in capsys.readouterr().err
+
+
+def test_training_that_diverges_names_client_and_layer_and_exits_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, "--workers", "1", "--lr", "1e30", "--logdir", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert "client" in shown
+    assert "'0.weight' has NaN or infinity" in shown
+    (result,) = tmp_path.rglob("result.json")
+    assert json.loads(result.read_text())["summary"]["ended"] == "failed"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_saves_what_was_measured_and_leaves_no_process(tmp_path: Path, workers: str) -> None:
+    process = shell(
+        *SMALL, "--rounds", "100000", "--workers", workers, "--logdir", str(tmp_path), start_new_session=True
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("round      2/"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    (path,) = tmp_path.rglob("result.json")
+    result = json.loads(path.read_text())
+    assert result["summary"]["ended"] == "interrupted"
+    assert result["summary"]["rounds"] >= 2
+    deadline = time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)

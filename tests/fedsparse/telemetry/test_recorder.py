@@ -1,0 +1,89 @@
+"""The same numbers in TensorBoard, rounds.csv and the JSON, whichever way a run ends."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fedsparse.config import Config, read_yaml
+from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
+from fedsparse.telemetry.progress import human_bytes
+from fedsparse.telemetry.recorder import TAGS, Recorder
+
+
+def record(folder: Path, outfile: str = "", error: type[BaseException] | None = None) -> Recorder:
+    recorder = Recorder(Config().flat(), folder, outfile, 2, dense_bytes=1000)
+    try:
+        with recorder:
+            recorder.record(0, {"eval/accuracy": 0.1, "eval/loss": 2.3})
+            recorder.record(1, {"train/loss": 2.0, "comm/uplink_bytes": 30.0, "comm/clients": 3.0})
+            if error:
+                raise error
+            recorder.record(2, {"eval/accuracy": 0.5, "eval/loss": 1.5, "comm/uplink_bytes": 20.0, "comm/clients": 2.0})
+    except (KeyboardInterrupt, RuntimeError):
+        pass
+    return recorder
+
+
+def test_csv_json_and_tensorboard_agree(tmp_path: Path) -> None:
+    record(tmp_path, outfile=str(tmp_path / "out.json"))
+    rows = list(csv.DictReader((tmp_path / "rounds.csv").open()))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert json.loads((tmp_path / "out.json").read_text()) == result
+    board = EventAccumulator(str(tmp_path)).Reload()
+    assert list(rows[0]) == ["round", *TAGS]
+    for row, entry in zip(rows, result["rounds"], strict=True):
+        assert {k: float(v) for k, v in row.items() if v} == entry
+        for tag, value in entry.items():
+            if tag != "round":
+                on_board = [s.value for s in board.Scalars(tag) if s.step == entry["round"]]
+                assert on_board == [pytest.approx(value)], tag
+    assert [s.step for s in board.Scalars("eval/accuracy_over_uplink_kB")] == [0, 0]
+
+
+def test_totals_and_the_ratio_to_dense_come_from_real_bytes(tmp_path: Path) -> None:
+    summary = record(tmp_path).summary()
+    assert (summary["uplink-bytes"], summary["dense-uplink-bytes"], summary["uplink-ratio"]) == (50, 5000, 100.0)
+    assert (summary["accuracy"], summary["rounds"], summary["ended"]) == (0.5, 2, "complete")
+
+
+@pytest.mark.parametrize(("error", "ended"), [(KeyboardInterrupt, "interrupted"), (RuntimeError, "failed")])
+def test_what_was_measured_is_saved_when_a_run_is_cut_short(
+    tmp_path: Path, error: type[BaseException], ended: str
+) -> None:
+    record(tmp_path, error=error)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["summary"]["ended"] == ended
+    assert [r["round"] for r in result["rounds"]] == [0, 1]
+
+
+def test_the_saved_config_is_accepted_back(tmp_path: Path) -> None:
+    record(tmp_path)
+    assert Config.from_mapping(read_yaml(tmp_path / "config.yaml")) == Config()
+
+
+def test_an_unknown_tag_is_refused(tmp_path: Path) -> None:
+    with Recorder({}, tmp_path, "", 1, 1) as recorder, pytest.raises(KeyError, match="train/los"):
+        recorder.record(1, {"train/los": 1.0})
+
+
+def test_run_folders_never_collide(tmp_path: Path) -> None:
+    assert len({create_run_folder(str(tmp_path), "x") for _ in range(5)}) == 5
+
+
+def test_results_that_could_not_be_written_are_found_out_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for logdir, outfile, line in (
+        (tmp_path / "file", "", "cannot make this folder"),
+        (tmp_path / "file/below", "", "cannot make this folder"),
+        (tmp_path, tmp_path / "nowhere/x.json", "does not exist"),
+        (tmp_path, tmp_path, "is a folder"),
+    ):
+        with pytest.raises(OutputError, match=line):
+            check_writable(str(logdir), str(outfile))
+
+
+def test_bytes_are_told_as_networks_count_them() -> None:
+    assert [human_bytes(n) for n in (0, 999, 1000, 1234567, 2e9)] == ["0 B", "999 B", "1 kB", "1.23 MB", "2 GB"]

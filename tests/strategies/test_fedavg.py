@@ -1,0 +1,165 @@
+"""Strategies over real payloads, against the definitions."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from torch import nn
+
+from fedsparse.compression import ClientState, UpdateCodec
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
+from fedsparse.engine.records import payload_array
+from fedsparse.vector import Layout
+from strategies import STRATEGIES, FedAvg, RoundFailed
+
+LAYOUT = Layout.of(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+N, P = LAYOUT.size, LAYOUT.parameters
+
+
+def make(**settings: object) -> tuple[FedAvg, LocalGrid]:
+    config = Config.from_mapping({"clients": 3, "clients_per_round": 3, "rounds": 9} | settings)
+    strategy = STRATEGIES[config.strategy](config, LAYOUT, torch.zeros(N))
+    return strategy, LocalGrid("tests.fedsparse.engine.obedient:app", clients=3)
+
+
+def reply(message: Message, update: np.ndarray, samples: int, round: int) -> Message:
+    payload, _ = UpdateCodec(LAYOUT, "none").encode(update.astype(np.float32), ClientState(), round=round, seed=0)
+    records = {
+        "arrays": ArrayRecord({"update": payload_array(payload, LAYOUT)}),
+        "metrics": MetricRecord({"num-examples": samples, "train/loss": 1.0 * samples, "train/accuracy": 0.5}),
+    }
+    return Message(RecordDict(records), reply_to=message)
+
+
+def play(strategy: FedAvg, grid: LocalGrid, round: int, answer: Callable[[int, Message], Message | None]) -> None:
+    messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
+    replies = [answer(m.metadata.dst_node_id, m) for m in messages]
+    strategy.aggregate_train(round, [r for r in replies if r is not None])
+
+
+def updates(round: int) -> np.ndarray:
+    return np.random.default_rng(round).normal(size=(3, N)).astype(np.float32)
+
+
+def test_updates_are_averaged_by_samples() -> None:
+    strategy, grid = make()
+    u, n = updates(1), np.array([1, 5, 10])
+    samples = n.tolist()
+    play(strategy, grid, 1, lambda i, m: reply(m, u[i], samples[i], 1))
+    np.testing.assert_allclose(strategy.weights.numpy(), (u * n[:, None]).sum(0) / n.sum(), rtol=1e-4, atol=1e-6)
+    assert strategy.metrics["train/loss"] == pytest.approx((n * n).sum() / n.sum())
+    assert strategy.metrics["comm/clients"] == 3
+
+
+def test_the_order_of_arrival_changes_not_one_bit() -> None:
+    results = []
+    for order in (1, -1):
+        strategy, grid = make()
+        u = updates(1)
+        messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
+        strategy.aggregate_train(1, [reply(m, u[i], 7 + i, 1) for i, m in list(enumerate(messages))[::order]])
+        results.append(strategy.weights)
+    assert torch.equal(*results)
+
+
+def test_fedavgm_is_momentum_on_the_server() -> None:
+    strategy, grid = make(strategy="fedavgm", server_momentum=0.8, server_lr=0.5)
+    w, v = np.zeros(P), np.zeros(P)
+    for round in (1, 2, 3):
+        u = updates(round)
+        play(strategy, grid, round, lambda i, m, u=u, round=round: reply(m, u[i], 1, round))
+        v = 0.8 * v + u.mean(0)[:P]
+        w += 0.5 * v
+    np.testing.assert_allclose(strategy.weights.numpy()[:P], w, rtol=1e-5)
+
+
+def test_fedadam_is_the_papers_algorithm_2() -> None:
+    strategy, grid = make(strategy="fedadam", server_momentum=0.9, server_beta2=0.99, server_lr=0.1, server_tau=1e-3)
+    w, m1, m2 = np.zeros(P), np.zeros(P), np.full(P, 1e-6)
+    for round in (1, 2, 3):
+        u = updates(round)
+        play(strategy, grid, round, lambda i, m, u=u, round=round: reply(m, u[i], 1, round))
+        d = u.mean(0)[:P]
+        m1, m2 = 0.9 * m1 + 0.1 * d, 0.99 * m2 + 0.01 * d * d
+        w += 0.1 * m1 / (np.sqrt(m2) + 1e-3)
+    np.testing.assert_allclose(strategy.weights.numpy()[:P], w, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "fedadam"])
+def test_running_statistics_are_averaged_whatever_the_servers_optimizer(name: str) -> None:
+    strategy, grid = make(strategy=name)
+    for round in (1, 2):
+        u = updates(round)
+        play(strategy, grid, round, lambda i, m, u=u, round=round: reply(m, u[i], 1, round))
+    expected = sum(updates(r).mean(0) for r in (1, 2))[P:]
+    np.testing.assert_allclose(strategy.weights.numpy()[P:], expected, rtol=1e-5)
+
+
+def test_a_failed_client_is_left_out_named_and_not_acknowledged() -> None:
+    strategy, grid = make()
+    u = updates(1)
+
+    def answer(i: int, m: Message) -> Message | None:
+        return Message(Error(2, "Traceback\nValueError: broke"), reply_to=m) if i == 1 else reply(m, u[i], 1, 1)
+
+    play(strategy, grid, 1, answer)
+    np.testing.assert_allclose(strategy.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-6)
+    assert strategy.metrics["comm/failures"] == 1
+    assert "client 1" in strategy.failures[0]
+    messages = strategy.configure_train(2, strategy.broadcast(2), ConfigRecord(), grid)
+    assert [m.content["task"]["accepted-round"] for m in messages] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("damage", ["bits", "round", "layout"])
+def test_a_payload_that_is_not_this_rounds_is_refused_and_the_round_goes_on(damage: str) -> None:
+    strategy, grid = make()
+    u = updates(1)
+
+    def answer(i: int, m: Message) -> Message:
+        good = reply(m, u[i], 1, 7 if damage == "round" and i == 0 else 1)
+        if i == 0 and damage != "round":
+            array = good.content["arrays"]["update"]
+            data = bytearray(array.data)
+            data[-9 if damage == "bits" else 6] ^= 4
+            array.data = bytes(data)
+        return good
+
+    play(strategy, grid, 1, answer)
+    np.testing.assert_allclose(strategy.weights.numpy(), u[1:].mean(0), rtol=1e-6)
+    assert "payload is refused" in strategy.failures[0]
+
+
+def test_a_missing_reply_is_a_failure() -> None:
+    strategy, grid = make()
+    u = updates(1)
+    play(strategy, grid, 1, lambda i, m: None if i == 2 else reply(m, u[i], 1, 1))
+    assert "no reply" in strategy.failures[0]
+
+
+def test_all_clients_failing_ends_the_run_with_the_first_reason() -> None:
+    strategy, grid = make()
+    with pytest.raises(RoundFailed, match=r"all 3 clients failed; client 0: .*ValueError: broke"):
+        play(strategy, grid, 1, lambda i, m: Message(Error(2, "ValueError: broke"), reply_to=m))
+
+
+def test_global_weights_that_diverged_end_the_run() -> None:
+    strategy, _ = make()
+    strategy.weights[2] = float("nan")
+    with pytest.raises(RoundFailed, match="global weights diverged"):
+        strategy.broadcast(2)
+
+
+def test_cohorts_follow_from_the_seed_and_cover_the_federation() -> None:
+    def cohorts(seed: int) -> list[list[int]]:
+        strategy, grid = make(clients=3, clients_per_round=1, seed=seed)
+        rounds = range(1, 30)
+        return [
+            [m.metadata.dst_node_id for m in strategy.configure_train(r, ArrayRecord(), ConfigRecord(), grid)]
+            for r in rounds
+        ]
+
+    assert cohorts(1) == cohorts(1) != cohorts(2)
+    assert {c for (c,) in cohorts(1)} == {0, 1, 2}
