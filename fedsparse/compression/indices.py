@@ -138,7 +138,7 @@ def unpack_rice(body: memoryview, count: int, size: int) -> np.ndarray:
         raise IndexFault("a Rice code that is too long for its counts")
     bits = np.unpackbits(np.frombuffer(body[1:], np.uint8))
     ones = np.flatnonzero(bits)[:count]
-    end = int(ones[-1]) + 1 if count else 0
+    end = int(ones[-1]) + 1 if ones.size else 0
     if ones.size != count or not 0 <= bits.size - end - b * count < 8 or bits[end + b * count :].any():
         raise IndexFault("a Rice code of the wrong length")
     low = np.zeros((count, 32), np.uint8)
