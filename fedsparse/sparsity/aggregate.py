@@ -1,6 +1,6 @@
 """Averaging models that do not have the same weights: each coordinate over those who hold it.
 
-FedDST (Bibikar et al. 2022, section 3.3), with the old value where nobody holds one.
+FedDST's sparse weighted average (Bibikar et al. 2022, algorithm 1), with the old value where nobody holds one.
 """
 
 import torch
@@ -32,9 +32,9 @@ class MaskedMean:
         if not samples > 0:
             raise ValueError(f"a client with {samples} samples has no weight in an average")
         parameters = mask.numel()
-        self.total[:parameters] += samples * weights[:parameters].double().masked_fill(~mask, 0)
-        self.total[parameters:] += samples * weights[parameters:].double()
-        self.held[:parameters] += samples * mask
+        self.total[:parameters].add_(weights[:parameters].masked_fill(~mask, 0), alpha=samples)
+        self.total[parameters:].add_(weights[parameters:], alpha=samples)
+        self.held[:parameters].add_(mask, alpha=samples)
         self.held[parameters:] += samples
 
     def mean(self, old: Tensor, topology: Topology) -> Tensor:

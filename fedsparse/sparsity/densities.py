@@ -1,6 +1,7 @@
 """How many weights each layer keeps at a given sparsity, met to the weight.
 
-``erk``: Erdos-Renyi kernel, Evci et al. 2020, "Rigging the Lottery" (section 3.1), after Mocanu et al. 2018 (eq. 3).
+``erk``: Erdos-Renyi kernel, Evci et al. 2020, "Rigging the Lottery" (section 3, sparsity distribution),
+after the Erdos-Renyi layers of Mocanu et al. 2018.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
-"""PruneFL: Jiang et al. 2022, "Model Pruning Enables Efficient Federated Learning on Edge Devices" (section IV).
+"""PruneFL: Jiang et al. 2022, "Model Pruning Enables Efficient Federated Learning on Edge Devices".
 
-In a readjustment round clients report squared gradients of all prunable weights. Weights that are already large stay
-(section IV-B); the rest are ranked by squared gradient per unit of training time (theorem 1), and the best take what is
-left of the budget. The paper lets the total float; here it is fixed, while layers may gain and lose.
+In a readjustment round clients report squared gradients of all prunable weights. Weights that are already large stay;
+the rest are ranked by squared gradient per unit of training time (adaptive pruning), and the best take what is left of
+the budget. The paper lets the total float; here it is fixed, while layers may gain and lose.
 """
 
 from collections.abc import Mapping

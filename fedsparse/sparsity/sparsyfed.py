@@ -1,4 +1,4 @@
-"""SparsyFed: Guastella et al. 2025, "SparsyFed: Sparse Adaptive Federated Training" (section 3).
+"""SparsyFed: Guastella et al. 2025, "SparsyFed: Sparse Adaptive Federated Training".
 
 Clients train re-parameterised weights ``w = psi |psi|^(alpha - 1)`` (powerpropagation, Schwarz et al. 2021, section 2):
 the gradient of psi scales with |psi|, so that large weights grow, small ones stay small and zeros stay zero. Before

@@ -45,6 +45,7 @@ def network() -> nn.Module:
     )
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @given(st.data())
 @settings(max_examples=50, deadline=None)
 def test_a_convolution_is_its_weight_matrix_times_its_input_matrix(data):
