@@ -69,7 +69,7 @@ def top_indices(
     Raises:
         FloatingPointError: fewer than ``k`` elements are numbers.
     """
-    stride = max(1, update.size // SAMPLE) | 1  # odd: does not run in step with rows of a power of two
+    stride = sample_stride(update.size)
     sample = np.abs(update[::stride] if residual is None else update[::stride] + residual[::stride])
     share, slack = k / update.size, 1
     threshold = guide if guide_fits(sample, share, guide, stride) else sampled_threshold(sample, share, stride)
@@ -83,14 +83,33 @@ def top_indices(
     return trim(candidates, magnitudes, k), threshold
 
 
+def sample_stride(n: int) -> int:
+    """The distance between sampled elements: a 16th of a small vector, about ``SAMPLE`` of a large one.
+
+    Odd, so that it does not run in step with rows of a power of two.
+    """
+    return max(1, n // min(SAMPLE, max(SAMPLE // 8, n // 16))) | 1
+
+
 def guide_fits(sample: np.ndarray, share: float, guide: float, stride: int) -> bool:
-    """Whether ``guide`` lets k to 2k elements through, by the sample and with three standard deviations to spare."""
+    """Whether ``guide`` lets enough through, by the sample and with three standard deviations to spare, yet few more.
+
+    Half as many again as a new threshold would let through is the most that a guide may: beyond, the candidates cost
+    more than the histogram that it saves.
+    """
     if guide <= 0.0:
         return False
-    count = np.count_nonzero(sample >= np.float32(guide))
-    wanted = share * sample.size
-    spare = 3 * math.sqrt(count) if stride > 1 else 0.0
-    return bool(wanted + spare <= count <= 2 * wanted - spare)
+    count, wanted = np.count_nonzero(sample >= np.float32(guide)), sampled_count(sample.size, share, stride)
+    return bool(wanted <= count <= 1.5 * wanted)
+
+
+def sampled_count(size: int, share: float, stride: int) -> int:
+    """How many of a sample of ``size`` must pass a threshold for at least ``share`` of all elements to pass it.
+
+    It is the count c with c - 3 sqrt(c) = share * size: three standard deviations of a sampled count to spare.
+    """
+    wanted = share * size
+    return math.ceil(((3 + math.sqrt(9 + 4 * wanted)) / 2) ** 2 if stride > 1 else wanted)
 
 
 def sampled_threshold(sample: np.ndarray, share: float, stride: int) -> float:
@@ -99,15 +118,13 @@ def sampled_threshold(sample: np.ndarray, share: float, stride: int) -> float:
     The bits of a non-negative float32, read as an integer, are already a piecewise linear logarithm of it: its upper
     bits number the bins, down to zero and the denormals, and no logarithm is taken.
     """
-    wanted = share * sample.size
-    if stride > 1:  # the count c with c - 3 sqrt(c) = wanted: three standard deviations of a sampled count
-        wanted = ((3 + math.sqrt(9 + 4 * wanted)) / 2) ** 2
+    wanted = sampled_count(sample.size, share, stride)
     if wanted >= sample.size:
         return 0.0
     bins = sample.view(np.int32) >> BIN_SHIFT
     lowest = int(bins.min())
     reached = np.bincount(bins - lowest)[::-1].cumsum()
-    bin = lowest + reached.size - 1 - int(np.searchsorted(reached, math.ceil(wanted)))
+    bin = lowest + reached.size - 1 - int(np.searchsorted(reached, wanted))
     return float(np.int32(bin << BIN_SHIFT).view(np.float32))
 
 
@@ -147,10 +164,9 @@ def trim(candidates: np.ndarray, magnitudes: np.ndarray, k: int) -> np.ndarray:
 def largest_on_device(vector: Tensor, k: int) -> Tensor:
     """The same on a device: a sampled threshold, then top-k of the candidates; their count is the one wait for it."""
     magnitudes = vector.abs()
-    stride = max(1, vector.numel() // SAMPLE) | 1
+    stride = sample_stride(vector.numel())
     sample = magnitudes[::stride]
-    wanted = k / vector.numel() * sample.numel()
-    wanted = math.ceil(((3 + math.sqrt(9 + 4 * wanted)) / 2) ** 2)
+    wanted = sampled_count(sample.numel(), k / vector.numel(), stride)
     if wanted < sample.numel():
         threshold = torch.topk(sample, wanted, sorted=False).values.min()
         candidates = torch.nonzero(magnitudes >= threshold).squeeze(1)

@@ -1,6 +1,7 @@
 """Where the selected values belong, in few bytes: sorted, distinct coordinates below ``size`` <-> bytes.
 
-Golomb-Rice: Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 12, 1966; Rice's power-of-two case.
+Golomb-Rice: Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 12, 1966, in Rice's power-of-two case; parameter:
+Kiely, "Selecting the Golomb parameter in Rice coding", JPL IPN Progress Report 42-159, 2004.
 """
 
 import math
@@ -25,8 +26,11 @@ class IndexCodec(IntEnum):
 RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too
 PIECE = 1 << 18  # indices in one pcodec chunk: the most that pcodec puts in one page
 PIECE_BYTES = 6 * PIECE  # more than a chunk of so many can take
-CONFIG = ChunkConfig(compression_level=8, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
+CONFIG = ChunkConfig(compression_level=7, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
 PCODEC_VERSION = FileCompressor().write_header()
+
+
+GOLDEN = (1 + math.sqrt(5)) / 2
 
 
 class IndexFault(ValueError):
@@ -122,9 +126,12 @@ def unpack_gaps(body: memoryview, count: int, size: int) -> np.ndarray:
 
 
 def pack_rice(gaps: np.ndarray, size: int) -> bytes:
-    """One byte for the parameter b, then bits: every gap >> b in unary, then the b low bits of every gap."""
-    mean = size / gaps.size - 1
-    b = max(0, math.ceil(math.log2(mean * math.log(2)))) if mean > 0 else 0
+    """One byte for the parameter b, then bits: every gap >> b in unary, then the b low bits of every gap.
+
+    ``gaps``: uint32, fewer than ``size`` and at least one.
+    """
+    spread = -math.log(GOLDEN - 1) / -math.log1p(-gaps.size / size)  # of geometric gaps; 2^b is the next power of two
+    b = max(0, math.ceil(math.log2(spread)))
     ones = np.cumsum(gaps >> b, dtype=np.int64) + np.arange(gaps.size)
     unary = np.zeros(ones[-1] + 1, np.uint8)
     unary[ones] = 1

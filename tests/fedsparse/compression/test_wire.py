@@ -239,7 +239,7 @@ def fuzz_indices(count: int, seed: int) -> None:
         for p in (0.9, 0.3, 0.03):
             gaps = (rng.geometric(p, k) - 1).astype(np.uint32)
             sources.append((k, module.pack_gaps(gaps)))
-            sources.append((k, module.pack_rice(gaps[:2000], int(gaps[:2000].sum()) + k)))
+            sources.append((k, module.pack_rice(gaps[:2000], int(gaps[:2000].sum()) + 2 * k)))
     for _ in range(count):
         k, body = sources[rng.integers(len(sources))]
         damaged = bytearray(body)
