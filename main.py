@@ -105,7 +105,6 @@ def check(config: Config) -> Config:
 def main(arguments: list[str]) -> int:
     """The exit code: 0; 1 when a run failed; 2 for a mistake in what the user gave; 130 after Ctrl-C."""
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(show_path=False, show_time=False, level="WARNING")])
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
         command, config = parse(arguments)
         COMMANDS[command](check(config))

@@ -1,5 +1,7 @@
 """The ClientApp. A client reads its settings from the message alone, so that every engine behaves alike."""
 
+from typing import Any
+
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -48,7 +50,7 @@ def train(message: Message, context: Context) -> Message:
         seed=derive_seed(config.seed, "compress", round=round, partition_id=client),
     )
     save_state(context, state)
-    metrics = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
+    metrics: dict[str, Any] = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
     metrics |= {f"compress/{name}": value for name, value in stats.items()}
@@ -62,7 +64,11 @@ def evaluate(message: Message, context: Context) -> Message:
     bench, client, _ = _open(message, context)
     _, indices = bench.samples(client)
     score = evaluate_model(bench.model, bench.fetch(indices), len(indices))
-    metrics = {"num-examples": score.samples, "eval/client_loss": score.loss, "eval/client_accuracy": score.accuracy}
+    metrics: dict[str, Any] = {
+        "num-examples": score.samples,
+        "eval/client_loss": score.loss,
+        "eval/client_accuracy": score.accuracy,
+    }
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 

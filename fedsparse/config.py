@@ -1,7 +1,7 @@
 """One typed, validated Config: the same names on the command line, in YAML and in Flower's run config.
 
-A field ``clients_per_round`` is ``--clients-per-round``, ``clients-per-round:`` and ``clients-per-round=``. Its docstring
-is its ``--help``. Precedence: defaults, then ``--config FILE``, then flags.
+A field ``clients_per_round`` is ``--clients-per-round``, ``clients-per-round:`` and ``clients-per-round=``, and its
+docstring is its ``--help``. Precedence: defaults, then ``--config FILE``, then flags.
 """
 
 import difflib
@@ -191,7 +191,7 @@ class Config(BaseModel):
             return self.workers
         return max(1, min(len(os.sched_getaffinity(0)), self.clients_per_round))
 
-    def flat(self) -> dict[str, bool | int | float | str]:
+    def flat(self) -> dict[str, Any]:
         """The settings under their kebab-case names, of types that TOML, YAML and Flower's ConfigRecord hold."""
         return self.model_dump(by_alias=True)
 

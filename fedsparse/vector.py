@@ -41,7 +41,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        named: list[tuple[str, Tensor]] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         parameters = sum(p.numel() for _, p in named)
         named += [(name, b) for name, b in model.named_buffers() if b.is_floating_point()]
         entries, start = [], 0
@@ -75,7 +75,7 @@ class FlatModel:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.layout = Layout.of(module)
-        tensors = [p for p in module.parameters() if p.requires_grad]
+        tensors: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         tensors += [b for b in module.buffers() if b.is_floating_point()]
         self.vector = torch.cat([t.detach().reshape(-1).float() for t in tensors])
         for entry, tensor in zip(self.layout.entries, tensors, strict=True):

@@ -1,11 +1,12 @@
 """The ServerApp: settings -> model, strategy, evaluation on the pooled test set, telemetry."""
 
+import logging
 import time
 from pathlib import Path
 
 import torch
 import xxhash
-from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from fedsparse.vector import FlatModel
 from partitions import Dataset, load_dataset, normalise, partition, to_device
 from partitions.picture import plot_partition
 from strategies import STRATEGIES, FedAvg
+from strategies.nodes import meet_federation
 
 app = ServerApp()
 
@@ -27,14 +29,15 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """One federated run: every engine calls this with its own grid."""
-    config = Config.from_mapping(context.run_config)
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # telemetry says it all, and once
+    config, nodes = meet_federation(grid, Config.from_mapping(context.run_config))
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
     data = to_device(load_dataset(config.dataset, config.data_dir), device)
     parts = partition(data.y_train.cpu(), **config.partitioning())
     seed = derive_seed(config.seed, "model")
     model = FlatModel(build_model(config.model, data.input_shape, data.classes, config.norm, seed).to(device))
-    strategy = STRATEGIES[config.strategy](config, model.layout, model.vector.cpu().clone())
+    strategy = STRATEGIES[config.strategy](config, model.layout, model.vector.cpu().clone(), nodes)
     folder = create_run_folder(config.logdir, config.name or default_name(config))
     weights = strategy.broadcast(1)
     dense_bytes = len(weights["weights"].data)  # an update sent by `--compressor none` is as long

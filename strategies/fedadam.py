@@ -1,5 +1,7 @@
 """FedAdam (Reddi et al. 2021, "Adaptive federated optimization", algorithm 2)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,8 @@ class FedAdam(FedAvg):
     correction.
     """
 
-    def __init__(self, config: Config, layout: Layout, weights: Tensor) -> None:
-        super().__init__(config, layout, weights)
+    def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
+        super().__init__(config, layout, weights, nodes)
         self.first = torch.zeros(layout.parameters)
         self.second = torch.full((layout.parameters,), config.server_tau**2)
 

@@ -24,7 +24,6 @@ from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.vector import Layout
-from strategies.nodes import nodes_by_partition
 
 log = logging.getLogger("fedsparse")
 
@@ -40,6 +39,7 @@ class FedAvg(Strategy):
         config: the settings; clients get them with every message.
         layout: of the model; a payload made for another is refused.
         weights: initial global vector, float32 on the CPU, shape ``(layout.size,)``; changed in place.
+        nodes: Flower's node id of every partition id.
 
     Attributes:
         weights: the present global vector.
@@ -47,14 +47,13 @@ class FedAvg(Strategy):
         failures: the present round's failed clients, each with its reason.
     """
 
-    def __init__(self, config: Config, layout: Layout, weights: Tensor) -> None:
-        self.config, self.layout, self.weights = config, layout, weights
+    def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
+        self.config, self.layout, self.weights, self.nodes = config, layout, weights, nodes
         self.settings = ConfigRecord(config.flat())
         self._dense = UpdateCodec(layout, compressor="none")
         self.timer = StageTimer()
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
-        self._nodes: Sequence[int] = ()
         self._accepted: dict[int, int] = defaultdict(int)  # partition id -> last round accepted from it
         self._cohort: dict[int, int] = {}  # node id -> partition id, of the present round
 
@@ -81,11 +80,9 @@ class FedAvg(Strategy):
         """One message a sampled client: the weights, all settings, and the last round accepted from that client."""
         self.timer, self.metrics, self.failures = StageTimer(), {}, []
         with self.timer("sample"):
-            if not self._nodes:
-                self._nodes = nodes_by_partition(grid, self.config.clients, self.config.round_timeout)
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=server_round))
             cohort = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
-            self._cohort = {self._nodes[client]: client for client in cohort}
+            self._cohort = {self.nodes[client]: client for client in cohort}
         return self._messages(MessageType.TRAIN, server_round, arrays)
 
     def configure_evaluate(

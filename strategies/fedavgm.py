@@ -1,4 +1,6 @@
-"""FedAvgM: server momentum (Hsu, Qi, Brown 2019, "Measuring the effects of non-identical data distribution", section 4.3)."""
+"""FedAvgM (Hsu, Qi, Brown 2019, "Measuring the effects of non-identical data distribution", section 4.3)."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,8 +13,8 @@ from strategies.fedavg import FedAvg
 class FedAvgM(FedAvg):
     """v <- beta v + update;  w <- w + server_lr v, with beta = server_momentum."""
 
-    def __init__(self, config: Config, layout: Layout, weights: Tensor) -> None:
-        super().__init__(config, layout, weights)
+    def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
+        super().__init__(config, layout, weights, nodes)
         self.velocity = torch.zeros(layout.parameters)
 
     def server_step(self, update: Tensor) -> Tensor:

@@ -2,4 +2,4 @@
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on, told in one line: every client failed, a federation that does not fit, a dead runtime."""
+    """A run that cannot go on, told in one line: all clients failed, a federation that does not fit, a dead runtime."""

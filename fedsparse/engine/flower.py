@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -95,10 +95,8 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
             yield environment
         finally:
             superlink.send_signal(signal.SIGTERM)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 superlink.wait(10)
-            except subprocess.TimeoutExpired:
-                pass
             _kill_all(f"FLWR_HOME={home}")
 
 
@@ -137,7 +135,7 @@ def _reason(log: list[str]) -> str:
 
 
 def _kill_all(mark: str) -> None:
-    """End every process with ``mark`` in its environment: Ray's daemons leave their session and outlive the SuperLink."""
+    """End every process with ``mark`` in its environment: Ray's daemons leave the session and outlive the SuperLink."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if int(folder.name) != os.getpid() and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):

@@ -62,7 +62,7 @@ class LocalGrid(Grid):
         batch = list(messages)
         deadline = time.monotonic() + timeout if timeout else None
         if self._pool:
-            return self._pool.run(batch, self._contexts, self._context, deadline)
+            return self._pool.run(batch, self._context, deadline)
         replies = []
         for message in batch:
             if deadline and time.monotonic() > deadline:

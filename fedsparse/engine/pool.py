@@ -4,12 +4,14 @@ A worker that dies or hangs costs its own client's reply and nothing else: it is
 Context lives with the parent and changes only when a reply has arrived whole, so a lost worker loses no update.
 """
 
+import copy
 import importlib
 import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -38,7 +40,6 @@ class Pool:
     def run(
         self,
         messages: list[Message],
-        contexts: MutableMapping[int, Context],
         context_of: Callable[[int], Context],
         deadline: float | None,
     ) -> list[Message]:
@@ -55,20 +56,20 @@ class Pool:
                 self._replace([w for w in self._workers if w.job is not None])
                 break
             for worker in [w for w in self._workers if w.connection in ready]:
-                index = worker.job
-                assert index is not None
+                job = worker.job
+                assert job is not None
                 try:
                     reply, state = worker.finish()
                 except (EOFError, OSError):
-                    replies[index] = Message(
+                    replies[job] = Message(
                         Error(ErrorCode.CLIENT_APP_CRASHED, f"its worker process died ({worker.epitaph()})"),
-                        reply_to=messages[index],
+                        reply_to=messages[job],
                     )
                     self._replace([worker])
                     continue
-                replies[index] = reply
+                replies[job] = reply
                 if not reply.has_error():
-                    context_of(messages[index].metadata.dst_node_id).state = state
+                    context_of(messages[job].metadata.dst_node_id).state = state
         for worker in self._workers:
             worker.records.clear()
         return [replies[i] for i in sorted(replies)]
@@ -102,10 +103,8 @@ class _Worker:
         self.records |= new
         rest = RecordDict({key: record for key, record in content.items() if key not in arrays})
         keys = {key: id(record) for key, record in arrays.items()}
-        try:
-            self.connection.send((Message(rest, metadata=message.metadata), keys, new, list(self.records), context))
-        except OSError:
-            pass  # the process is gone: finish() says so
+        with suppress(OSError):  # the process is gone: finish() says so
+            self.connection.send((with_content(message, rest), keys, new, list(self.records), context))
 
     def finish(self) -> tuple[Message, RecordDict]:
         answered: tuple[Message, RecordDict] = self.connection.recv()
@@ -123,6 +122,13 @@ class _Worker:
         self.connection.close()
 
 
+def with_content(message: Message, content: RecordDict) -> Message:
+    """The same message around other records."""
+    other = copy.copy(message)
+    other.content = content
+    return other
+
+
 def _serve(connection: Connection, client_app: str, threads: int) -> None:
     """A worker's life: answer messages until the parent closes the pipe or dies."""
     from fedsparse.engine.local import answer
@@ -138,5 +144,5 @@ def _serve(connection: Connection, client_app: str, threads: int) -> None:
             return
         records = {key: record for key, record in (records | new).items() if key in held}
         content = RecordDict({**message.content, **{key: records[i] for key, i in keys.items()}})
-        reply = answer(app, Message(content, metadata=message.metadata), context)
+        reply = answer(app, with_content(message, content), context)
         connection.send((reply, context.state))

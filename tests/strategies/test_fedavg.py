@@ -21,7 +21,7 @@ N, P = LAYOUT.size, LAYOUT.parameters
 
 def make(**settings: object) -> tuple[FedAvg, LocalGrid]:
     config = Config.from_mapping({"clients": 3, "clients_per_round": 3, "rounds": 9} | settings)
-    strategy = STRATEGIES[config.strategy](config, LAYOUT, torch.zeros(N))
+    strategy = STRATEGIES[config.strategy](config, LAYOUT, torch.zeros(N), range(3))
     return strategy, LocalGrid("tests.fedsparse.engine.obedient:app", clients=3)
 
 
