@@ -10,6 +10,7 @@ from torch import Tensor
 from fedsparse.sparsity.readjust import top_indices
 
 DAMPING = 0.01
+ESCALATIONS = 30
 BLOCK = 128
 
 
@@ -24,17 +25,18 @@ def inverse_factor(hessian: Tensor, damping: Tensor) -> Tensor:
         damping: float64, shape ``(G,)``; ten times more, as often as a group needs it.
 
     Raises:
-        ValueError: the Hessian is not finite.
+        ValueError: the Hessian is not finite, or stays indefinite.
     """
     if not bool(hessian.isfinite().all()):
         raise ValueError("sparsegpt: the calibration inputs of a layer are not finite")
     eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
-    while True:
+    for _ in range(ESCALATIONS):
         # From the last column to the first, H = R R^T has an upper triangular R; then U = R^-1.
         lower, failed = torch.linalg.cholesky_ex((hessian + damping[:, None, None] * eye).flip(1, 2))
         if not bool(failed.any()):
             return torch.linalg.solve_triangular(lower.flip(1, 2), eye.expand_as(hessian), upper=True)
         damping = torch.where(failed != 0, 10 * damping, damping)
+    raise ValueError("sparsegpt: the Hessian of a layer is not positive definite, however damped")
 
 
 def sparsegpt(weight: Tensor, hessian: Tensor, kept: int, nm: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:

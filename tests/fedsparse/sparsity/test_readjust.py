@@ -225,3 +225,10 @@ def test_votes_of_unequal_samples_are_weighted():
     a, b = torch.tensor([True, False]), torch.tensor([False, True])
     assert voted(topology, [(torch.ones(2), a, 1), (torch.ones(2), b, 2)]).mask.tolist() == [False, True]
     assert voted(topology, [(torch.ones(2), a, 2), (torch.ones(2), b, 1)]).mask.tolist() == [True, False]
+
+
+def test_weights_that_nobody_holds_are_not_elected_even_when_all_votes_are_zero():
+    layers, _ = layers_of(torch.nn.Linear(4, 1, bias=False), [])
+    topology = Topology(layers, torch.tensor([False, False, True, True]))
+    own = torch.tensor([False, True, False, True])
+    assert voted(topology, [(torch.zeros(4), own, 1)]).mask.tolist() == [False, True, True, False]
