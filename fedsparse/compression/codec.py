@@ -115,8 +115,9 @@ class UpdateCodec:
             segments.append(segment)
         compressed = time.perf_counter()
         if len(buffers):
-            body = to_numpy(buffers).astype("<f4", copy=False).tobytes()
-            segments.append(wire.Coded(len(buffers), None, VALUES["f32"], body))
+            dense = VALUES["f32"]
+            body = dense.encode(to_numpy(buffers), np.array([len(buffers)]), seed)
+            segments.append(wire.Coded(len(buffers), None, dense, body))
         payload = wire.encode(self.layout, round, segments)
         state.payload, state.sent_round = payload, round
         stats |= {"compress_seconds": compressed - began, "encode_seconds": time.perf_counter() - compressed}
@@ -187,7 +188,8 @@ class UpdateCodec:
         vector = selected.vector
         if selected.indices is None:
             sizes = [b - a for a, b in self.ranges]
-            chosen, indices = vector, None
+            # A coding may return a view of its values, and the residual is about to change.
+            chosen, indices = vector if state.residual is None else to_numpy(vector).copy(), None
         else:
             sizes = [len(i) for i in selected.indices]
             at = joined(selected.indices)
@@ -202,7 +204,8 @@ class UpdateCodec:
             residual: Any = state.residual  # NumPy or torch: the same line for both
             residual[slice(None) if indices is None else at] = beside(left, vector)
         left_norm = 0.0 if state.residual is None else norm(state.residual)
-        if not (math.isfinite(left_norm) and np.isfinite(values).all()):
+        # What was not added to was checked already.
+        if values is not vector and not (math.isfinite(left_norm) and np.isfinite(values).all()):
             self._refuse_non_finite(vector)
         stats = {"density": values.size / self.layout.parameters, "threshold": threshold, "residual_norm": left_norm}
         drawn = seed if self.selection.seeded else None

@@ -18,8 +18,11 @@ class ValueCodec(Protocol):
         """Bytes that ``encode`` gives for ``counts``."""
         ...
 
-    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int) -> bytes:
-        """Codes float32 ``values``, shape ``(counts.sum(),)``; ``seed`` is for codings that round at random."""
+    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int) -> bytes | memoryview:
+        """Codes float32 ``values``, shape ``(counts.sum(),)``; ``seed`` is for codings that round at random.
+
+        What it returns may be a view of ``values``.
+        """
         ...
 
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
@@ -33,8 +36,8 @@ class F32:
     def size(self, counts: np.ndarray) -> int:
         return 4 * int(counts.sum())
 
-    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int) -> bytes:
-        return values.astype("<f4", copy=False).tobytes()
+    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int) -> memoryview:
+        return values.astype("<f4", copy=False).view(np.uint8).data
 
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
         return np.frombuffer(body, "<f4")
@@ -75,7 +78,7 @@ class Sign:
         scales = np.frombuffer(body[: 4 * counts.size], "<f4").astype(np.float32)
         negative = np.unpackbits(np.frombuffer(body[4 * counts.size :], np.uint8), count=int(counts.sum()))
         values = np.repeat(scales, counts)
-        np.negative(values, out=values, where=negative.view(np.bool_))
+        values.view(np.uint32)[:] |= negative.astype(np.uint32) << 31  # the sign bit itself
         return values
 
 

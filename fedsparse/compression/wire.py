@@ -52,7 +52,7 @@ class Coded:
     size: int
     indices: np.ndarray | None
     codec: ValueCodec
-    body: bytes
+    body: bytes | memoryview
     by_layer: bool = False
     seed: int | None = None
     mask: int | None = None
@@ -90,7 +90,7 @@ class SparseUpdate:
             if isinstance(part, Tensor):
                 add_on_device(part, s, weight)
             elif s.indices is not None:
-                part[s.indices] += s.values.astype(part.dtype) * part.dtype.type(weight)
+                np.add.at(part, s.indices, s.values.astype(part.dtype) * part.dtype.type(weight))
             else:
                 for at in range(0, s.size, BLOCK):
                     part[at : at + BLOCK] += s.values[at : at + BLOCK].astype(part.dtype) * part.dtype.type(weight)
@@ -130,7 +130,8 @@ def layer_edges(layout: Layout, start: int, size: int) -> np.ndarray:
 
 def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:
     """A payload of ``segments``, which cover ``layout.size`` in order; at most 64 bytes longer than dense float32."""
-    parts, start = [HEADER.pack(MAGIC, VERSION, 0, len(segments), layout.fingerprint, round)], 0
+    parts: list[bytes | memoryview] = [HEADER.pack(MAGIC, VERSION, 0, len(segments), layout.fingerprint, round)]
+    start = 0
     for segment in segments:
         parts += encode_segment(layout, segment, start)
         start += segment.size
@@ -142,7 +143,7 @@ def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:
     return b"".join([*parts, CHECKSUM.pack(digest.intdigest() & 0xFFFFFFFF)])
 
 
-def encode_segment(layout: Layout, segment: Coded, start: int) -> list[bytes]:
+def encode_segment(layout: Layout, segment: Coded, start: int) -> list[bytes | memoryview]:
     size, indices = segment.size, segment.indices
     count = size if indices is None else indices.size
     grouping = BY_LAYER if segment.by_layer else WHOLE
