@@ -105,7 +105,7 @@ def train(
 
 
 def _fetched(fetch: Fetch, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch; images channels-last, in which convolutions are up to three times faster (the weights may stay as is)."""
+    """A batch; images channels-last, in which convolutions are up to three times faster, whatever the weights' order."""
     inputs, labels = fetch(positions)
     return (inputs.to(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs), labels
 

@@ -82,5 +82,5 @@ class FlatModel:
             tensor.data = self.vector[entry.slice].view(entry.shape)
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """Views of the trainable parameters' part of ``vector`` (shape ``(size,)`` or ``(parameters,)``), one a layer."""
+        """Views of the trainable layers in ``vector``, of shape ``(layout.size,)`` or ``(layout.parameters,)``."""
         return [vector[e.slice].view(e.shape) for e in self.layout.layers]

@@ -14,7 +14,7 @@ def cnn(input_shape: Shape, classes: int, norm: str) -> nn.Module:
 
 
 def cnn_small(input_shape: Shape, classes: int, norm: str) -> nn.Module:
-    """The same form, small enough for a laptop: 3x3 convolutions of 16 and 32 channels, 32 hidden units (55k weights)."""
+    """The same form, for a laptop: 3x3 convolutions of 16 and 32 channels, 32 hidden units (55,338 weights)."""
     return _two_convolutions(input_shape, classes, channels=(16, 32), hidden=32, kernel=3)
 
 

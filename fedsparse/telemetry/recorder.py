@@ -1,4 +1,4 @@
-"""One call a round; TensorBoard, rounds.csv, the result JSON and the terminal get the same numbers under the same tags."""
+"""One call a round: TensorBoard, rounds.csv, the JSON and the terminal get the same numbers under the same tags."""
 
 import csv
 import math
