@@ -91,7 +91,8 @@ class UpdateCodec:
 
         Args:
             update: shape ``(layout.size,)``, any floating dtype (float32 is not copied), CPU or device; not changed.
-            state: of this client; its residual and memory advance, and the payload stays in it until :meth:`settle`.
+            state: of this client; its residual and memory advance, and with error feedback the payload stays in it
+                until :meth:`settle`.
             round: the server's round, from 1.
             seed: of this round and client, 0 to 2^64 - 1; all randomness comes from it.
 
@@ -119,7 +120,8 @@ class UpdateCodec:
             body = dense.encode(to_numpy(buffers), np.array([len(buffers)]), seed)
             segments.append(wire.Coded(len(buffers), None, dense, body))
         payload = wire.encode(self.layout, round, segments)
-        state.payload, state.sent_round = payload, round
+        if self.error_feedback:  # without it nothing is ever put back: spare the client a dense payload in its state
+            state.payload, state.sent_round = payload, round
         stats |= {"compress_seconds": compressed - began, "encode_seconds": time.perf_counter() - compressed}
         return payload, stats
 

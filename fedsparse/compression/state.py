@@ -22,7 +22,8 @@ class ClientState:
     Attributes:
         residual: float32, shape ``(layout.parameters,)``: what was not sent yet (error feedback). None until needed.
         memory: what the selection keeps by name: ``thresholds``, ``momentum``. float32 arrays.
-        payload: the last payload sent, until the server is known to have accepted or lost it; else empty.
+        payload: the last payload sent, until the server is known to have accepted or lost it; else empty, and always
+            without error feedback.
         sent_round: the round of ``payload``.
     """
 
