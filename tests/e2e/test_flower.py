@@ -1,0 +1,41 @@
+"""The same run on Flower's own runtime."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from main import main
+
+SMALL = ["--distribution", "dirichlet", "--clients", "8", "--clients-per-round", "3", "--rounds", "2", "--workers", "2"]
+
+pytestmark = pytest.mark.slow
+
+
+def run(tmp_path: Path, engine: str, *flags: str) -> tuple[int, Path]:
+    folder = tmp_path / engine
+    folder.mkdir()
+    files = ["--logdir", str(folder / "runs"), "--outfile", str(folder / "out.json")]
+    return main([*SMALL, *files, "--engine", engine, *flags]), folder / "out.json"
+
+
+def test_both_engines_give_the_same_bits(tmp_path: Path) -> None:
+    results = []
+    for engine in ("local", "flower"):
+        code, outfile = run(tmp_path, engine, "--eval-clients")
+        assert code == 0
+        results.append(json.loads(outfile.read_text()))
+    local, flower = results
+    assert local["summary"]["weights-hash"] == flower["summary"]["weights-hash"]
+    for a, b in zip(local["rounds"], flower["rounds"], strict=True):
+        for tag in ("train/loss", "eval/accuracy", "eval/client_accuracy", "comm/uplink_bytes", "comm/downlink_bytes"):
+            assert a.get(tag) == b.get(tag), tag
+
+
+def test_a_run_that_fails_on_flowers_runtime_exits_1_with_the_reason(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = run(tmp_path, "flower", "--lr", "1e30")
+    assert code == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "NaN or infinity" in last
