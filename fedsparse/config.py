@@ -64,7 +64,7 @@ class Config(BaseModel):
     # Federation
     strategy: Literal["fedavg", "fedavgm", "fedadam", "fedprox"] = "fedavg"
     """What the server does with the averaged update."""
-    rounds: int = Field(100, ge=1)
+    rounds: int = Field(150, ge=1)
     """Rounds of training."""
     clients: int = Field(100, ge=1)
     """Clients in the federation."""
@@ -86,7 +86,7 @@ class Config(BaseModel):
     """Local epochs a round."""
     batch_size: int = Field(32, ge=1)
     """Samples a local step."""
-    lr: float = Field(0.05, gt=0)
+    lr: float = Field(0.1, gt=0)
     """Learning rate of the local SGD."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of the local SGD, started anew each round."""
@@ -94,17 +94,17 @@ class Config(BaseModel):
     """L2 penalty of the local SGD."""
     clip_norm: float = Field(0.0, ge=0)
     """Largest norm of a local gradient; 0 leaves it alone."""
-    lr_schedule: Literal["constant", "cosine", "step"] = "constant"
+    lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
     """Learning rate over the rounds: cosine to 0, or a tenth after half and again after three quarters of them."""
 
     # Communication
     compressor: one_of(COMPRESSORS) = "hggtopk"  # type: ignore[valid-type]
     """How an update is made sparse before upload; none sends it dense."""
-    density: float = Field(0.02, gt=0, le=1)
+    density: float = Field(0.05, gt=0, le=1)
     """Share of an update's coordinates that is uploaded."""
     scope: Literal["global", "layer"] = "global"
     """Select over the whole update, or within each layer."""
-    values: one_of(VALUES) = "f32"  # type: ignore[valid-type]
+    values: one_of(VALUES) = "f16"  # type: ignore[valid-type]
     """Precision of uploaded values."""
     error_feedback: bool = True
     """Keep what was not sent and add it to the next update."""
@@ -112,7 +112,7 @@ class Config(BaseModel):
     """dgc: rounds over which the density falls exponentially to its final value."""
 
     # Evaluation
-    eval_every: int = Field(1, ge=1)
+    eval_every: int = Field(5, ge=1)
     """Rounds between two evaluations on the pooled test set; the last round is always evaluated."""
     eval_clients: bool = False
     """Evaluate the cohort on its own held-out samples too."""

@@ -20,7 +20,7 @@ from main import main, parse
 from tests.e2e.tap import TAPPED
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--distribution", "dirichlet", "--clients", "100", "--clients-per-round", "3", "--rounds", "2"]
+SMALL = ["--distribution", "dirichlet", "--clients", "100", "--clients-per-round", "3", "--rounds", "2", "--eval-every", "1"]
 
 
 def run(tmp_path: Path, *flags: str) -> dict:
@@ -117,7 +117,7 @@ def test_an_error_feedback_residual_waits_for_the_client_to_come_back(tmp_path: 
 def test_flags_override_files_and_files_override_defaults(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("rounds: 7\nbeta: 0.3\nclients_per_round: 4\n")
     command, config = parse(["--config", str(tmp_path / "a.yaml"), "--beta", "0.5"])
-    assert (command, config.rounds, config.beta, config.clients_per_round, config.lr) == ("run", 7, 0.5, 4, 0.05)
+    assert (command, config.rounds, config.beta, config.clients_per_round, config.lr) == ("run", 7, 0.5, 4, 0.1)
 
 
 def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
