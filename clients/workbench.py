@@ -10,6 +10,7 @@ from fedsparse.compression import UpdateCodec
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.models import build_model
+from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
 from fedsparse.training import Fetch
 from fedsparse.vector import FlatModel
@@ -24,9 +25,12 @@ class Workbench:
         self.device = resolve_device(config.device)
         self.data = to_device(load_dataset(config.dataset, config.data_dir), self.device)
         self.partition = partition(self.data.y_train.cpu(), **config.partitioning())
-        self.model = FlatModel(
-            build_model(config.model, self.data.input_shape, self.data.classes, config.norm, seed=0).to(self.device)
-        )
+        module = build_model(config.model, self.data.input_shape, self.data.classes, config.norm, seed=0)
+        self.model = FlatModel(module.to(self.device))
+        if config.recompute:
+            recompute_blocks(module)
+        if config.compile:
+            module.compile()
         self.codec = UpdateCodec(self.model.layout, **config.compression())
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:

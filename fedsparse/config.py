@@ -97,6 +97,16 @@ class Config(BaseModel):
     lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
     """Learning rate over the rounds: cosine to 0, or a tenth after half and again after three quarters of them."""
 
+    # Speed: each changes how fast, not what
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    """Mixed precision of the local training; fp16 comes with a loss scaler."""
+    accumulate: int = Field(1, ge=1)
+    """Pieces a batch is trained in, one after the other, to save memory."""
+    compile: bool = False
+    """torch.compile the model, once a process; pays for long runs of large models."""
+    recompute: bool = False
+    """Activation checkpointing: recompute blocks in the backward pass to save memory."""
+
     # Communication
     compressor: one_of(COMPRESSORS) = "hggtopk"  # type: ignore[valid-type]
     """How an update is made sparse before upload; none sends it dense."""

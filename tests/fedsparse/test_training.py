@@ -67,6 +67,48 @@ def test_the_proximal_gradient_is_mu_times_the_way_from_the_global_weights() -> 
     assert not torch.allclose(prox.vector, run(epochs=1).vector)
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 100])
+def test_accumulating_gradients_changes_memory_not_results(pieces: int) -> None:
+    torch.testing.assert_close(run(accumulate=pieces).vector, run().vector)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_follows_full_precision_within_its_own(amp: str) -> None:
+    full, mixed = run(lr=0.02, epochs=1).vector, run(lr=0.02, epochs=1, amp=amp).vector
+    start = FlatModel(network()).vector
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(full, mixed)
+    assert (mixed - full).norm() < 0.05 * (full - start).norm()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_recomputing_activations_changes_nothing_not_even_batchnorms_statistics(name: str) -> None:
+    from fedsparse.models import build_model
+    from fedsparse.models.speed import recompute_blocks
+
+    images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
+    results = []
+    for recompute in (False, True):
+        model = FlatModel(build_model(name, (3, 16, 16), 10, "batch", seed=0))
+        for dropout in (m for m in model.module.modules() if isinstance(m, nn.Dropout)):
+            dropout.p = 0.0
+        if recompute:
+            recompute_blocks(model.module)
+        config = Config.from_mapping({"batch_size": 4, "epochs": 1})
+        train(model, lambda i: (images[i], labels[i]), 4, config, round=1, seed=0, timer=StageTimer())
+        results.append(model.vector)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiling_the_model_changes_speed_not_results() -> None:
+    model = FlatModel(network())
+    model.module.compile()
+    config = Config.from_mapping({"batch_size": 16, "epochs": 2, "lr": 0.1})
+    train(model, fetch, 50, config, round=1, seed=3, timer=StageTimer())
+    torch.testing.assert_close(model.vector, run().vector, rtol=1e-4, atol=1e-6)
+
+
 def test_every_epoch_sees_every_sample_once() -> None:
     seen = []
 

@@ -1,0 +1,42 @@
+"""Ways to run a network that change its speed or memory, not its results."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+BLOCKS = (BasicBlock, Bottleneck, InvertedResidual)
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Keep only the inputs of residual blocks for the backward pass, and compute their insides again (in place).
+
+    Chen et al. 2016, "Training deep nets with sublinear memory cost". Networks without such blocks stay as they are.
+    """
+    for block in model.modules():
+        if isinstance(block, BLOCKS):
+            contexts = partial(_contexts, block)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What the forward pass and its repetition run in."""
+    return nullcontext(), _statistics_as_they_are(block)
+
+
+@contextmanager
+def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
+    """BatchNorm would count a batch that it sees a second time."""
+    layers = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
