@@ -74,7 +74,13 @@ def run(config: Config) -> None:
 
     from strategies.app import app
 
-    with LocalGrid("clients.app:app", config.clients, workers=config.worker_count(), threads=config.threads) as grid:
+    with LocalGrid(
+        "clients.app:app",
+        config.clients,
+        workers=config.worker_count(),
+        threads=config.threads,
+        client_timeout=config.client_timeout,
+    ) as grid:
         app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config.flat())))
 
 

@@ -142,6 +142,8 @@ class Config(BaseModel):
     """Processes that train a cohort side by side (local engine)."""
     threads: int = Field(1, ge=1)
     """Torch threads of each client."""
+    client_timeout: float = Field(0.0, ge=0)
+    """Seconds after which the local engine gives a client up; 0 for never."""
     round_timeout: float = Field(3600.0, gt=0)
     """Seconds after which the server goes on without a missing reply."""
     logdir: str = "runs"

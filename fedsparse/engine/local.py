@@ -28,16 +28,20 @@ class LocalGrid(Grid):
     Args:
         client_app: where the app is, as Flower writes it: ``"package.module:attribute"``.
         clients: how many nodes there are; their ids are 0 to ``clients - 1``.
-        workers: processes; with 1 the clients run in this one.
+        workers: processes; with 1, and no ``client_timeout``, the clients run in this one.
         threads: torch threads of each client.
+        client_timeout: seconds after which a client is given up and its worker replaced; 0 for never.
     """
 
-    def __init__(self, client_app: str, clients: int, *, workers: int = 1, threads: int = 1) -> None:
+    def __init__(
+        self, client_app: str, clients: int, *, workers: int = 1, threads: int = 1, client_timeout: float = 0.0
+    ) -> None:
         # Message() asks this private class who is speaking; on Flower's runtime its launcher has set it.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
         self.clients = clients
         self._contexts: dict[int, Context] = {}
-        self._pool = Pool(client_app, workers, threads) if workers > 1 else None
+        alone = workers == 1 and not client_timeout
+        self._pool = None if alone else Pool(client_app, workers, threads, client_timeout)
         self._app: ClientApp | None = None if self._pool else load_app(client_app)
 
     def __enter__(self) -> Self:

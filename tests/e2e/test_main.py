@@ -20,7 +20,7 @@ from main import main, parse
 from tests.e2e.tap import TAPPED
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--distribution", "dirichlet", "--clients", "100", "--clients-per-round", "3", "--rounds", "2", "--eval-every", "1"]
+SMALL = "--distribution dirichlet --clients-per-round 3 --rounds 2 --eval-every 1".split()
 
 
 def run(tmp_path: Path, *flags: str) -> dict:

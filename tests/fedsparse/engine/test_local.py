@@ -80,6 +80,16 @@ def test_the_round_ends_at_its_timeout_without_the_missing() -> None:
         assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_client_that_hangs_is_given_up_and_the_others_are_not(workers: int) -> None:
+    with LocalGrid(APP, clients=10, workers=workers, client_timeout=2.0) as grid:
+        ask(grid, {1: "work", 2: "work"})
+        replies = ask(grid, {1: "hang", 2: "work", 3: "work"})
+        assert "did not answer within client-timeout = 2 s" in replies[1].error.reason
+        assert calls(replies[2])["calls"] == 2
+        assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
+
+
 def test_closing_leaves_no_process_behind() -> None:
     grid = LocalGrid(APP, clients=10, workers=2)
     pids = {int(calls(reply)["pid"]) for reply in ask(grid, dict.fromkeys(range(6), "sleep")).values()}
