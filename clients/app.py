@@ -1,5 +1,6 @@
 """The ClientApp. A client reads its settings from the message alone, so that every engine behaves alike."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,15 +42,17 @@ def train(message: Message, context: Context) -> Message:
     score = train_model(
         model, bench.fetch(indices, augmenting), len(indices), config, round=round, seed=seed, timer=timer
     )
-    state = load_state(context)
-    bench.codec.settle(state, int(message.content["task"]["accepted-round"]))  # type: ignore[arg-type]
+    task = message.content.config_records["task"]
+    file = Path(str(task["state-folder"])) / f"{client}.npz" if task["state-folder"] else None
+    state = load_state(context, file)
+    bench.codec.settle(state, int(task["accepted-round"]))  # type: ignore[arg-type]
     payload, stats = bench.codec.encode(
         torch.sub(model.vector, before, out=before),
         state,
         round=round,
         seed=derive_seed(config.seed, "compress", round=round, partition_id=client),
     )
-    save_state(context, state)
+    save_state(context, file, state)
     metrics: dict[str, Any] = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}

@@ -1,30 +1,73 @@
-"""A client's memory in its Flower Context: the residual and what else compression keeps between rounds."""
+"""A client's memory between rounds: the residual, and what else compression keeps.
+
+Small ones live in Flower's Context, which Flower copies with every message; large ones in a file for each client. Both
+say the same after a crash: a file is replaced whole, and what a lost reply had already put there is settled by the
+server's acknowledgement, like every other lost payload.
+"""
+
+import os
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from fedsparse.compression import ClientState
 
-KEY = "fedsparse"
+ARRAYS, SCALARS = "fedsparse/arrays", "fedsparse/scalars"
 STYPE = "little-endian"  # the plain bytes of an array: read back as a view, without a copy
+Flat = dict[str, np.ndarray | bytes | int]
 
 
-def load_state(context: Context) -> ClientState:
-    """What the client remembers; a fresh state when it has never trained. Arrays are read-only views."""
-    flat: dict[str, np.ndarray | bytes | int] = {}
-    for key, array in context.state.array_records.get(f"{KEY}/arrays", ArrayRecord()).items():
+def load_state(context: Context, file: Path | None) -> ClientState:
+    """What the client remembers; a fresh state when it has never trained. Arrays may be read-only views."""
+    return ClientState.from_dict(_from_context(context) if file is None else _from_file(file))
+
+
+def save_state(context: Context, file: Path | None, state: ClientState) -> None:
+    """Replace what the client remembers.
+
+    Raises:
+        OSError: the file cannot be written; what it held before is still there.
+    """
+    if file is None:
+        _to_context(context, state.to_dict())
+    else:
+        _to_file(file, state.to_dict())
+
+
+def _from_context(context: Context) -> Flat:
+    flat: Flat = {}
+    for key, array in context.state.array_records.get(ARRAYS, ArrayRecord()).items():
         flat[key] = np.frombuffer(array.data, array.dtype).reshape(array.shape)
-    flat |= context.state.config_records.get(f"{KEY}/scalars", ConfigRecord())  # type: ignore[arg-type]
-    return ClientState.from_dict(flat)
+    flat |= context.state.config_records.get(SCALARS, ConfigRecord())  # type: ignore[arg-type]
+    return flat
 
 
-def save_state(context: Context, state: ClientState) -> None:
-    """Replace what the client remembers."""
+def _to_context(context: Context, flat: Flat) -> None:
     arrays, scalars = ArrayRecord(), ConfigRecord()
-    for key, value in state.to_dict().items():
+    for key, value in flat.items():
         if isinstance(value, np.ndarray):
             arrays[key] = Array(value.dtype.newbyteorder("<").str, value.shape, STYPE, value.tobytes())
         else:
             scalars[key] = value
-    context.state[f"{KEY}/arrays"] = arrays
-    context.state[f"{KEY}/scalars"] = scalars
+    context.state[ARRAYS], context.state[SCALARS] = arrays, scalars
+
+
+def _from_file(file: Path) -> Flat:
+    if not file.exists():
+        return {}
+    with np.load(file) as content:
+        return {key: content[key] if content[key].ndim else content[key].item() for key in content.files}
+
+
+def _to_file(file: Path, flat: Flat) -> None:
+    part = file.with_suffix(".part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("wb") as stream:
+            # void keeps a payload's trailing zeros, which bytes of NumPy lose
+            np.savez(stream, **{key: np.void(v) if isinstance(v, bytes) else v for key, v in flat.items()})  # type: ignore[arg-type]
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"cannot keep the client's state in {file}: {error.strerror or error}") from None

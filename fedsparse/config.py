@@ -142,6 +142,8 @@ class Config(BaseModel):
     """Processes that train a cohort side by side (local engine)."""
     threads: int = Field(1, ge=1)
     """Torch threads of each client."""
+    state_store: Literal["auto", "context", "files"] = "auto"
+    """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large."""
     client_timeout: float = Field(0.0, ge=0)
     """Seconds after which the local engine gives a client up; 0 for never."""
     round_timeout: float = Field(3600.0, gt=0)

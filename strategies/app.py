@@ -17,13 +17,15 @@ from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training import evaluate
-from fedsparse.vector import FlatModel
+from fedsparse.vector import FlatModel, Layout
 from partitions import Dataset, load_dataset, normalise, partition, to_device
 from partitions.picture import plot_partition
 from strategies import STRATEGIES, FedAvg
 from strategies.nodes import meet_federation
 
 app = ServerApp()
+
+LARGE_STATE = 2**20  # bytes; about where copying a Context with every message begins to show
 
 
 @app.main()
@@ -39,6 +41,8 @@ def main(grid: Grid, context: Context) -> None:
     model = FlatModel(build_model(config.model, data.input_shape, data.classes, config.norm, seed).to(device))
     strategy = STRATEGIES[config.strategy](config, model.layout, model.vector.cpu().clone(), nodes)
     folder = create_run_folder(config.logdir, config.name or default_name(config))
+    if keeps_files(config, model.layout):
+        strategy.state_folder = str(folder / "clients")
     weights = strategy.broadcast(1)
     dense_bytes = len(weights["weights"].data)  # an update sent by `--compressor none` is as long
     with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes) as recorder:
@@ -52,6 +56,13 @@ def main(grid: Grid, context: Context) -> None:
         )
         recorder.extra["weights-hash"] = weights_hash(strategy.weights)
         torch.save(model.module.state_dict(), folder / "model.pt")
+
+
+def keeps_files(config: Config, layout: Layout) -> bool:
+    """Whether clients keep their state in files: a Context as large as the model doubles Flower's traffic."""
+    if config.state_store == "auto":
+        return 4 * layout.parameters > LARGE_STATE
+    return config.state_store == "files"
 
 
 class RoundEnd:

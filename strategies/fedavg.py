@@ -42,6 +42,7 @@ class FedAvg(Strategy):
         nodes: Flower's node id of every partition id.
 
     Attributes:
+        state_folder: where clients keep what they remember; empty for their Context.
         weights: the present global vector.
         metrics: what the present round measured so far, under telemetry's tags.
         failures: the present round's failed clients, each with its reason.
@@ -49,6 +50,7 @@ class FedAvg(Strategy):
 
     def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
         self.config, self.layout, self.weights, self.nodes = config, layout, weights, nodes
+        self.state_folder = ""
         self.settings = ConfigRecord(config.flat())
         self._dense = UpdateCodec(layout, compressor="none")
         self.timer = StageTimer()
@@ -101,7 +103,9 @@ class FedAvg(Strategy):
     def _messages(self, kind: str, round: int, arrays: ArrayRecord) -> list[Message]:
         messages = []
         for node, client in self._cohort.items():
-            task = ConfigRecord({"round": round, "accepted-round": self._accepted[client]})
+            task = ConfigRecord(
+                {"round": round, "accepted-round": self._accepted[client], "state-folder": self.state_folder}
+            )
             content = RecordDict({"arrays": arrays, "config": self.settings, "task": task})
             messages.append(Message(content, dst_node_id=node, message_type=kind))
         sent = sum(len(array.data) for array in arrays.values())

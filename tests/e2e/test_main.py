@@ -20,7 +20,7 @@ from main import main, parse
 from tests.e2e.tap import TAPPED
 
 ROOT = Path(__file__).parents[2]
-SMALL = "--distribution dirichlet --clients-per-round 3 --rounds 2 --eval-every 1".split()
+SMALL = ["--distribution", "dirichlet", "--clients-per-round", "3", "--rounds", "2", "--eval-every", "1"]
 
 
 def run(tmp_path: Path, *flags: str) -> dict:
@@ -207,3 +207,10 @@ def group_is_alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_residuals_in_files_and_in_contexts_give_the_same_bits(tmp_path: Path) -> None:
+    few = ["--clients", "10", "--clients-per-round", "8", "--dataset", tiny(tmp_path)]
+    context, files = (run(tmp_path, *few, "--state-store", store) for store in ("context", "files"))
+    assert context["summary"]["weights-hash"] == files["summary"]["weights-hash"]
+    assert 8 <= len(list(tmp_path.rglob("clients/*.npz"))) <= 10
