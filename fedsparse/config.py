@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedsparse.compression import COMPRESSORS, VALUES
 from fedsparse.models import MODELS
+from fedsparse.network import Network, Quantity
 from fedsparse.seeds import derive_seed
 
 
@@ -121,6 +122,18 @@ class Config(BaseModel):
     warmup_rounds: int = Field(0, ge=0)
     """dgc: rounds over which the density falls exponentially to its final value."""
 
+    # Simulated network: seconds a round would take over such links, beside the real ones
+    uplink_mbps: str = ""
+    """Megabits a second that a client uploads: a number, uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA over clients."""
+    downlink_mbps: str = ""
+    """Megabits a second that a client downloads; likewise."""
+    latency_ms: str = ""
+    """Milliseconds one way; likewise."""
+    compute_seconds: float = Field(0.0, ge=0)
+    """Seconds of a client's computation on the simulated clock; 0 takes the measured ones."""
+    round_deadline: float = Field(0.0, ge=0)
+    """Simulated seconds after which a client's update comes too late for its round; 0 for none."""
+
     # Evaluation
     eval_every: int = Field(5, ge=1)
     """Rounds between two evaluations on the pooled test set; the last round is always evaluated."""
@@ -163,6 +176,17 @@ class Config(BaseModel):
         if self.workers != "auto" and self.workers < 1:
             raise ValueError(f"workers = {self.workers}: should be auto or at least 1")
         return self
+
+    @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
+    @classmethod
+    def _check_quantity(cls, text: str) -> str:
+        if text:
+            Quantity.parse(text)
+        return text
+
+    def network(self) -> Network:
+        """The clients' simulated links; false when there are none."""
+        return Network(self.uplink_mbps, self.downlink_mbps, self.latency_ms, self.seed)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
@@ -251,5 +275,10 @@ def _one_line(error: ValidationError) -> str:
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return unknown_key(key)
-    wanted = first["msg"].removeprefix("Input ").replace("String should match pattern", "should match")
+    wanted = (
+        first["msg"]
+        .removeprefix("Input ")
+        .removeprefix("Value error, ")
+        .replace("String should match pattern", "should match")
+    )
     return f"{key} = {first['input']}: {wanted}"

@@ -51,6 +51,8 @@ class FedAvg(Strategy):
     def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
         self.config, self.layout, self.weights, self.nodes = config, layout, weights, nodes
         self.state_folder = ""
+        self.network = config.network()
+        self._sent = 0  # bytes that each client of the cohort received
         self.settings = ConfigRecord(config.flat())
         self._dense = UpdateCodec(layout, compressor="none")
         self.timer = StageTimer()
@@ -108,8 +110,8 @@ class FedAvg(Strategy):
             )
             content = RecordDict({"arrays": arrays, "config": self.settings, "task": task})
             messages.append(Message(content, dst_node_id=node, message_type=kind))
-        sent = sum(len(array.data) for array in arrays.values())
-        self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sent * len(messages)
+        self._sent = sum(len(array.data) for array in arrays.values())
+        self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + self._sent * len(messages)
         return messages
 
     def aggregate_train(
@@ -133,6 +135,9 @@ class FedAvg(Strategy):
                     raise PayloadError(f"it was made in round {update.round}")
             except PayloadError as error:
                 self._fail(client, server_round, f"its payload is refused: {error}")
+                continue
+            if late := self._late(client, metrics, len(payload)):
+                self._fail(client, server_round, late)
                 continue
             with self.timer("aggregate"):
                 update.add_to(total, weight)
@@ -182,6 +187,19 @@ class FedAvg(Strategy):
         self.failures.append(f"client {client}: {reason}")
         self.metrics["comm/failures"] = len(self.failures)
         log.warning("round %d: client %d failed: %s", round, client, reason.splitlines()[-1])
+
+    def _late(self, client: int, metrics: MetricRecord, uplink: int) -> str:
+        """Advance the simulated clock by this client; the reason when its update would have missed the deadline."""
+        if not self.network:
+            return ""
+        measured = sum(seconds for tag, seconds in metrics.items() if tag.startswith("time/"))  # type: ignore[misc]
+        compute = self.config.compute_seconds or measured
+        seconds = self.network.seconds(client, downlink=self._sent, uplink=uplink, compute=compute)
+        deadline = self.config.round_deadline
+        slowest = max(self.metrics.get("time/simulated", 0.0), seconds)
+        self.metrics["time/simulated"] = min(slowest, deadline) if deadline else slowest
+        late = deadline and seconds > deadline
+        return f"late on the simulated network: {seconds:.1f} s, round-deadline = {deadline:g} s" if late else ""
 
     def _apply(self, mean: Tensor) -> None:
         split = self.layout.parameters

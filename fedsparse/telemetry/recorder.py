@@ -40,6 +40,8 @@ TAGS = (
     "compress/residual_norm",
     *(f"time/{stage}" for stage in STAGES),
     "time/round",
+    "time/simulated",
+    "time/simulated_total",
     "system/rss_mb",
     "system/gpu_mb",
 )
@@ -97,6 +99,10 @@ class Recorder:
         for way in ("uplink", "downlink"):
             before = self.rounds[-1][f"comm/{way}_total"] if self.rounds else 0.0
             row[f"comm/{way}_total"] = before + row.get(f"comm/{way}_bytes", 0.0)
+        if "time/simulated" in row:
+            row["time/simulated_total"] = row["time/simulated"] + (
+                self.rounds[-1].get("time/simulated_total", 0.0) if self.rounds else 0.0
+            )
         row |= _memory()
         self.rounds.append({"round": round, **row})
         self._csv.writerow({k: _plain(v) for k, v in self.rounds[-1].items()})
@@ -106,6 +112,10 @@ class Recorder:
         if "eval/accuracy" in row:  # TensorBoard's axis is a step: here a step is a kilobyte uploaded
             self._board.add_scalar(
                 "eval/accuracy_over_uplink_kB", row["eval/accuracy"], int(row["comm/uplink_total"] / 1000)
+            )
+        if "eval/accuracy" in row and "time/simulated_total" in row:  # here a step is a simulated second
+            self._board.add_scalar(
+                "eval/accuracy_over_simulated_s", row["eval/accuracy"], int(row["time/simulated_total"])
             )
         self._progress.show(round, row)
 

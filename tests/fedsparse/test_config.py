@@ -54,6 +54,7 @@ def test_settings_survive_flowers_run_config() -> None:
         ({"distribution": "uniform"}, "distribution = uniform: should be 'iid', 'dirichlet' or 'shards'"),
         ({"clients": 5}, "clients-per-round = 10 is more than clients = 5"),
         ({"device": "gpu"}, "device = gpu: should match"),
+        ({"uplink_mbps": "fast"}, "uplink-mbps = fast: should be a number above 0, uniform:LOW:HIGH"),
         ({"workers": 0}, "workers = 0: should be auto or at least 1"),
     ],
 )

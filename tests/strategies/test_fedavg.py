@@ -12,6 +12,7 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import payload_array
+from fedsparse.network import Network
 from fedsparse.vector import Layout
 from strategies import STRATEGIES, FedAvg, RoundFailed
 
@@ -137,6 +138,21 @@ def test_a_missing_reply_is_a_failure() -> None:
     u = updates(1)
     play(strategy, grid, 1, lambda i, m: None if i == 2 else reply(m, u[i], 1, 1))
     assert "no reply" in strategy.failures[0]
+
+
+def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it() -> None:
+    u = updates(1)
+    size = len(UpdateCodec(LAYOUT, "none").encode(u[0], ClientState(), round=1, seed=0)[0])
+    network = Network("uniform:0.0005:0.01", "", "", seed=3)
+    seconds = sorted((network.seconds(i, downlink=0, uplink=size, compute=1.0), i) for i in range(3))
+    between = (seconds[1][0] + seconds[2][0]) / 2
+    for deadline, kept, clock in ((0.0, [0, 1, 2], seconds[2][0]), (between, [i for _, i in seconds[:2]], between)):
+        strategy, grid = make(compute_seconds=1.0, round_deadline=deadline)
+        strategy.network = network
+        play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
+        assert strategy.metrics["time/simulated"] == pytest.approx(clock)
+        np.testing.assert_allclose(strategy.weights.numpy(), u[kept].mean(0), rtol=1e-4, atol=1e-6)
+        assert len(strategy.failures) == 3 - len(kept)
 
 
 def test_all_clients_failing_ends_the_run_with_the_first_reason() -> None:

@@ -1,0 +1,42 @@
+"""The simulated clock."""
+
+import numpy as np
+import pytest
+
+from fedsparse.network import Network, Quantity
+
+
+def test_a_round_is_download_computation_upload_and_the_latency_both_ways() -> None:
+    network = Network("8", "80", "50", seed=0)
+    seconds = network.seconds(3, downlink=10_000_000, uplink=1_000_000, compute=2.0)
+    assert seconds == pytest.approx(1.0 + 1.0 + 2.0 + 0.1)
+
+
+def test_a_client_keeps_its_link_and_clients_differ() -> None:
+    network = Network("lognormal:10:0.5", "", "", seed=1)
+
+    def seconds(client: int) -> float:
+        return network.seconds(client, downlink=0, uplink=10**6, compute=0.0)
+
+    assert seconds(1) == seconds(1) != seconds(2)
+
+
+def test_distributions_have_the_median_and_range_they_name() -> None:
+    rng = np.random.default_rng(0)
+    lognormal = [Quantity.parse("lognormal:10:0.5").draw(rng) for _ in range(4000)]
+    assert np.median(lognormal) == pytest.approx(10, rel=0.05)
+    assert np.std(np.log(lognormal)) == pytest.approx(0.5, rel=0.05)
+    uniform = [Quantity.parse("uniform:5:20").draw(rng) for _ in range(1000)]
+    assert 5 <= min(uniform) < 5.2 < 19.8 < max(uniform) <= 20
+
+
+@pytest.mark.parametrize(
+    "text", ["fast", "0", "-1", "nan", "inf", "uniform:1", "uniform:1:2:3", "normal:1:2", "a:b", ":"]
+)
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should be a number above 0, uniform:LOW:HIGH or lognormal"):
+        Quantity.parse(text)
+
+
+def test_no_links_cost_nothing() -> None:
+    assert not Network("", "", "", seed=0)
