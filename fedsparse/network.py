@@ -42,7 +42,8 @@ class Quantity:
     def draw(self, rng: np.random.Generator) -> float:
         """One client's value."""
         if self.kind == "uniform":
-            return float(rng.uniform(*sorted((self.first, self.second))))
+            low, high = sorted((self.first, self.second))
+            return float(rng.uniform(low, high))
         return self.first * math.exp(self.second * rng.standard_normal()) if self.kind == "lognormal" else self.first
 
 
