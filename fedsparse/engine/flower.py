@@ -36,12 +36,13 @@ def run_flower(config: Config, app_folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
         settings = Path(home) / "settings.toml"
         settings.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.flat().items()))
-        resources = {
+        resources: dict[str, float] = {
             "num-supernodes": config.clients,
             "client-resources-num-cpus": 1,
             "client-resources-num-gpus": _gpu_share(config),
-            "init-args-num-cpus": config.worker_count(),
         }
+        if "RAY_ADDRESS" not in os.environ:  # a cluster that runs already has its own count
+            resources["init-args-num-cpus"] = config.worker_count()
         command = [
             str(SCRIPTS / "flwr"),
             *("run", str(app_folder), "fedsparse", "--stream", "--run-config", str(settings)),
