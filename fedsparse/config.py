@@ -115,8 +115,8 @@ class Config(BaseModel):
     """Share of an update's coordinates that is uploaded."""
     scope: Literal["global", "layer"] = "global"
     """Select over the whole update, or within each layer."""
-    values: one_of(VALUES) = "f16"  # type: ignore[valid-type]
-    """Precision of uploaded values."""
+    values: one_of(("auto", *VALUES)) = "auto"  # type: ignore[valid-type]
+    """Precision of uploaded values; auto is f16, but f32 for a dense update."""
     error_feedback: bool = True
     """Keep what was not sent and add it to the next update."""
     warmup_rounds: int = Field(0, ge=0)
@@ -213,8 +213,9 @@ class Config(BaseModel):
 
     def compression(self) -> dict[str, Any]:
         """The arguments of ``UpdateCodec`` behind the layout."""
-        names = ("compressor", "density", "scope", "values", "error_feedback", "warmup_rounds")
-        return {name: getattr(self, name) for name in names}
+        names = ("compressor", "density", "scope", "error_feedback", "warmup_rounds")
+        values = self.values if self.values != "auto" else "f32" if self.compressor == "none" else "f16"
+        return {name: getattr(self, name) for name in names} | {"values": values}
 
     def absolute_paths(self) -> Self:
         """The same, with paths that hold wherever the run happens: Flower's runtime has another working directory."""
