@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsparse.compression.state import ClientState
 
-OVERSAMPLING = 8  # columns sketched beyond the rank (section 4.2 advises 5 to 10)
+OVERSAMPLING = 5  # columns sketched beyond the rank (section 4.2: 5 or 10)
 
 
 class LowRank:
@@ -18,7 +18,7 @@ class LowRank:
 
     Args:
         energy: share of the squared norm to keep, in (0, 1]; less only where the rank allowed is too small.
-        power_iterations: products with A^T A that sharpen the sketch, at least 1.
+        power_iterations: products with A^T A that sharpen the sketch.
         residual_iterations: times that the same is done again to what is left; each has its share of the rank.
         balance: scale rows to an equal sum of magnitudes first, so that small rows are kept as well as large ones.
         sparse: sketch with a matrix of one entry a row, which costs one read of the matrix instead of a product.
@@ -36,8 +36,8 @@ class LowRank:
     ) -> None:
         if not 0 < energy <= 1:
             raise ValueError(f"energy must be in (0, 1], not {energy}")
-        if power_iterations < 1 or residual_iterations < 0 or rank < 0:
-            raise ValueError("power_iterations must be at least 1, residual_iterations and rank at least 0")
+        if min(power_iterations, residual_iterations, rank) < 0:
+            raise ValueError("power_iterations, residual_iterations and rank must be at least 0")
         self.energy, self.power_iterations, self.residual_iterations = energy, power_iterations, residual_iterations
         self.balance, self.sparse, self.rank = balance, sparse, rank
 
@@ -55,14 +55,14 @@ class LowRank:
         """
         scale = row_scale(matrix) if self.balance else None
         left = matrix if scale is None else matrix / scale
-        wanted = (1 - self.energy) * float(left.square().sum())  # what may remain
+        remain = (1 - self.energy) * float(left.square().sum()) if self.energy < 1 else 0.0
         factors: list[tuple[Tensor, Tensor]] = []
         for turn in range(self.residual_iterations + 1):
             turns_left = self.residual_iterations + 1 - turn
             share = (rank - sum(p.shape[1] for p, _ in factors)) // turns_left
             if share < 1:
                 continue
-            p, q = self.approximate(left, share, wanted, seed + turn)
+            p, q = self.approximate(left, share, remain, seed + turn)
             factors.append((p, q))
             if turns_left > 1:
                 left = left - p @ q.T
@@ -74,26 +74,28 @@ class LowRank:
         if matrix.shape[0] < matrix.shape[1]:  # QR and eigh are for the short side
             q, p = self.approximate(matrix.T, rank, remain, seed)
             return p, q
-        sketched = min(matrix.shape[1], rank + OVERSAMPLING)
-        basis = orthonormal(matrix.T @ self.sketch(matrix, sketched, seed))
-        for _ in range(self.power_iterations - 1):
+        basis = orthonormal(self.sketch(matrix, min(matrix.shape[1], rank + OVERSAMPLING), seed))
+        for _ in range(self.power_iterations):
             basis = orthonormal(matrix.T @ (matrix @ basis))
-        projected = matrix @ basis  # B^T; A is close to B^T Q^T
-        values, vectors = torch.linalg.eigh(projected.T @ projected)
-        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)  # largest first
-        lost = float(matrix.square().sum()) - values.cumsum(0)
-        rank = min(rank, int((lost > remain).sum()) + 1) if float(values[0]) > 0 else 0
+        projected = matrix @ basis
+        energies, vectors = torch.linalg.eigh(projected.T @ projected)
+        energies, vectors = energies.flip(0), vectors.flip(1)  # largest first
+        if remain > 0:
+            lost = matrix.square().sum() - energies.cumsum(0)
+            rank = min(rank, int((lost > remain).sum()) + 1)
+        if not float(energies[0]) > 0:
+            rank = 0
         return projected @ vectors[:, :rank], basis @ vectors[:, :rank]
 
     def sketch(self, matrix: Tensor, columns: int, seed: int) -> Tensor:
-        """``matrix`` times a random matrix of so many columns."""
-        generator = torch.Generator().manual_seed(seed & (1 << 63) - 1)  # on the CPU: the same on every device
-        n = matrix.shape[1]
+        """The rows of ``matrix``, (m, n), in random combinations: shape ``(n, columns)``."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
+        m, n = matrix.shape
         if not self.sparse:
-            return matrix @ torch.randn(n, columns, generator=generator).to(matrix.device)
-        signs = torch.randint(0, 2, (n,), generator=generator).mul_(2).sub_(1).to(matrix)
-        buckets = torch.randint(0, columns, (n,), generator=generator).to(matrix.device)
-        return matrix.new_zeros(matrix.shape[0], columns).index_add_(1, buckets, matrix * signs)
+            return matrix.T @ torch.randn(m, columns, generator=generator).to(matrix.device)
+        signs = torch.randint(0, 2, (m, 1), generator=generator).mul_(2).sub_(1).to(matrix)
+        bins = torch.randint(0, columns, (m,), generator=generator).to(matrix.device)
+        return matrix.new_zeros(columns, n).index_add_(0, bins, matrix * signs).T
 
 
 def row_scale(matrix: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class PowerSGD:
         if old is not None and old.shape == (matrix.shape[1], rank):
             start = torch.as_tensor(to_numpy(old)).to(matrix.device)
         else:
-            generator = torch.Generator().manual_seed(seed & (1 << 63) - 1)
+            generator = torch.Generator().manual_seed(seed)
             start = torch.randn(matrix.shape[1], rank, generator=generator).to(matrix.device)
         p = orthonormal(matrix @ start)
         q = matrix.T @ p
