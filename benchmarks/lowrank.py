@@ -46,7 +46,9 @@ def main() -> None:
         for state in (states["powersgd, warm"],) * WARM_UP:
             METHODS["powersgd, warm"].factor(matrix, rank, state, "layer", 0)
 
-        def factor(name: str, matrix: Tensor = matrix, rank: int = rank, states: dict = states) -> tuple[Tensor, Tensor]:
+        def factor(
+            name: str, matrix: Tensor = matrix, rank: int = rank, states: dict = states
+        ) -> tuple[Tensor, Tensor]:
             return METHODS[name].factor(matrix, rank, states[name], "layer", 0)
 
         errors = {}
@@ -57,7 +59,10 @@ def main() -> None:
         tasks = {name: lambda name=name: [factor(name) for _ in range(CALLS)] for name in METHODS}
         seconds = medians(tasks | {"svd": lambda matrix=matrix: torch.linalg.svd(matrix, full_matrices=False)}, 5)
         for name in METHODS:
-            print(f"{shape!s:>12} {name:>28} {errors[name]:>8.3f} {CALLS * seconds['svd'] / seconds[name]:>7.1f}", flush=True)
+            print(
+                f"{shape!s:>12} {name:>28} {errors[name]:>8.3f} {CALLS * seconds['svd'] / seconds[name]:>7.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

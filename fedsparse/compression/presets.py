@@ -32,7 +32,7 @@ def resolve(
     """The arguments of ``UpdateCodec`` that a compressor's name and the settings beside it stand for.
 
     A method that is unbiased by its paper needs no error feedback; asked for error feedback it rounds to the nearest.
-    Anything else feeds back, in float16, unless told otherwise.
+    Anything else feeds back unless told otherwise. Values are float16, or bfloat16 to be rounded at random.
 
     Args:
         name: in ``COMPRESSORS`` or ``PRESETS``.
@@ -42,9 +42,9 @@ def resolve(
     Raises:
         ValueError: a preset with values that are not its own; error feedback of something unbiased.
     """
-    preset = {"compressor": name, "values": "f16", **PRESETS.get(name, {})}
+    preset = {"compressor": name} | PRESETS.get(name, {})
     if values != "auto":
-        if name in PRESETS and values != preset["values"]:
+        if values != preset.get("values", values):
             raise ValueError(
                 f"values = {values}: compressor = {name} means {preset['values']}; leave values at auto, "
                 f"or name its selection, compressor = {preset['compressor']}"
@@ -56,4 +56,4 @@ def resolve(
         error_feedback = not unbiased
     if unbiased and error_feedback:
         raise ValueError("error-feedback = True: excludes unbiased = True, whose noise it would feed back")
-    return preset | {"error_feedback": error_feedback, "unbiased": unbiased}
+    return {"values": "bf16" if unbiased else "f16"} | preset | {"error_feedback": error_feedback, "unbiased": unbiased}
