@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 # Before torch loads: with more than one thread, OpenMP's spinning makes processes side by side many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,7 +47,8 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML file of the settings below")
     for key, field in zip(KEYS, Config.model_fields.values(), strict=True):
         text = f"{field.description} [{field.default}]".replace("%", "%%")
-        switch: dict[str, Any] = {"nargs": "?", "const": True} if field.annotation is bool else {}
+        is_switch = bool in (field.annotation, *get_args(field.annotation))
+        switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
         parser.add_argument(f"--{key}", dest=key, default=argparse.SUPPRESS, metavar="VALUE", help=text, **switch)
     for argument in arguments:
         flag = argument.partition("=")[0]

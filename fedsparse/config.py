@@ -13,10 +13,11 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fedsparse.compression import COMPRESSORS, VALUES
+from fedsparse.compression import COMPRESSORS, PRESETS, VALUES, UpdateCodec, resolve
 from fedsparse.models import MODELS
 from fedsparse.network import Network, Quantity
 from fedsparse.seeds import derive_seed
+from fedsparse.vector import Layout
 
 
 class ConfigError(ValueError):
@@ -109,18 +110,50 @@ class Config(BaseModel):
     """Activation checkpointing: recompute blocks in the backward pass to save memory."""
 
     # Communication
-    compressor: one_of(COMPRESSORS) = "hggtopk"  # type: ignore[valid-type]
-    """How an update is made sparse before upload; none sends it dense."""
+    compressor: one_of((*COMPRESSORS, *PRESETS)) = "hggtopk"  # type: ignore[valid-type]
+    """How an update is made small before upload; none sends it whole."""
     density: float = Field(0.05, gt=0, le=1)
-    """Share of an update's coordinates that is uploaded."""
+    """Share of an update's coordinates that is uploaded; of a factored layer, that its factors may have."""
+    values: one_of(("auto", *VALUES)) = "auto"  # type: ignore[valid-type]
+    """Precision of uploaded values; auto: the compressor's own if it names one, else f16 (unbiased: bf16)."""
+    error_feedback: bool | Literal["auto"] = "auto"
+    """Keep what was not sent and add it to the next update; auto: unless the update is unbiased."""
+    unbiased: bool | Literal["auto"] = "auto"
+    """Round at random, to the update in expectation (none, randomk); auto: where the compressor's paper does."""
     scope: Literal["global", "layer"] = "global"
     """Select over the whole update, or within each layer."""
-    values: one_of(("auto", *VALUES)) = "auto"  # type: ignore[valid-type]
-    """Precision of uploaded values; auto is f16, but f32 for a dense update."""
-    error_feedback: bool = True
-    """Keep what was not sent and add it to the next update."""
+    layer_budget: Literal["proportional", "energy"] = "proportional"
+    """With scope layer: coordinates in proportion to a layer's size, or to the squared norm of its update."""
     warmup_rounds: int = Field(0, ge=0)
-    """dgc: rounds over which the density falls exponentially to its final value."""
+    """Rounds over which the density falls exponentially to its final value; 0: it is constant."""
+    residual_dtype: Literal["f32", "bf16"] = "f32"
+    """Precision of what a client keeps for its next update; bf16 takes half the memory."""
+    residual_decay: float = Field(0.93, ge=0, le=1)
+    """Factor on what a client kept, for every round that it missed since: old changes fit new weights less and less."""
+    threshold: float = Field(0.01, gt=0)
+    """threshold: the magnitude from which coordinates are uploaded; the density has no say."""
+    dgc_momentum: float = Field(0.9, ge=0, lt=1)
+    """dgc: momentum of a client's updates."""
+    dgc_clipping: float = Field(0.0, ge=0)
+    """dgc: largest norm of an update before it is added up; 0 leaves it alone."""
+    rank: int = Field(0, ge=0)
+    """lowrank, powersgd: largest rank of a layer; 0: what the density allows."""
+    lowrank_energy: float = Field(0.95, gt=0, le=1)
+    """lowrank: share of a layer's squared norm to keep, if the rank allows."""
+    lowrank_power_iterations: int = Field(1, ge=0)
+    """lowrank: more find better factors, slower."""
+    lowrank_residual_iterations: int = Field(0, ge=0)
+    """lowrank: times that what is left is factored again, within the same rank."""
+    lowrank_balance: bool = False
+    """lowrank: scale rows to equal magnitude before factoring."""
+    lowrank_sparse: bool = False
+    """lowrank: sketch with a sparse random matrix, which is faster."""
+    downlink_compressor: one_of((*COMPRESSORS, *PRESETS)) = "none"  # type: ignore[valid-type]
+    """How the server sends its weights: none whole, others as compressed changes, with error feedback of its own."""
+    downlink_density: float = Field(0.05, gt=0, le=1)
+    """Share of the coordinates that a change of the global weights carries."""
+    downlink_values: one_of(("auto", *VALUES)) = "auto"  # type: ignore[valid-type]
+    """Precision of the values in changes of the global weights; auto as for values."""
 
     # Simulated network: seconds a round would take over such links, beside the real ones
     uplink_mbps: str = ""
@@ -175,6 +208,9 @@ class Config(BaseModel):
             )
         if self.workers != "auto" and self.workers < 1:
             raise ValueError(f"workers = {self.workers}: should be auto or at least 1")
+        nothing = Layout((), 0, 0)
+        UpdateCodec(nothing, **self.compression())  # says what contradicts what
+        UpdateCodec(nothing, **self.downlink_compression())
         return self
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
@@ -212,10 +248,34 @@ class Config(BaseModel):
         }
 
     def compression(self) -> dict[str, Any]:
-        """The arguments of ``UpdateCodec`` behind the layout."""
-        names = ("compressor", "density", "scope", "error_feedback", "warmup_rounds")
-        values = self.values if self.values != "auto" else "f32" if self.compressor == "none" else "f16"
-        return {name: getattr(self, name) for name in names} | {"values": values}
+        """The arguments of ``UpdateCodec`` behind the layout, for updates.
+
+        Raises:
+            ValueError: settings that contradict each other.
+        """
+        chosen = resolve(self.compressor, self.values, self.error_feedback, self.unbiased)
+        names = ("density", "scope", "warmup_rounds", "residual_dtype", "residual_decay")
+        chosen |= {name: getattr(self, name) for name in names} | {"budget": self.layer_budget}
+        return chosen | self._options(chosen["compressor"])
+
+    def downlink_compression(self) -> dict[str, Any]:
+        """The same for changes of the global weights. Their rest is fed back by the next difference: see Downlink."""
+        chosen = resolve(self.downlink_compressor, self.downlink_values, error_feedback=True)
+        if chosen["compressor"] == "dgc":
+            raise ValueError("downlink-compressor = dgc: its momentum is a client's; choose hggtopk, the same without")
+        chosen |= {"error_feedback": False, "density": self.downlink_density}
+        return chosen | self._options(chosen["compressor"])
+
+    def _options(self, compressor: str) -> dict[str, Any]:
+        """A compressor's own arguments."""
+        lowrank = ("energy", "power_iterations", "residual_iterations", "balance", "sparse")
+        options: dict[str, dict[str, Any]] = {
+            "dgc": {"momentum": self.dgc_momentum, "clipping": self.dgc_clipping or None},
+            "threshold": {"threshold": self.threshold},
+            "powersgd": {"rank": self.rank},
+            "lowrank": {"rank": self.rank} | {name: getattr(self, f"lowrank_{name}") for name in lowrank},
+        }
+        return options.get(compressor, {})
 
     def absolute_paths(self) -> Self:
         """The same, with paths that hold wherever the run happens: Flower's runtime has another working directory."""

@@ -1,12 +1,14 @@
 """Update -> payload -> update: which coordinates travel, how precisely, in how few bytes; what becomes of the rest."""
 
 from fedsparse.compression.codec import COMPRESSORS, NonFiniteError, UpdateCodec
+from fedsparse.compression.presets import PRESETS, resolve
 from fedsparse.compression.state import ClientState
 from fedsparse.compression.values import VALUES
 from fedsparse.compression.wire import PayloadError, SparseUpdate, decode
 
 __all__ = [
     "COMPRESSORS",
+    "PRESETS",
     "VALUES",
     "ClientState",
     "NonFiniteError",
@@ -14,4 +16,5 @@ __all__ = [
     "SparseUpdate",
     "UpdateCodec",
     "decode",
+    "resolve",
 ]

@@ -32,9 +32,6 @@ class DGC:
             global threshold by the root of the number of clients.
     """
 
-    seeded = False
-    unbiased = False
-
     def __init__(self, momentum: float = 0.9, clipping: float | None = None) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {momentum}")
@@ -45,7 +42,7 @@ class DGC:
 
     def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
         velocity = self.advance(update, state, round)
-        vector, indices = self.largest.select(velocity, state, parts, round, seed)
+        vector, indices, _ = self.largest.select(velocity, state, parts, round, seed)
         if vector is velocity:  # no error feedback: what is sent is read after the masking below
             vector = velocity.copy() if isinstance(velocity, np.ndarray) else velocity.clone()
         for chosen in indices or ():

@@ -25,9 +25,6 @@ BIN_SHIFT = 17  # bits of a float32 below the histogram's bins: 64 bins an octav
 
 
 class HGGTopK:
-    seeded = False
-    unbiased = False
-
     def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
         if isinstance(update, Tensor):
             vector = accumulate(update, state)

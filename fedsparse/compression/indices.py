@@ -21,6 +21,7 @@ class IndexCodec(IntEnum):
     GAPS = 3  # distances between neighbours, entropy-coded by pcodec
     RICE = 4  # the same by a Golomb-Rice code, without pcodec's tables: for few indices
     SEED = 5  # drawn at random: the seed, and a count for each group
+    FACTORS = 6  # none: the values are two factors of a whole layer
 
 
 RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too
@@ -42,6 +43,8 @@ def pack(indices: np.ndarray, size: int) -> tuple[IndexCodec, bytes]:
     count = indices.size
     if count == size:
         return IndexCodec.ALL, b""
+    if count == 0:
+        return IndexCodec.GAPS, b""
     if size <= 1.05 * gap_bits(count, size):  # a coder comes that close
         bits = np.zeros(size, np.bool_)
         bits[indices] = True

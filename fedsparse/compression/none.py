@@ -5,8 +5,5 @@ from fedsparse.compression.state import Array, ClientState
 
 
 class NoSelection:
-    seeded = False
-    unbiased = False
-
     def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
         return Selected(accumulate(update, state), None)

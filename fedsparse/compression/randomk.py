@@ -10,19 +10,9 @@ from fedsparse.compression.state import Array, ClientState
 
 
 class RandomK:
-    """Keeps ``k`` of each part at random.
-
-    Args:
-        unbiased: multiply what is kept by size / k, so that the expectation over the seed is the update itself. Not
-            with error feedback, which would amplify the residual instead of working it off.
-    """
-
-    seeded = True
-
-    def __init__(self, unbiased: bool = False) -> None:
-        self.unbiased = unbiased
+    """Keeps ``k`` of each part at random; multiplied by size / k where the codec is to be unbiased."""
 
     def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
         vector = accumulate(update, state)
         drawn = [draw(seed, i, k, stop - start) + start for i, (start, stop, k) in enumerate(parts)]
-        return Selected(vector, list(drawn))
+        return Selected(vector, list(drawn), seeded=True)

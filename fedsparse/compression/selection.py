@@ -23,22 +23,16 @@ class Selected(NamedTuple):
     Attributes:
         vector: float32, shape ``(parameters,)``: the update, residual included.
         indices: for each part the sorted int64 coordinates to keep, counted from the start of ``vector``; None: all.
+        seeded: the indices follow from the seed alone, so that only the seed travels.
     """
 
     vector: Array
     indices: Sequence[Array] | None
+    seeded: bool = False
 
 
 class Selection(Protocol):
-    """One instance serves every client; whatever a client needs to remember is in its ``state``.
-
-    Attributes:
-        seeded: the coordinates follow from the seed alone, so that only the seed travels.
-        unbiased: selected values are multiplied by size / k.
-    """
-
-    seeded: bool
-    unbiased: bool
+    """One instance serves every client; whatever a client needs to remember is in its ``state``."""
 
     def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
         """Chooses coordinates of ``update`` plus ``state.residual``, if there is one.

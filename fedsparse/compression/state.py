@@ -1,6 +1,7 @@
 """What one client remembers between rounds. No Flower in it, and nothing shared between clients."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,10 +22,11 @@ class ClientState:
 
     Attributes:
         residual: float32, shape ``(layout.parameters,)``: what was not sent yet (error feedback). None until needed.
+            uint16 between two rounds where it is kept in bfloat16.
         memory: what the selection keeps by name: ``thresholds``, ``momentum``. float32 arrays.
         payload: the last payload sent, until the server is known to have accepted or lost it; else empty, and always
             without error feedback.
-        sent_round: the round of ``payload``.
+        sent_round: the last round with a payload, that of ``payload`` if there is one; 0 for none.
     """
 
     residual: Array | None = None
@@ -39,6 +41,7 @@ class ClientState:
             flat["residual"] = to_numpy(self.residual)
         if self.payload:
             flat["payload"] = self.payload
+        if self.sent_round:
             flat["sent_round"] = self.sent_round
         return flat
 
@@ -75,3 +78,21 @@ def beside(array: Array, other: Array) -> Array:
 def buffer_for(array: AnyArray) -> AnyArray:
     """Where the next value of ``array`` may be written: itself, or, if it is a read-only view, a new array."""
     return np.empty_like(array) if isinstance(array, np.ndarray) and not array.flags.writeable else array
+
+
+def joined(indices: Sequence[Array]) -> Array:
+    """The indices of all parts as one array."""
+    host = [i for i in indices if isinstance(i, np.ndarray)]
+    return np.concatenate(host) if host else torch.cat([i for i in indices if isinstance(i, Tensor)])
+
+
+def squares(vector: Array) -> float:
+    """The sum of squares, in float32: one read at the speed of memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(vector @ vector)
+
+
+def norm(vector: Array) -> float:
+    """The L2 norm, also where float32 is too narrow for its square."""
+    total = squares(vector)
+    return math.sqrt(total) if 1e-30 < total < math.inf else float(np.linalg.norm(to_numpy(vector).astype(np.float64)))

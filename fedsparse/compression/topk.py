@@ -13,9 +13,6 @@ from fedsparse.compression.state import Array, ClientState
 
 
 class TopK:
-    seeded = False
-    unbiased = False
-
     def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
         vector = accumulate(update, state)
         indices: list[Array] = []

@@ -1,12 +1,13 @@
 """``fedsparse/1``: what travels between a client and the server, to the byte.
 
-    "fsp" version:u8 flags:u8 segments:u8 fingerprint:u64 round:u32        little-endian, as everything here
+    "fsp" version:u8 flags:u8 segments:u16 fingerprint:u64 round:u32        little-endian, as everything here
     a segment:  index:u8 value:u8 grouping:u8 size:u32 count:u32 length:u32, ``length`` bytes of indices, the values
     xxh3:u32    the low half of XXH3-64 of all bytes before it
 
-Segments cover the flat vector one after the other: ``size`` coordinates, ``count`` of them present. The values' length
-follows from their codec and counts. A checksum finds accidents, not attackers, who can compute it as well: everything
-behind it is checked for itself, before anything larger than the layout is allocated.
+Segments cover the flat vector one after the other: ``size`` coordinates, ``count`` of them present; or a whole layer as
+the ``count`` entries of two factors, column after column. The values' length follows from their codec and counts. A
+checksum finds accidents, not attackers, who can compute it as well: everything behind it is checked for itself, before
+anything larger than the layout is allocated.
 """
 
 import struct
@@ -20,10 +21,10 @@ from torch import Tensor
 
 from fedsparse.compression.indices import IndexCodec, IndexFault, draw, pack, unpack
 from fedsparse.compression.values import VALUES, ValueCodec
-from fedsparse.vector import Layout
+from fedsparse.vector import Entry, Layout
 
 MAGIC, VERSION = b"fsp", 1
-HEADER = struct.Struct("<3sBBBQI")
+HEADER = struct.Struct("<3sBBHQI")
 SEGMENT = struct.Struct("<BBBIII")
 CHECKSUM = struct.Struct("<I")
 WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one for each layer of the layout
@@ -47,6 +48,7 @@ class Coded:
         by_layer: the values are grouped by the layout's layers.
         seed: the indices are those of :func:`indices.draw`, and the seed travels instead.
         mask: the indices are those of the topology with this hash, and the hash travels instead.
+        rank: the segment is a layer of the layout, and ``body`` codes its factors of this rank (see :func:`product`).
     """
 
     size: int
@@ -56,6 +58,7 @@ class Coded:
     by_layer: bool = False
     seed: int | None = None
     mask: int | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,25 @@ def layer_edges(layout: Layout, start: int, size: int) -> np.ndarray:
     return np.array([0, *starts, size])
 
 
+def matrix_shape(entry: Entry) -> tuple[int, int]:
+    """A layer of two dimensions or more as a matrix: its first dimension, and all others."""
+    return entry.shape[0], entry.size // entry.shape[0]
+
+
+def factor_counts(entry: Entry, rank: int) -> np.ndarray:
+    """The groups of a factored layer's values: the columns of P, then those of Q."""
+    return np.repeat(matrix_shape(entry), rank)
+
+
+def product(values: np.ndarray, entry: Entry) -> np.ndarray:
+    """``P Q^T`` of float32 factors, column after column: float32, shape ``(entry.size,)``; it may overflow."""
+    rows, columns = matrix_shape(entry)
+    rank = values.size // (rows + columns)
+    p, q = values[: rank * rows].reshape(rank, rows), values[rank * rows :].reshape(rank, columns)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (p.T @ q).reshape(-1)
+
+
 def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:
     """A payload of ``segments``, which cover ``layout.size`` in order; at most 64 bytes longer than dense float32."""
     parts: list[bytes | memoryview] = [HEADER.pack(MAGIC, VERSION, 0, len(segments), layout.fingerprint, round)]
@@ -145,6 +167,9 @@ def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:
 
 def encode_segment(layout: Layout, segment: Coded, start: int) -> list[bytes | memoryview]:
     size, indices = segment.size, segment.indices
+    if segment.rank is not None:
+        count = int(factor_counts(layer_at(layout, start, size), segment.rank).sum())
+        return [SEGMENT.pack(IndexCodec.FACTORS, segment.codec.code, WHOLE, size, count, 0), segment.body]
     count = size if indices is None else indices.size
     grouping = BY_LAYER if segment.by_layer else WHOLE
     if indices is None:
@@ -212,15 +237,39 @@ def decode_segment(rest: memoryview, layout: Layout, start: int, mask: np.ndarra
     if code not in CODECS or grouping not in (WHOLE, BY_LAYER) or kind > max(IndexCodec):
         raise PayloadError(f"segment at {start}: unknown coding {kind}/{code}/{grouping}")
     index, rest = rest[:length], rest[length:]
-    indices = decode_indices(IndexCodec(kind), index, layout, start, size, count, grouping == BY_LAYER, mask)
-    counts = group_counts(layout, indices, count, start, size, grouping == BY_LAYER)
+    indices, layer = None, None
+    if kind == IndexCodec.FACTORS:
+        layer = layer_at(layout, start, size)
+        counts = checked_factors(layer, count, length, grouping)
+    else:
+        indices = decode_indices(IndexCodec(kind), index, layout, start, size, count, grouping == BY_LAYER, mask)
+        counts = group_counts(layout, indices, count, start, size, grouping == BY_LAYER)
     wanted = CODECS[code].size(counts)
     if wanted > len(rest):
         raise PayloadError(f"segment at {start}: values are cut off, {len(rest)} of {wanted} bytes")
     values = CODECS[code].decode(rest[:wanted], counts)
+    if layer is not None and np.isfinite(values).all():
+        values = product(values, layer)
     if not np.isfinite(values).all():
         raise PayloadError(f"segment at {start}: a value is not finite")
     return Segment(start, size, indices, values), rest[wanted:]
+
+
+def layer_at(layout: Layout, start: int, size: int) -> Entry:
+    """The layer of the layout that is exactly there, and has factors."""
+    for entry in layout.layers:
+        if (entry.start, entry.size) == (start, size) and len(entry.shape) >= 2:
+            return entry
+    raise IndexFault(f"factors for {size} coordinates that are no matrix")
+
+
+def checked_factors(layer: Entry, count: int, length: int, grouping: int) -> np.ndarray:
+    """The groups of a factored segment's values, if its header makes sense."""
+    rows, columns = matrix_shape(layer)
+    rank, rest = divmod(count, rows + columns)
+    if rest or rank > min(rows, columns) or length or grouping != WHOLE:
+        raise IndexFault(f"{count} values, {length} bytes of indices for factors of {rows} x {columns}")
+    return factor_counts(layer, rank)
 
 
 def decode_indices(

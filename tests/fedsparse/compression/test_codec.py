@@ -8,13 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsparse.compression import COMPRESSORS, VALUES, ClientState, NonFiniteError, UpdateCodec, decode
+from fedsparse.compression.codec import FACTORIZATIONS, SELECTIONS
 
 from .common import KINDS, draw_vector, layout_of, top_by_sorting
 
 LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
 SCOPES = ("global", "layer")
-COMBINATIONS = list(itertools.product(COMPRESSORS, VALUES, SCOPES))
-PRECISION = {"f32": 0.0, "f16": 2.0**-11, "sign": np.inf}
+FINE = [name for name, codec in VALUES.items() if codec.fine]
+COMBINATIONS = list(itertools.product(SELECTIONS, VALUES, SCOPES))
+ALL = COMBINATIONS + list(itertools.product(FACTORIZATIONS, FINE, ["global"]))
+PRECISION = {"f32": 0.0, "f16": 2.0**-11, "bf16": 2.0**-8, "int8": 1 / 253, "int4": 1 / 4, "power-of-two": 1 / 3}
+NEAR = ("gaussian", "redsync", "threshold")  # selections that do not keep exactly k
 
 
 def updates(rounds: int, layout=LAYOUT, kind: str = "normal"):
@@ -34,21 +38,23 @@ def run(codec, rounds, state=None, kind="normal"):
 @pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
 @pytest.mark.parametrize("error_feedback", [True, False])
 def test_every_combination_decodes_to_what_was_selected(compressor, values, scope, error_feedback):
-    codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values, error_feedback)
+    options = {"threshold": 1.65} if compressor == "threshold" else {}  # a tenth of a normal distribution is larger
+    codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values, error_feedback, **options)
     for update in updates(3):
         payload, stats = codec.encode(update, ClientState(), round=1, seed=5)
         dense = decode(payload, LAYOUT).to_dense()
         parameters, sent = update[: LAYOUT.parameters], dense[: LAYOUT.parameters]
         chosen = sent != 0
         assert np.array_equal(dense[LAYOUT.parameters :], update[LAYOUT.parameters :])
-        assert np.abs(sent - parameters)[chosen].max() <= PRECISION[values] * np.abs(parameters).max()
-        assert (np.sign(sent) == np.sign(parameters))[chosen].all()
-        assert chosen.sum() == round(stats["density"] * LAYOUT.parameters)
-        kept = {"none": LAYOUT.parameters, "global": 54, "layer": 30 + 1 + 4 + 20}
-        assert chosen.sum() == kept["none" if compressor == "none" else scope]
+        kept = round(stats["density"] * LAYOUT.parameters)
+        assert np.abs(sent - parameters)[chosen].max() <= PRECISION.get(values, np.inf) * np.abs(parameters).max()
+        assert values == "eden" or (np.sign(sent) == np.sign(parameters))[chosen].all()
+        assert chosen.sum() <= kept if values in ("int4", "ternary", "int8", "eden") else chosen.sum() == kept
+        wanted = LAYOUT.parameters if compressor == "none" else {"global": 54, "layer": 30 + 1 + 4 + 20}[scope]
+        assert kept == wanted or (compressor in NEAR and abs(kept - wanted) <= wanted / 3 + 2)
 
 
-@pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
+@pytest.mark.parametrize(("compressor", "values", "scope"), ALL)
 def test_sent_plus_residual_is_update_plus_old_residual(compressor, values, scope):
     codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values, **({"momentum": 0.0} if compressor == "dgc" else {}))
     state, n = ClientState(), LAYOUT.parameters
@@ -60,7 +66,7 @@ def test_sent_plus_residual_is_update_plus_old_residual(compressor, values, scop
             sent = codec.decode(payload).to_dense()[:n]
             left = np.zeros(n, np.float32) if state.residual is None else state.residual
             total = old + update[:n]
-            if values == "f32":  # nothing but a move: not one bit differs
+            if values == "f32" and compressor in SELECTIONS:  # nothing but a move: not one bit differs
                 assert np.array_equal(np.where(sent != 0, sent, left), total)
                 assert not left[sent != 0].any()
             np.testing.assert_allclose(sent + left, total, rtol=1e-6, atol=1e-6 * np.abs(total).max())
@@ -86,7 +92,7 @@ def test_hggtopk_and_topk_give_the_same_payloads(values, scope):
 @settings(max_examples=60, deadline=None)
 def test_a_payload_is_never_longer_than_dense_float32_and_64_bytes(kind, n, density, values, scope):
     layout = layout_of(*[1] * min(n, 60), n, buffers=(3,))
-    for compressor in COMPRESSORS:
+    for compressor in COMPRESSORS if values in FINE else SELECTIONS:
         codec = UpdateCodec(layout, compressor, density, scope, values)
         update = draw_vector(kind, layout.size, n)
         payload, _ = codec.encode(update, ClientState(), round=1, seed=n)
@@ -154,7 +160,7 @@ def test_a_residual_that_overflows_is_refused_by_its_layers_name():
         codec.encode(update, state, round=2, seed=0)
 
 
-@pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
+@pytest.mark.parametrize(("compressor", "values", "scope"), ALL)
 def test_a_payload_that_was_not_accepted_returns_to_the_residual_once(compressor, values, scope):
     codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values)
     dense, state = run(codec, 3)
@@ -200,7 +206,7 @@ def test_encoding_before_the_last_payload_is_settled_is_refused():
         codec.encode(updates(1)[0], state, round=2, seed=0)
 
 
-@pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
+@pytest.mark.parametrize(("compressor", "values", "scope"), ALL)
 def test_a_state_restored_from_read_only_bytes_gives_the_same_payloads(compressor, values, scope):
     codec, kept, restored = UpdateCodec(LAYOUT, compressor, 0.1, scope, values), ClientState(), ClientState()
     with warnings.catch_warnings():
@@ -262,8 +268,9 @@ def test_unbiased_randomk_is_the_update_on_average_and_refuses_error_feedback(sc
         payload, _ = codec.encode(update, ClientState(), round=1, seed=seed)
         codec.decode(payload).add_to(mean, 1 / draws)
     assert np.abs(mean - update).max() < 5 * np.abs(update).max() * np.sqrt(1.5 / draws)
-    with pytest.raises(ValueError, match="unbiased"):
-        UpdateCodec(layout, "randomk", 0.4, unbiased=True)
+    for wrong in ({"compressor": "randomk"}, {"compressor": "topk", "error_feedback": False}):
+        with pytest.raises(ValueError, match="unbiased"):
+            UpdateCodec(layout, **wrong, unbiased=True)
 
 
 def test_warm_up_lowers_the_density_exponentially_to_the_asked_one():
@@ -297,7 +304,7 @@ def test_dgc_follows_the_papers_equations():
     ("wrong", "message"),
     [
         ({"compressor": "gzip"}, "compressor must be one of none, topk"),
-        ({"values": "f8"}, "values must be one of f32, f16, sign, not 'f8'"),
+        ({"values": "f8"}, "values must be one of f32, f16, .*, not 'f8'"),
         ({"scope": "row"}, "scope must be one of global, layer"),
         ({"density": 0}, "density must be in"),
         ({"density": 1.5}, "density must be in"),
@@ -327,8 +334,11 @@ def test_wrong_shapes_and_seeds_are_named():
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_the_smallest_layouts_round_trip(sizes, compressor):
     layout = layout_of(*sizes, buffers=(2,))
-    for scope, values in itertools.product(SCOPES, VALUES):
-        codec = UpdateCodec(layout, compressor, 1.0, scope, values)
+    options = {"threshold": 1e-30} if compressor == "threshold" else {}
+    for scope, values in itertools.product(SCOPES, VALUES if compressor in SELECTIONS else FINE):
+        codec = UpdateCodec(layout, compressor, 1.0, scope, values, **options)
         update = draw_vector("constant", layout.size, 0)
         payload, _ = codec.encode(update, ClientState(), round=1, seed=0)
-        assert np.array_equal(codec.decode(payload).to_dense(), update)
+        received = codec.decode(payload).to_dense()
+        assert np.array_equal(received, update) or values == "eden"
+        assert np.abs(received - update).max() <= 0.25

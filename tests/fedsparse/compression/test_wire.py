@@ -152,7 +152,7 @@ FAULTS = {
     "a segment too many": (lambda p: changed(p, 5, b"\3"), "cut off"),
     "trailing bytes": (lambda p: resigned(p[:-4] + b"xyz" + p[-4:]), "3 bytes trail"),
     "an unknown index codec": (lambda p: changed(p, FIRST, b"\x09"), "unknown coding 9/0/0"),
-    "a reserved value codec": (lambda p: changed(p, FIRST + 1, b"\2"), "unknown coding"),
+    "an unknown value codec": (lambda p: changed(p, FIRST + 1, b"\x63"), "unknown coding"),
     "an unknown grouping": (lambda p: changed(p, FIRST + 2, b"\2"), "unknown coding"),
     "a segment of nothing": (lambda p: changed(p, FIRST + 3, bytes(4)), "values of 0 coordinates"),
     "a segment beyond the layout": (lambda p: changed(p, FIRST + 3, b"\xff" * 4), "4294967295 coordinates"),

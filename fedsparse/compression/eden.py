@@ -1,0 +1,109 @@
+"""EDEN at one bit a value: rotate at random, send signs and one scale, rotate back.
+
+Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak and Mitzenmacher, "EDEN: Communication-Efficient and Robust
+Distributed Mean Estimation for Federated Learning", ICML 2022, sections 3 and 4 (at one bit it is their "DRIVE",
+NeurIPS 2021, whose section 4 has both scales).
+
+The rotation is a randomised Hadamard transform, taken twice. Once is the papers' shortcut, but it leaves a vector with
+few large values on few points, where signs are biased; the second mixes what the first leaves. It uses additions alone,
+in one order, and raw bits of PCG64: every machine decodes the same.
+"""
+
+import numpy as np
+
+from fedsparse.compression.levels import block_lengths, block_maxima, relative
+
+BLOCK = 1 << 12  # values rotated together: enough for the rotated ones to be almost normal, and they fit in a cache
+CHUNK = 1 << 16  # values transformed at a time: a core's L2 cache holds them
+SMALLEST = 1 << 5  # a shorter block is filled up with zeros to this
+
+
+class Eden:
+    """Unbiased the scale is ||x||^2 / ||R x||_1; the closest to x, with a rest to feed back, is ||R x||_1 / d."""
+
+    code, unbiased, fine = 9, True, False
+
+    def size(self, counts: np.ndarray) -> int:
+        widths = padded(block_lengths(counts, BLOCK))
+        return 8 + 4 * widths.size + int(widths.sum()) // 8
+
+    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
+        lengths = block_lengths(counts, BLOCK)
+        widths, largest = padded(lengths), block_maxima(values, lengths)
+        filled = np.zeros(int(widths.sum()), np.float32)
+        filled[places(lengths, widths)] = relative(values, largest, lengths)
+        rotated = rotate(filled, widths, seed)
+        starts = widths.cumsum() - widths
+        sums = np.add.reduceat(np.abs(rotated), starts, dtype=np.float64) if starts.size else np.zeros(0)
+        if unbiased:
+            squares = np.add.reduceat(np.square(filled), starts, dtype=np.float64) if starts.size else np.zeros(0)
+            factors = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
+        else:
+            factors = sums / widths
+        scales = np.minimum(factors * largest, np.finfo(np.float32).max / BLOCK).astype("<f4")
+        return seed.to_bytes(8, "little") + scales.tobytes() + np.packbits(rotated < 0).tobytes()
+
+    def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
+        lengths = block_lengths(counts, BLOCK)
+        widths, end = padded(lengths), 8 + 4 * lengths.size
+        negative = np.unpackbits(np.frombuffer(body[end:], np.uint8)).view(np.bool_)
+        signs = np.where(negative, np.float32(-1), np.float32(1))
+        turned = rotate(signs, widths, int.from_bytes(body[:8], "little"), back=True)
+        return turned[places(lengths, widths)] * np.repeat(np.frombuffer(body[8:end], "<f4"), lengths)
+
+
+def padded(lengths: np.ndarray) -> np.ndarray:
+    """The power of two that each block is filled up to."""
+    return np.maximum(SMALLEST, 1 << np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64))
+
+
+def places(lengths: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Where the values of all blocks stand among the filled ones: int64, shape ``(lengths.sum(),)``."""
+    return np.arange(int(lengths.sum())) + np.repeat((widths - lengths).cumsum() - (widths - lengths), lengths)
+
+
+def rotate(values: np.ndarray, widths: np.ndarray, seed: int, back: bool = False) -> np.ndarray:
+    """``R values`` block by block, R = H D2 H D1 orthonormal; ``back``: its transpose."""
+    n = values.size
+    bits = np.random.PCG64(np.random.SeedSequence([seed, 9])).random_raw(2 * (-(-n // 64))).astype("<u8")
+    flips = np.unpackbits(bits.view(np.uint8)).view(np.bool_)
+    half = flips.size // 2
+    first, second = (np.where(f, np.float32(-1), np.float32(1)) for f in (flips[:n], flips[half : half + n]))
+    if back:
+        return hadamard(hadamard(values, widths) * second, widths) * first
+    return hadamard(hadamard(values * first, widths) * second, widths)
+
+
+def hadamard(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The orthonormal Walsh-Hadamard transform of each block; blocks of one width in a row go together."""
+    out, at = np.empty_like(values), 0
+    for run in np.split(widths, np.flatnonzero(np.diff(widths)) + 1) if widths.size else ():
+        width = int(run[0])
+        rows = max(1, CHUNK // width)
+        for start in range(0, run.size, rows):
+            end = at + min(rows, run.size - start) * width
+            out[at:end] = hadamard_rows(values[at:end].reshape(-1, width)).reshape(-1)
+            at = end
+    return out
+
+
+def hadamard_rows(x: np.ndarray) -> np.ndarray:
+    """Of every row. The transform of a width a b is one of a along columns, then of b along rows, of an (a, b) grid."""
+    width = x.shape[1]
+    b = 1 << (width.bit_length() // 2)
+    x = butterflies(x.reshape(-1, width // b, b))
+    x = butterflies(np.ascontiguousarray(x.transpose(0, 2, 1)))  # so that no inner loop is short
+    return x.transpose(0, 2, 1).reshape(-1, width) * np.float32(1 / np.sqrt(width))
+
+
+def butterflies(x: np.ndarray) -> np.ndarray:
+    """Sums and differences along axis 1, a power of two long: its transform, not normalised."""
+    rows, width, inner = x.shape
+    step = 1
+    while step < width:
+        old = x.reshape(rows, -1, 2, step * inner)
+        x = np.empty_like(old)
+        np.add(old[:, :, 0], old[:, :, 1], out=x[:, :, 0])
+        np.subtract(old[:, :, 0], old[:, :, 1], out=x[:, :, 1])
+        step *= 2
+    return x.reshape(rows, width, inner)

@@ -1,0 +1,124 @@
+"""Values as integers in blocks with a scale of their own, the largest magnitude of the block.
+
+Blocks: Dettmers et al., "8-bit Optimizers via Block-wise Quantization", ICLR 2022, section 2.1. Rounding at random to
+evenly spaced levels: QSGD (Alistarh et al., NeurIPS 2017, section 3.1; scaled by the maximum as in its section 5); to
+logarithmic ones: NUQSGD (Ramezani-Kebrya et al., JMLR 2021, section 3.1); to three: TernGrad (Wen et al., NeurIPS
+2017, section 3.1).
+"""
+
+import numpy as np
+
+BLOCK = 256  # values that share a scale: an outlier spoils few, and 32 bits weigh an eighth of a bit each
+
+
+def block_lengths(counts: np.ndarray, block: int) -> np.ndarray:
+    """Groups of ``counts`` cut into blocks of at most ``block``: the lengths of all blocks in order, none empty."""
+    many = -(-counts // block)
+    lengths = np.full(int(many.sum()), block)
+    held = many > 0
+    lengths[many.cumsum()[held] - 1] -= (many * block - counts)[held]
+    return lengths
+
+
+def block_maxima(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The largest magnitude of each block."""
+    if not lengths.size:
+        return np.zeros(0, np.float32)
+    return np.maximum.reduceat(np.abs(values), lengths.cumsum() - lengths)
+
+
+def relative(values: np.ndarray, scales: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Values over the scale of their block, in [-1, 1] if that is its maximum; 0 where the scale is 0."""
+    spread = np.repeat(scales, lengths)
+    return np.divide(values, spread, out=np.zeros_like(values), where=spread > 0)
+
+
+def thresholds(n: int, seed: int, unbiased: bool) -> np.ndarray | float:
+    """What the fraction between two levels must exceed for the upper one: uniform draws, or a half."""
+    return np.random.Generator(np.random.SFC64([seed, 1])).random(n, np.float32) if unbiased else 0.5
+
+
+class Int8:
+    """255 evenly spaced levels, -127 to 127."""
+
+    code, unbiased, fine = 3, True, True
+
+    def size(self, counts: np.ndarray) -> int:
+        return 4 * block_lengths(counts, BLOCK).size + int(counts.sum())
+
+    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
+        lengths = block_lengths(counts, BLOCK)
+        scales = block_maxima(values, lengths)
+        levels = np.floor(127 * relative(values, scales, lengths) + 1 - thresholds(values.size, seed, unbiased))
+        return scales.astype("<f4").tobytes() + np.clip(levels, -127, 127).astype(np.int8).tobytes()
+
+    def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
+        lengths = block_lengths(counts, BLOCK)
+        scales = np.repeat(np.frombuffer(body[: 4 * lengths.size], "<f4"), lengths)
+        return scales * (np.frombuffer(body[4 * lengths.size :], np.int8) / np.float32(127))
+
+
+class Int4:
+    """A sign and three bits: 0, or the scale halved 0 to 6 times."""
+
+    code, unbiased, fine = 5, True, False
+    levels = np.array([0, *(2.0**-j for j in range(6, -1, -1))], np.float32)
+
+    def size(self, counts: np.ndarray) -> int:
+        return 4 * block_lengths(counts, BLOCK).size + (int(counts.sum()) + 1) // 2
+
+    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
+        lengths = block_lengths(counts, BLOCK)
+        scales = block_maxima(values, lengths)
+        magnitudes = np.abs(relative(values, scales, lengths))
+        low = np.clip((magnitudes.view(np.int32) >> 23) - 120, 0, 6)  # of a float32's exponent: the level below
+        fraction = (magnitudes - self.levels[low]) / (self.levels[low + 1] - self.levels[low])
+        low += fraction > thresholds(values.size, seed, unbiased)
+        nibbles = low.astype(np.uint8) | (values < 0) * np.uint8(8)
+        if nibbles.size % 2:
+            nibbles = np.append(nibbles, np.uint8(0))
+        return scales.astype("<f4").tobytes() + (nibbles[::2] << 4 | nibbles[1::2]).tobytes()
+
+    def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
+        lengths = block_lengths(counts, BLOCK)
+        packed = np.frombuffer(body[4 * lengths.size :], np.uint8)
+        nibbles = np.stack([packed >> 4, packed & 15], axis=1).ravel()[: int(counts.sum())]
+        signed = np.concatenate([self.levels, -self.levels])[nibbles]
+        return signed * np.repeat(np.frombuffer(body[: 4 * lengths.size], "<f4"), lengths)
+
+
+class Ternary:
+    """-1, 0 or 1 times a scale for each group, five of them in a byte.
+
+    Unbiased it is the paper's: the scale is the largest magnitude. To the nearest, that scale would leave almost
+    nothing, and the paper's clipping is used (section 3.3): at 2.5 standard deviations.
+    """
+
+    code, unbiased, fine = 6, True, False
+    clipping = 2.5
+
+    def size(self, counts: np.ndarray) -> int:
+        return 4 * counts.size + (int(counts.sum()) + 4) // 5
+
+    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
+        scales = np.zeros(counts.size, np.float32)
+        held = counts > 0
+        scales[held] = block_maxima(values, counts[held])
+        if not unbiased:
+            groups = np.split(values, counts.cumsum()[:-1])
+            deviations = [self.clipping * float(g.std(dtype=np.float64)) if g.size else 0.0 for g in groups]
+            scales = np.where(np.array(deviations) > 0, np.minimum(scales, deviations), scales).astype(np.float32)
+        parts = relative(values, scales, counts)
+        trits = np.zeros((values.size + 4) // 5 * 5, np.uint8)
+        trits[: values.size] = np.sign(parts) * (np.abs(parts) > thresholds(values.size, seed, unbiased)) + 1
+        return scales.astype("<f4").tobytes() + (trits.reshape(-1, 5) @ POWERS).astype(np.uint8).tobytes()
+
+    def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
+        packed = np.frombuffer(body[4 * counts.size :], np.uint8)
+        trits = TRITS[packed].ravel()[: int(counts.sum())]
+        return trits * np.repeat(np.frombuffer(body[: 4 * counts.size], "<f4"), counts)
+
+
+POWERS = np.array([81, 27, 9, 3, 1])
+TRITS = (np.arange(256)[:, None] // POWERS % 3 - 1).astype(np.float32)
+"""The five values of every byte; 243 to 255 are never written, and read as some values like any other."""

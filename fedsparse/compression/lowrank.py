@@ -1,0 +1,111 @@
+"""A weight's update as two thin factors, of the rank that holds the asked share of its energy.
+
+Halko, Martinsson and Tropp, "Finding Structure with Randomness", SIAM Review 53, 2011: range finder and power iteration
+with re-orthonormalisation (algorithm 4.4), then the factorisation of the projection (section 5.1).
+Sparse test matrix: Clarkson and Woodruff, "Low Rank Approximation and Regression in Input Sparsity Time", STOC 2013.
+"""
+
+import torch
+from torch import Tensor
+
+from fedsparse.compression.state import ClientState
+
+OVERSAMPLING = 5  # columns sketched beyond the rank at least (section 4.2: 5 or 10)
+
+
+class LowRank:
+    """Sketches a matrix, and keeps as many of the sketch's principal directions as its energy asks for.
+
+    Args:
+        energy: share of the squared norm to keep, in (0, 1]; less only where the rank allowed is too small.
+        power_iterations: products with A^T A that sharpen the sketch.
+        residual_iterations: times that the same is done again to what is left; each has its share of the rank.
+        balance: scale rows to an equal sum of magnitudes first, so that small rows are kept as well as large ones.
+        sparse: sketch with a matrix of one entry a row, which costs one read of the matrix instead of a product.
+        rank: the largest rank; 0 for what the density allows.
+    """
+
+    def __init__(
+        self,
+        energy: float = 0.95,
+        power_iterations: int = 1,
+        residual_iterations: int = 0,
+        balance: bool = False,
+        sparse: bool = False,
+        rank: int = 0,
+    ) -> None:
+        if not 0 < energy <= 1:
+            raise ValueError(f"energy must be in (0, 1], not {energy}")
+        if min(power_iterations, residual_iterations, rank) < 0:
+            raise ValueError("power_iterations, residual_iterations and rank must be at least 0")
+        self.energy, self.power_iterations, self.residual_iterations = energy, power_iterations, residual_iterations
+        self.balance, self.sparse, self.rank = balance, sparse, rank
+
+    def factor(self, matrix: Tensor, rank: int, state: ClientState, name: str, seed: int) -> tuple[Tensor, Tensor]:
+        """``P`` and ``Q`` with ``matrix`` close to ``P Q^T``.
+
+        Args:
+            matrix: float32, shape ``(m, n)``, entries of at most 1 in magnitude.
+            rank: the most columns that the factors may have, at least 1.
+            state, name: of the client and the layer; not used.
+            seed: of the test matrix.
+
+        Returns:
+            float32 factors of shapes ``(m, r)`` and ``(n, r)``, ``0 <= r <= rank``.
+        """
+        scale = row_scale(matrix) if self.balance else None
+        left = matrix if scale is None else matrix / scale
+        remain = (1 - self.energy) * float(left.square().sum()) if self.energy < 1 else 0.0
+        factors: list[tuple[Tensor, Tensor]] = []
+        for turn in range(self.residual_iterations + 1):
+            turns_left = self.residual_iterations + 1 - turn
+            share = (rank - sum(p.shape[1] for p, _ in factors)) // turns_left
+            if share < 1:
+                continue
+            p, q = self.approximate(left, share, remain, seed + turn)
+            factors.append((p, q))
+            if turns_left > 1:
+                left = left - p @ q.T
+        if len(factors) > 1:
+            p, q = (torch.cat(side, dim=1) for side in zip(*factors, strict=True))
+        return (p if scale is None else p * scale), q
+
+    def approximate(self, matrix: Tensor, rank: int, remain: float, seed: int) -> tuple[Tensor, Tensor]:
+        """Factors of at most ``rank`` columns, as few as leave no more than ``remain`` of the squared norm."""
+        if matrix.shape[0] < matrix.shape[1]:  # QR and eigh are for the short side
+            q, p = self.approximate(matrix.T, rank, remain, seed)
+            return p, q
+        columns = min(matrix.shape[1], -(-(rank + OVERSAMPLING) // 8) * 8)  # a multiple of 8 multiplies faster
+        basis = orthonormal(self.sketch(matrix, columns, seed))
+        for _ in range(self.power_iterations):
+            basis = orthonormal(matrix.T @ (matrix @ basis))
+        projected = matrix @ basis
+        energies, vectors = torch.linalg.eigh(projected.T @ projected)
+        energies, vectors = energies.flip(0), vectors.flip(1)  # largest first
+        if remain > 0:
+            lost = matrix.square().sum() - energies.cumsum(0)
+            rank = min(rank, int((lost > remain).sum()) + 1)
+        if not float(energies[0]) > 0:
+            rank = 0
+        return projected @ vectors[:, :rank], basis @ vectors[:, :rank]
+
+    def sketch(self, matrix: Tensor, columns: int, seed: int) -> Tensor:
+        """The rows of ``matrix``, (m, n), in random combinations: shape ``(n, columns)``."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
+        m, n = matrix.shape
+        if not self.sparse:
+            return matrix.T @ torch.randn(m, columns, generator=generator).to(matrix.device)
+        signs = torch.randint(0, 2, (m, 1), generator=generator).mul_(2).sub_(1).to(matrix)
+        bins = torch.randint(0, columns, (m,), generator=generator).to(matrix.device)
+        return matrix.new_zeros(columns, n).index_add_(0, bins, matrix * signs).T
+
+
+def row_scale(matrix: Tensor) -> Tensor:
+    """The mean magnitude of each row, shape ``(m, 1)``; 1 where it is 0."""
+    means = matrix.abs().mean(dim=1, keepdim=True)
+    return torch.where(means > 0, means, 1.0)
+
+
+def orthonormal(matrix: Tensor) -> Tensor:
+    """An orthonormal basis of the columns."""
+    return torch.linalg.qr(matrix).Q

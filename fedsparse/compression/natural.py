@@ -1,0 +1,30 @@
+"""Natural compression: a sign and an exponent, nine bits a value.
+
+Horváth, Ho, Horváth, Sahu, Canini and Richtárik, "Natural Compression for Distributed Deep Learning", MSML 2022,
+definition 1 (unbiased: to one of the two nearest powers of two at random).
+"""
+
+import numpy as np
+
+
+class PowerOfTwo:
+    """The float32 without its mantissa, which decides between this power of two and the next, or 0 and the smallest."""
+
+    code, unbiased, fine = 8, True, False
+
+    def size(self, counts: np.ndarray) -> int:
+        n = int(counts.sum())
+        return n + (n + 7) // 8
+
+    def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
+        bits = values.view(np.uint32)
+        # The mantissa over 2^23 is the distance to the lower power of two over that between the two.
+        draws = np.random.Generator(np.random.SFC64([seed, 8])).integers(0, 1 << 23, bits.size) if unbiased else 1 << 22
+        exponents = ((bits >> 23) & 255) + ((bits & 0x7FFFFF) > draws)
+        return np.minimum(exponents, 254).astype(np.uint8).tobytes() + np.packbits(values < 0).tobytes()
+
+    def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
+        n = int(counts.sum())
+        negative = np.unpackbits(np.frombuffer(body[n:], np.uint8), count=n)
+        bits = np.frombuffer(body[:n], np.uint8).astype(np.uint32) << 23 | negative.astype(np.uint32) << 31
+        return bits.view(np.float32)

@@ -1,0 +1,61 @@
+"""Published compressors that are a selection and a value coding under one name: data, not second implementations."""
+
+from typing import Any, Literal
+
+Auto = Literal["auto"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Sattler, Wiedemann, Müller, Samek, "Robust and Communication-Efficient Federated Learning from Non-IID Data",
+    # TNNLS 2020, algorithm 1: top-k, then signs and the mean magnitude.
+    "stc": {"compressor": "hggtopk", "values": "sign"},
+    # Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD", ICML 2019, algorithm 1.
+    "signsgd": {"compressor": "none", "values": "sign"},
+    # Seide et al. 2014: see onebit.py.
+    "onebit": {"compressor": "none", "values": "two-means"},
+    # Wen et al. 2017, Alistarh et al. 2017: see levels.py.
+    "terngrad": {"compressor": "none", "values": "ternary", "unbiased": True},
+    "qsgd": {"compressor": "none", "values": "int8", "unbiased": True},
+    # Horváth et al. 2022: see natural.py.
+    "natural": {"compressor": "none", "values": "power-of-two", "unbiased": True},
+    # Vargaftik et al. 2022: see eden.py.
+    "eden": {"compressor": "none", "values": "eden", "unbiased": True},
+}
+"""What each name means. The values are the method itself; the rest is what it does unless told otherwise."""
+
+
+def resolve(
+    name: str,
+    values: str = "auto",
+    error_feedback: bool | Auto = "auto",
+    unbiased: bool | Auto = "auto",
+) -> dict[str, Any]:
+    """The arguments of ``UpdateCodec`` that a compressor's name and the settings beside it stand for.
+
+    A method that is unbiased by its paper needs no error feedback; asked for error feedback it rounds to the nearest.
+    Anything else feeds back unless told otherwise. Values are float16 where coordinates are left out, else float32,
+    or bfloat16 to be rounded at random.
+
+    Args:
+        name: in ``COMPRESSORS`` or ``PRESETS``.
+        values: a coding, or auto.
+        error_feedback, unbiased: or auto.
+
+    Raises:
+        ValueError: a preset with values that are not its own; error feedback of something unbiased.
+    """
+    preset = {"compressor": name} | PRESETS.get(name, {})
+    if values != "auto":
+        if values != preset.get("values", values):
+            raise ValueError(
+                f"values = {values}: compressor = {name} means {preset['values']}; leave values at auto, "
+                f"or name its selection, compressor = {preset['compressor']}"
+            )
+        preset["values"] = values
+    if unbiased == "auto":
+        unbiased = bool(preset.get("unbiased", False)) and error_feedback is not True
+    if error_feedback == "auto":
+        error_feedback = not unbiased
+    if unbiased and error_feedback:
+        raise ValueError("error-feedback = True: excludes unbiased = True, whose noise it would feed back")
+    plain = "bf16" if unbiased else "f32" if preset["compressor"] == "none" else "f16"
+    return {"values": plain} | preset | {"error_feedback": error_feedback, "unbiased": unbiased}
