@@ -6,6 +6,8 @@ python main.py --config configs/quick-test.yaml       with settings from a file;
 python main.py partition --distribution shards        show which client holds which classes
 python main.py sweep configs/ablation-compression.yaml   run a grid of settings and seeds; table and plot at the end
 python main.py report runs/A runs/B                   compare finished runs: accuracy against uplink, and a table
+python main.py train-central --rounds 20              the same model on the pooled data; a round is --epochs passes
+python main.py prune --checkpoint runs/A/model.pt --sparsity 0.5    prune a trained model in one shot
 """
 
 import logging
@@ -19,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from rich.logging import RichHandler
 
 from fedsparse.command_line import Command, Settings, parse
-from fedsparse.config import Config, ConfigError
+from fedsparse.config import Config, ConfigError, read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
@@ -93,11 +95,37 @@ def report(settings: Settings, *folders: str) -> None:
     comparison.save(create_run_folder(config.logdir, "report"), figure)
 
 
+def central(settings: Settings) -> None:
+    """Train the same model on the pooled data."""
+    from clients.central import train_central
+
+    train_central(check(Config.from_mapping(settings)))
+
+
+def prune(settings: Settings, checkpoint: str = "", **asked: str) -> None:
+    """Prune a trained model in one shot; its settings are in the config.yaml beside it, if there is one."""
+    from clients.prune import prune_checkpoint
+
+    beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
+    own = read_yaml(beside) if beside.is_file() else {}
+    prune_checkpoint(check(Config.from_mapping(own | {"outfile": "", "nm": ""} | settings)), checkpoint, **asked)
+
+
 COMMANDS = {
     "run": Command(run),
     "partition": Command(partition),
     "sweep": Command(sweep, "FILE", {"jobs": "cells at once; auto is one a core, or one on a GPU [auto]"}),
     "report": Command(report, "RUN_FOLDER..."),
+    "train-central": Command(central),
+    "prune": Command(
+        prune,
+        own={
+            "checkpoint": "model.pt of a run",
+            "method": "sparsegpt or magnitude [sparsegpt]",
+            "sparsity": "of every layer but the first and the last",
+            "samples": "training samples to calibrate on [512]",
+        },
+    ),
 }
 
 

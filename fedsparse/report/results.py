@@ -10,7 +10,7 @@ from fedsparse.config import Config, ConfigError
 Result = Mapping[str, Any]
 """What ``result.json`` holds: config, versions, rounds, summary."""
 
-ASIDE = ("name", "logdir", "outfile", "workers", "data-dir")
+ASIDE = ("name", "logdir", "outfile", "workers", "data-dir", "state-store")
 """Settings that change where a run is written or how fast it goes, but none of its numbers."""
 
 USED_IF: dict[str, Callable[[Config], bool]] = {
