@@ -4,22 +4,24 @@
 python main.py --distribution dirichlet --beta 0.1    run an experiment
 python main.py --config configs/quick-test.yaml       with settings from a file; flags override it
 python main.py partition --distribution shards        show which client holds which classes
+python main.py sweep configs/ablation-compression.yaml   run a grid of settings and seeds; table and plot at the end
+python main.py report runs/A runs/B                   compare finished runs: accuracy against uplink, and a table
+python main.py train-central --rounds 20              the same model on the pooled data; a round is --epochs passes
+python main.py prune --checkpoint runs/A/model.pt --sparsity 0.5    prune a trained model in one shot
 """
 
-import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, get_args
 
 # Before torch loads: with more than one thread, OpenMP's spinning makes processes side by side many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from rich.logging import RichHandler
 
-from fedsparse.config import KEYS, Config, ConfigError, read_yaml, unknown_key
+from fedsparse.command_line import Command, Settings, parse
+from fedsparse.config import Config, ConfigError, read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
@@ -27,45 +29,9 @@ from partitions import DataError, load_dataset
 from partitions import partition as split
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
-def parse(arguments: list[str]) -> tuple[str, Config]:
-    """The command, and the Config that defaults, ``--config`` and flags make.
-
-    Every flag's value goes to Config as the string it is: one place converts and checks, for flags and YAML alike.
-
-    Raises:
-        ConfigError: one line that says what is wrong.
-    """
-    parser = Parser("main.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("command", nargs="?", default="run", help=f"one of {', '.join(COMMANDS)}; run when left out")
-    parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML file of the settings below")
-    for key, field in zip(KEYS, Config.model_fields.values(), strict=True):
-        text = f"{field.description} [{field.default}]".replace("%", "%%")
-        is_switch = bool in (field.annotation, *get_args(field.annotation))
-        switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
-        parser.add_argument(f"--{key}", dest=key, default=argparse.SUPPRESS, metavar="VALUE", help=text, **switch)
-    for argument in arguments:
-        flag = argument.partition("=")[0]
-        if flag.startswith("--") and flag[2:] not in (*KEYS, "config", "help"):
-            raise ConfigError(unknown_key(flag[2:], "--"))
-    flags = vars(parser.parse_args(arguments))
-    command, files = flags.pop("command"), flags.pop("config")
-    if command not in COMMANDS:
-        raise ConfigError(f"unknown command {command!r}; the commands are {', '.join(COMMANDS)}")
-    settings: dict[str, Any] = {}
-    for file in files:
-        settings |= read_yaml(file)
-    return command, Config.from_mapping(settings | flags)
-
-
-def run(config: Config) -> None:
+def run(settings: Settings) -> None:
     """Train, on the engine that the settings name."""
+    config = check(Config.from_mapping(settings))
     if config.engine == "flower":
         from fedsparse.engine.flower import run_flower
 
@@ -85,10 +51,11 @@ def run(config: Config) -> None:
         app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config.flat())))
 
 
-def partition(config: Config) -> None:
+def partition(settings: Settings) -> None:
     """Print the class histogram of the clients and save it as a picture in the log folder."""
     from partitions.picture import histogram_text, plot_partition
 
+    config = check(Config.from_mapping(settings))
     labels = (data := load_dataset(config.dataset, config.data_dir)).y_train
     parts = split(labels, **config.partitioning())
     print(histogram_text(labels, parts, data.class_names))
@@ -97,7 +64,69 @@ def partition(config: Config) -> None:
     print(f"saved as {picture}")
 
 
-COMMANDS: dict[str, Callable[[Config], None]] = {"run": run, "partition": partition}
+def sweep(settings: Settings, file: str, jobs: str = "auto") -> None:
+    """Run every cell of a sweep file as a process of its own; write one table and one plot of all."""
+    from fedsparse.report.grid import read_sweep
+    from fedsparse.report.sweep import run_sweep
+
+    if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
+        raise ConfigError(f"jobs = {jobs}: should be auto or at least 1")
+    plan = read_sweep(file, settings)
+    # Cells that share their data and partition need one look between them.
+    for config in {
+        str((c.dataset, c.data_dir, c.device, c.partitioning())): c for c in (cell.config for cell in plan.cells)
+    }.values():
+        check(config)
+    run_sweep(plan, Path(__file__).absolute(), "auto" if jobs == "auto" else int(jobs))
+
+
+def report(settings: Settings, *folders: str) -> None:
+    """Compare finished runs, or the cells of sweeps: accuracy against uplink, who holds which classes, a table."""
+    from fedsparse.report.compare import Comparison
+    from partitions.picture import draw_partition
+
+    config = Config.from_mapping(settings).absolute_paths()
+    comparison = Comparison(folders)
+    figure = comparison.figure(parts=1 + comparison.shares_partition())
+    if comparison.shares_partition():
+        common = comparison.configs[0]
+        labels = (data := load_dataset(common.dataset, common.data_dir)).y_train
+        draw_partition(labels, split(labels, **common.partitioning()), data.class_names, figure.subfigs[1])
+    comparison.save(create_run_folder(config.logdir, "report"), figure)
+
+
+def central(settings: Settings) -> None:
+    """Train the same model on the pooled data."""
+    from clients.central import train_central
+
+    train_central(check(Config.from_mapping(settings)))
+
+
+def prune(settings: Settings, checkpoint: str = "", **asked: str) -> None:
+    """Prune a trained model in one shot; its settings are in the config.yaml beside it, if there is one."""
+    from clients.prune import prune_checkpoint
+
+    beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
+    own = read_yaml(beside) if beside.is_file() else {}
+    prune_checkpoint(check(Config.from_mapping(own | {"outfile": "", "nm": ""} | settings)), checkpoint, **asked)
+
+
+COMMANDS = {
+    "run": Command(run),
+    "partition": Command(partition),
+    "sweep": Command(sweep, "FILE", {"jobs": "cells at once; auto is one a core, or one on a GPU [auto]"}),
+    "report": Command(report, "RUN_FOLDER..."),
+    "train-central": Command(central),
+    "prune": Command(
+        prune,
+        own={
+            "checkpoint": "model.pt of a run",
+            "method": "sparsegpt or magnitude [sparsegpt]",
+            "sparsity": "of every layer but the first and the last",
+            "samples": "training samples to calibrate on [512]",
+        },
+    ),
+}
 
 
 def check(config: Config) -> Config:
@@ -113,8 +142,8 @@ def main(arguments: list[str]) -> int:
     """The exit code: 0; 1 when a run failed; 2 for a mistake in what the user gave; 130 after Ctrl-C."""
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(show_path=False, show_time=False, level="WARNING")])
     try:
-        command, config = parse(arguments)
-        COMMANDS[command](check(config))
+        command, settings, files, own = parse(arguments, COMMANDS, __doc__)
+        COMMANDS[command].act(settings, *files, **own)
     except KeyboardInterrupt:
         print("interrupted; what was measured so far is saved", file=sys.stderr)
         return 130

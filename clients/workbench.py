@@ -25,7 +25,9 @@ class Workbench:
         self.device = resolve_device(config.device)
         self.data = to_device(load_dataset(config.dataset, config.data_dir), self.device)
         self.partition = partition(self.data.y_train.cpu(), **config.partitioning())
-        module = build_model(config.model, self.data.input_shape, self.data.classes, config.norm, seed=0)
+        module = build_model(
+            config.model, self.data.input_shape, self.data.classes, config.norm, derive_seed(config.seed, "model")
+        )
         self.model = FlatModel(module.to(self.device))
         if config.recompute:
             recompute_blocks(module)
@@ -54,6 +56,11 @@ class Workbench:
             return normalise(images, data.mean, data.std), data.y_train.index_select(0, chosen)
 
         return batch
+
+    def fetch_test(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of the pooled test set."""
+        data = self.data
+        return normalise(data.x_test[positions], data.mean, data.std), data.y_test[positions]
 
 
 @lru_cache(maxsize=1)

@@ -167,6 +167,14 @@ class Config(BaseModel):
     round_deadline: float = Field(0.0, ge=0)
     """Simulated seconds after which a client's update comes too late for its round; 0 for none."""
 
+    # Before upload
+    upload_pruning: Literal["off", "sparsegpt", "magnitude"] = "off"
+    """Prune the trained weights in one shot and upload the survivors, instead of a compressor's choice."""
+    upload_sparsity: float = Field(0.5, ge=0, le=1)
+    """Share of the weights that upload pruning removes, in every layer that it prunes."""
+    nm: str = ""
+    """N:M, such as 2:4 (in quotes in YAML): pruning keeps N of every M input channels, whatever the sparsity."""
+
     # Evaluation
     eval_every: int = Field(5, ge=1)
     """Rounds between two evaluations on the pooled test set; the last round is always evaluated."""
@@ -206,6 +214,9 @@ class Config(BaseModel):
                 f"clients-per-round = {self.clients_per_round} is more than clients = {self.clients}: "
                 "sample fewer clients or make more"
             )
+        n, _, m = self.nm.partition(":")
+        if self.nm and not (n.isdecimal() and m.isdecimal() and 0 < int(n) <= int(m)):
+            raise ValueError(f"nm = {self.nm}: should be N:M with 1 <= N <= M, such as 2:4")
         if self.workers != "auto" and self.workers < 1:
             raise ValueError(f"workers = {self.workers}: should be auto or at least 1")
         nothing = Layout((), 0, 0)
@@ -246,6 +257,12 @@ class Config(BaseModel):
             "classes_per_client": self.classes_per_client,
             "min_samples": self.min_samples,
         }
+
+    @property
+    def n_of_m(self) -> tuple[int, int] | None:
+        """``nm`` as two numbers; None when it is empty."""
+        n, _, m = self.nm.partition(":")
+        return (int(n), int(m)) if m else None
 
     def compression(self) -> dict[str, Any]:
         """The arguments of ``UpdateCodec`` behind the layout, for updates.

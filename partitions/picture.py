@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 from rich import box
@@ -37,23 +37,41 @@ def class_histogram(labels: ArrayLike, partition: Partition, classes: int) -> In
 
 
 def plot_partition(labels: ArrayLike, partition: Partition, class_names: tuple[str, ...]) -> Figure:
+    """`draw_partition` in a figure of its own (pyplot knows nothing of it): `figure.savefig(path)`."""
+    if _few(partition, class_names):
+        size = 9, 1.9 + 0.24 * max(len(partition), 4)
+    else:
+        size = 11, 2.4 + _row_inches(len(class_names))
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    draw_partition(labels, partition, class_names, figure)
+    return figure
+
+
+def draw_partition(
+    labels: ArrayLike, partition: Partition, class_names: tuple[str, ...], figure: Figure | SubFigure
+) -> None:
     """A picture of the class histogram: stacked bars for few clients and classes, else a heat map.
 
     Args:
         labels: (N,) integers, indices into `class_names`.
-
-    Returns:
-        A figure of its own (pyplot knows nothing of it): `figure.savefig(path)`.
+        figure: empty; a whole one or a part of one.
     """
     counts = class_histogram(labels, partition, len(class_names))
-    if len(partition) <= MOST_BARS and len(class_names) <= len(COLOURS):
-        return _bars(counts, partition.name, class_names)
-    return _heat_map(counts, partition.name, class_names)
+    draw = _bars if _few(partition, class_names) else _heat_map
+    draw(counts, partition.name, class_names, figure)
 
 
-def _bars(counts: Ints, name: str, class_names: tuple[str, ...]) -> Figure:
+def _few(partition: Partition, class_names: tuple[str, ...]) -> bool:
+    return len(partition) <= MOST_BARS and len(class_names) <= len(COLOURS)
+
+
+def _row_inches(classes: int) -> float:
+    """Height of all the rows of a heat map; beyond 30 classes they get thinner."""
+    return 0.24 * min(max(classes, 10), 30)
+
+
+def _bars(counts: Ints, name: str, class_names: tuple[str, ...], figure: Figure | SubFigure) -> None:
     clients = len(counts)
-    figure = Figure(figsize=(9, 1.9 + 0.24 * max(clients, 4)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     left = np.zeros(clients, np.int64)
     for label, class_name in enumerate(class_names):
@@ -68,17 +86,14 @@ def _bars(counts: Ints, name: str, class_names: tuple[str, ...]) -> Figure:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title="class")
-    return figure
 
 
-def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...]) -> Figure:
+def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...], figure: Figure | SubFigure) -> None:
     """Classes down, clients across in the order of their main class: what they share becomes visible as blocks."""
     clients, classes = counts.shape
     order = np.lexsort((-counts.max(axis=1), counts.argmax(axis=1)))
     counts = counts[order]
-    rows = 0.24 * min(max(classes, 10), 30)  # inches; beyond 30 classes the rows get thinner
-    figure = Figure(figsize=(11, 2.4 + rows), dpi=120, layout="constrained")
-    sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=(0.9, rows))
+    sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=(0.9, _row_inches(classes)))
     sizes.stairs(counts.sum(axis=1), np.arange(clients + 1) - 0.5, fill=True, color=BLUES(0.8))
     sizes.set(title=_title(name, clients), ylabel="samples", ylim=(0, None))
     sizes.spines[["top", "right"]].set_visible(False)
@@ -90,7 +105,6 @@ def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...]) -> Figure:
     cells.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_classes(cells, class_names)
     figure.colorbar(image, ax=cells, label="samples (white: none)", pad=0.01, format=LogFormatter())
-    return figure
 
 
 def _name_classes(axes: Axes, class_names: tuple[str, ...]) -> None:

@@ -43,7 +43,8 @@ class Progress:
         """Show one finished round."""
         if "eval/accuracy" in row:
             self.accuracy = f"accuracy {row['eval/accuracy']:6.2%}  "
-        note = f"{self.accuracy}uplink {human_bytes(row['comm/uplink_total']):>7}"
+        uplink = row["comm/uplink_total"]
+        note = self.accuracy + (f"uplink {human_bytes(uplink):>7}" if uplink else "")
         if self.console.is_terminal:
             self._bar.update(self._task, completed=round, note=note)
         else:
@@ -64,8 +65,9 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     if summary["accuracy"] is not None:
         table.add_row("accuracy", f"{summary['accuracy']:.2%} (best {summary['best-accuracy']:.2%})")
     ratio = f", {summary['uplink-ratio']:.1f} times below dense" if summary["uplink-ratio"] else ""
-    table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)
-    table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
+    if summary["downlink-bytes"]:  # nothing travels where all data are in one place
+        table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)
+        table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
     stages = {k: v for k, v in summary["seconds-by-stage"].items() if v >= 0.005}
     table.add_row("seconds by stage", ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()))
     table.add_row("written to", str(folder))

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from fedsparse.command_line import parse
 from fedsparse.compression import decode
+from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.vector import FlatModel
-from main import main, parse
+from main import COMMANDS, main
 from tests.e2e.tap import TAPPED
 
 ROOT = Path(__file__).parents[2]
@@ -116,8 +118,11 @@ def test_an_error_feedback_residual_waits_for_the_client_to_come_back(tmp_path: 
 
 def test_flags_override_files_and_files_override_defaults(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("rounds: 7\nbeta: 0.3\nclients_per_round: 4\n")
-    command, config = parse(["--config", str(tmp_path / "a.yaml"), "--beta", "0.5"])
-    assert (command, config.rounds, config.beta, config.clients_per_round, config.lr) == ("run", 7, 0.5, 4, 0.1)
+    arguments = ["--config", str(tmp_path / "a.yaml"), "--beta", "0.5"]
+    command, settings, files, own = parse(arguments, COMMANDS, "")
+    config = Config.from_mapping(settings)
+    assert (command, files, own) == ("run", [], {})
+    assert (config.rounds, config.beta, config.clients_per_round, config.lr) == (7, 0.5, 4, Config().lr)
 
 
 def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
@@ -147,6 +152,14 @@ def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
         (["--clients", "20000", "--clients-per-round", "5"], "20000 clients"),
         (["train"], "unknown command 'train'"),
         (["run", "now"], "unrecognized arguments: now"),
+        (["run", "--jobs", "2"], "--jobs belongs to the command sweep, not to run"),
+        (["sweep"], "sweep needs a FILE: python main.py sweep FILE"),
+        (["sweep", "nowhere.yaml"], "cannot read config file nowhere.yaml"),
+        (["sweep", "configs/quick-test.yaml"], "unknown part"),
+        (["sweep", "configs/ablation-compression.yaml", "--jobs", "0"], "jobs = 0: should be auto or at least 1"),
+        (["report"], "report needs a RUN_FOLDER..."),
+        (["report", "nowhere"], "there is no run folder nowhere"),
+        (["report", "configs"], "configs holds no result.json"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(

@@ -1,0 +1,126 @@
+"""One-shot pruning of a trained checkpoint, with its accuracy before and after."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from clients.workbench import Workbench
+from fedsparse.config import Config, ConfigError
+from fedsparse.seeds import derive_seed
+from fedsparse.sparsity.prune import Method, prune_model, recalibrate_batchnorm
+from fedsparse.telemetry.folder import create_run_folder, write_json
+from fedsparse.training import evaluate
+
+METHODS: dict[str, Method] = {"sparsegpt": "sparsegpt", "magnitude": "magnitude"}
+BATCH = 128
+RECALIBRATION = 2048
+"""Samples from which BatchNorm's statistics are measured anew."""
+
+
+def prune_checkpoint(
+    config: Config, checkpoint: str, method: str = "sparsegpt", sparsity: str = "", samples: str = "512"
+) -> None:
+    """Prune a trained model, print its accuracy and every layer's sparsity, and save it in a run folder.
+
+    Args:
+        config: data set, model and seed, the model being the one that ``checkpoint`` was made of; ``nm``.
+        checkpoint: a state dict, as a run writes it to ``model.pt``.
+        method: a key of ``METHODS``.
+        sparsity: of every layer but the first and the last; empty where ``config.nm`` says it.
+        samples: how many training samples to calibrate on, drawn from the pooled data.
+
+    Raises:
+        ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
+    """
+    nm = config.n_of_m
+    share, calibration = _asked(checkpoint, method, sparsity, nm, samples)
+    torch.set_num_threads(config.threads)
+    bench = Workbench(config)
+    module = bench.model.module
+    load_weights(module, Path(checkpoint), config.model)
+    accuracy = {"before": _accuracy(bench)}
+    masks = prune_model(module, _batches(bench, calibration), share, nm=nm, method=METHODS[method])
+    accuracy["after"] = _accuracy(bench)
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+        recalibrate_batchnorm(module, _batches(bench, RECALIBRATION))
+        accuracy["after BatchNorm recalibration"] = _accuracy(bench)
+    layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
+    folder = create_run_folder(config.logdir, f"prune-{method}")
+    torch.save(module.state_dict(), folder / "model.pt")
+    asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": config.nm, "samples": calibration}
+    write_json(folder / "result.json", {"config": config.flat(), **asked, "accuracy": accuracy, "layers": layers})
+    _print(accuracy, layers)
+    print(f"saved in {folder}")
+
+
+def _asked(checkpoint: str, method: str, sparsity: str, nm: tuple[int, int] | None, samples: str) -> tuple[float, int]:
+    """The sparsity and the number of samples, as numbers."""
+    if not checkpoint:
+        raise ConfigError("prune needs --checkpoint, such as a run's model.pt")
+    if method not in METHODS:
+        raise ConfigError(f"method = {method}: should be {' or '.join(METHODS)}")
+    if bool(sparsity) == bool(nm):
+        raise ConfigError("prune needs either --sparsity, such as 0.5, or --nm, such as 2:4")
+    try:
+        share = float(sparsity or 0)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ConfigError(f"sparsity = {sparsity}: should be within 0 and 1")
+    if not samples.isdecimal() or not int(samples):
+        raise ConfigError(f"samples = {samples}: should be at least 1")
+    return share, int(samples)
+
+
+def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
+    """Load a state dict into ``module``, in place.
+
+    Raises:
+        ConfigError: one line: no such file, not a checkpoint, or another model than ``name``.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ConfigError(f"checkpoint = {checkpoint}: {error.strerror or error}") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ConfigError(f"checkpoint = {checkpoint}: is not a file that torch.save wrote") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"checkpoint = {checkpoint}: should be a state dict, as in a run's model.pt")
+    own = module.state_dict()
+    for key in [*own, *state]:
+        if key not in state or key not in own or state[key].shape != own[key].shape:
+            raise ConfigError(f"checkpoint = {checkpoint}: is not of model = {name}: {key!r} differs")
+    module.load_state_dict(state)
+
+
+def _batches(bench: Workbench, samples: int) -> list[Tensor]:
+    """Inputs from the pooled training data, as the model sees them, without augmentation."""
+    total = len(bench.data.y_train)
+    rng = np.random.default_rng(derive_seed(bench.config.seed, "calibration"))
+    chosen = torch.from_numpy(rng.permutation(total)[:samples]).to(bench.device)
+    fetch = bench.fetch(chosen)
+    return [fetch(positions)[0] for positions in torch.arange(len(chosen), device=bench.device).split(BATCH)]
+
+
+def _accuracy(bench: Workbench) -> float:
+    return evaluate(bench.model, bench.fetch_test, len(bench.data.y_test)).accuracy
+
+
+def _print(accuracy: dict[str, float], layers: dict[str, dict[str, Any]]) -> None:
+    table = Table("layer", box=None, padding=(0, 2, 0, 0))
+    for heading in ("weights", "kept", "sparsity"):
+        table.add_column(heading, justify="right")
+    rows = [(name, layer["weights"], layer["kept"]) for name, layer in layers.items()]
+    rows.append(("all of these", sum(r[1] for r in rows), sum(r[2] for r in rows)))
+    for name, weights, kept in rows:
+        table.add_row(name, str(weights), str(kept), f"{1 - kept / max(weights, 1):.2%}")
+    console = Console()
+    console.print(table)
+    for when, share in accuracy.items():
+        console.print(f"accuracy {when}: {share:.2%}", highlight=False)

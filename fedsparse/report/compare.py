@@ -1,0 +1,54 @@
+"""Finished runs side by side: accuracy over the bytes uploaded, and a table."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fedsparse.config import Config
+from fedsparse.report.plot import SIZE, draw_curves
+from fedsparse.report.results import Result, find_results, used
+from fedsparse.report.table import summarise, to_csv, to_markdown
+
+
+class Comparison:
+    """Some runs, each with the settings in which they differ.
+
+    Args:
+        folders: run folders, sweep folders (all their cells), or result files.
+
+    Raises:
+        ConfigError: a path without a result, or a result whose settings are not valid.
+    """
+
+    def __init__(self, folders: Iterable[str | Path]) -> None:
+        results = find_results(folders)
+        self.configs = [Config.from_mapping(result["config"]) for result in results]
+        settings = [used(config) for config in self.configs]
+        keys = dict.fromkeys(key for s in settings for key in s)
+        differing = [key for key in keys if len({repr(s[key]) for s in settings if key in s}) > 1]
+        self.runs: list[tuple[dict[str, Any], Result]] = [
+            ({key: s[key] for key in differing if key in s}, result)
+            for s, result in zip(settings, results, strict=True)
+        ]
+
+    def shares_partition(self) -> bool:
+        """Whether the same clients hold the same samples in all runs (of the first seed, where runs differ in that)."""
+        return len({repr((c.dataset, c.replace(seed=0).partitioning())) for c in self.configs}) == 1
+
+    def figure(self, parts: int = 1) -> Figure:
+        """Accuracy over uplink, in the first of ``parts`` subfigures side by side; the others are left empty."""
+        figure = Figure(figsize=(SIZE[0] * parts + 1.6, SIZE[1] + 0.6), dpi=150, layout="constrained")
+        draw_curves(figure.subfigures(1, parts, squeeze=False)[0, 0].add_subplot(), self.runs)
+        return figure
+
+    def save(self, folder: Path, figure: Figure) -> None:
+        """Write table.md, table.csv and report.png into ``folder``, and print the table."""
+        rows = summarise(self.runs)
+        evaluations = (sum("eval/accuracy" in row for row in result["rounds"]) for _, result in self.runs)
+        text = to_markdown(rows, evaluations)
+        (folder / "table.md").write_text(text, encoding="utf-8")
+        (folder / "table.csv").write_text(to_csv(rows), encoding="utf-8")
+        figure.savefig(folder / "report.png")
+        print(f"{text}\ntable.md, table.csv and report.png are in {folder}")

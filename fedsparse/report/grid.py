@@ -1,0 +1,142 @@
+"""A sweep file: which settings it tries.
+
+base:                             settings of every cell
+  rounds: 50
+grid:                             every combination; a list a setting
+  seed: [0, 1, 2]
+  distribution: [iid, dirichlet]
+  beta: [0.1, 0.5]                iid does not use it: three cells a seed, not four
+runs:                             rows that are no product; each is combined with the whole grid
+  - {compressor: none}
+  - {compressor: topk, density: [0.01, 0.1]}      a list here is spread too
+plot: {x: density, lines: compressor, panels: [distribution, beta]}    optional; x is the uplink unless said
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsparse.config import KEYS, Config, ConfigError, read_yaml, unknown_key
+from fedsparse.report.results import identity, used
+
+Settings = dict[str, Any]
+PARTS = ("base", "grid", "runs", "plot")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        chosen: what distinguishes it: the settings that ``grid`` and ``runs`` gave it.
+        config: all its settings, validated.
+    """
+
+    chosen: Settings
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """Its folder: what distinguishes it, readable, and a hash of all that makes it the run it is."""
+        words = ",".join(f"{key}={value}" for key, value in self.chosen.items())
+        digest = hashlib.sha256(repr(identity(self.config.flat())).encode()).hexdigest()[:8]
+        return f"{re.sub(r'[^-+=,.A-Za-z0-9]+', '_', words)[:120]}-{digest}".lstrip("-.")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file: its name, its cells (no two alike), and how it wants to be drawn."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    plot: dict[str, Any]
+
+
+def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
+    """The sweep that a YAML file describes, every cell validated.
+
+    Args:
+        path: of the file; its stem names the sweep.
+        overrides: settings from the command line, stronger than ``base`` and weaker than what the file varies.
+
+    Raises:
+        ConfigError: one line, naming the file and what is wrong in it.
+    """
+    content = read_yaml(path)
+    try:
+        for part in content:
+            if part not in PARTS:
+                raise ConfigError(f"unknown part {part!r}; a sweep has {', '.join(PARTS)}")
+        base = _kebab(_mapping(content, "base")) | _kebab(overrides)
+        runs = content.get("runs") or [{}]
+        if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+            raise ConfigError("runs should be a list of settings")
+        grid = spread(_mapping(content, "grid"))
+        rows = [run for entry in runs for run in spread(entry)]
+        if both := {key for run in rows for key in run if key in grid[0]}:
+            raise ConfigError(f"{min(both)} is in both grid and runs")
+        chosen = [run | combination for run in rows for combination in grid]
+        cells = distinct(_cell(base, c) for c in chosen)
+        return Sweep(Path(path).stem, cells, _plot(_mapping(content, "plot")))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def spread(axes: Mapping[str, Any]) -> list[Settings]:
+    """The product of the axes, each a setting with its value or its list of values; the last varies fastest.
+
+    Raises:
+        ConfigError: an unknown setting, or an empty list.
+    """
+    choices = []
+    for key, values in _kebab(axes).items():
+        values = values if isinstance(values, list) else [values]
+        if not values:
+            raise ConfigError(f"{key} has no values")
+        choices.append([(key, value) for value in values])
+    return [dict(combination) for combination in itertools.product(*choices)]
+
+
+def _cell(base: Settings, chosen: Settings) -> Cell:
+    config = Config.from_mapping(base | chosen).absolute_paths()
+    return Cell({key: value for key, value in chosen.items() if key in used(config)}, config)
+
+
+def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """The cells without those that repeat an earlier one's settings."""
+    first: dict[object, Cell] = {}
+    for cell in cells:
+        first.setdefault(identity(cell.config.flat()), cell)
+    return tuple(first.values())
+
+
+def _mapping(content: Settings, part: str) -> Settings:
+    value = content.get(part) or {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{part} should hold lines like 'rounds: 100', not a {type(value).__name__}")
+    return value
+
+
+def _kebab(settings: Mapping[str, Any]) -> Settings:
+    return {_key(key): value for key, value in settings.items()}
+
+
+def _key(key: str) -> str:
+    kebab = str(key).replace("_", "-")
+    if kebab not in KEYS:
+        raise ConfigError(unknown_key(kebab))
+    return kebab
+
+
+def _plot(plot: Settings) -> dict[str, Any]:
+    """The arguments of ``plot_rows``."""
+    lists = {part: keys if isinstance(keys, list) else [keys] for part, keys in plot.items()}
+    for part, keys in lists.items():
+        if part not in ("x", "lines", "panels"):
+            raise ConfigError(f"plot has no {part!r}; it has x, lines and panels")
+        lists[part] = [_key(key) for key in keys if (part, key) != ("x", "uplink")]
+    return {part: "".join(keys[:1]) or "uplink" if part == "x" else keys for part, keys in lists.items()}

@@ -1,0 +1,134 @@
+"""Pictures of finished runs, made of matplotlib's objects: pyplot and its global state know nothing of them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from fedsparse.report.results import Result
+from fedsparse.report.table import Row, columns
+from fedsparse.telemetry.progress import human_bytes
+
+# Okabe and Ito's colours stay apart for every kind of colour vision; markers and dashes tell the same again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", ":", "-.")
+SIZE = (5.6, 4.0)
+"""Inches of one pair of axes."""
+
+Group = tuple[str, list[Row]]
+
+
+def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (), panels: Sequence[str] = ()) -> Figure:
+    """Accuracy with its confidence intervals over one setting, or over the uplink.
+
+    Args:
+        rows: of a table.
+        x: a setting, or ``uplink``. Rows without this setting become level lines across the picture: baselines.
+        lines: settings, one line a combination; when empty, all that are left over, or the first where x is the uplink.
+        panels: settings, one pair of axes a combination.
+    """
+    parts = _by(rows, panels)
+    figure = Figure(figsize=(SIZE[0] * len(parts) + 2.2, SIZE[1]), dpi=150, layout="constrained")
+    left = [key for key in columns(rows) if key not in (x, *panels)]
+    lines = lines or (left[:1] if x == "uplink" else left)
+    names = [name for name, _ in _by(rows, lines)]
+    handles = {}
+    for axes, (title, part) in zip(np.ravel(figure.subplots(1, len(parts), sharey=True)), parts, strict=True):
+        axes.set_title(title)
+        for name, group in _by(part, lines):
+            handles[name] = _line(axes, group, x, names.index(name))
+        _dress(axes, x)
+    figure.axes[0].set_ylabel("accuracy")
+    low, high = figure.axes[0].get_ylim()
+    figure.axes[0].set_ylim(max(low, 0), min(high, 1))  # the interval of two seeds may be wider than all there is
+    if names != [""]:
+        ordered = [name for name in names if name in handles]
+        title = ", ".join(lines)
+        figure.legend([handles[n] for n in ordered], ordered, loc="outside right center", frameon=False, title=title)
+    return figure
+
+
+def draw_curves(axes: Axes, runs: Iterable[tuple[Mapping[str, Any], Result]]) -> None:
+    """Accuracy of each run, as it went, over the bytes uploaded so far; runs that differ in their seed share a colour.
+
+    Args:
+        runs: what distinguishes each run, and its result.
+    """
+    handles: dict[str, Line2D] = {}
+    styles: dict[str, int] = {}
+    for settings, result in runs:
+        name = ", ".join(f"{k} {v}" if _is_number(v) else str(v) for k, v in settings.items() if k != "seed")
+        style = _style(styles.setdefault(name, len(styles)))
+        rows = [r for r in result["rounds"] if "eval/accuracy" in r and r["comm/uplink_total"] > 0]
+        if rows:
+            uplink, accuracy = zip(*((r["comm/uplink_total"], r["eval/accuracy"]) for r in rows), strict=True)
+            (handles[name],) = axes.plot(uplink, accuracy, **style, markevery=[-1])
+    _dress(axes, "uplink")
+    axes.set_ylabel("accuracy")
+    if any(handles):
+        axes.legend(handles.values(), handles.keys(), frameon=False, loc="best", fontsize="small")
+
+
+def _line(axes: Axes, group: Sequence[Row], x: str, style: int) -> Any:
+    """One line with error bars; level, with its interval as a band, where the rows have no place on the x axis."""
+    placed: list[tuple[Any, Row]] = [
+        (row.measures["uplink-bytes"].mean if x == "uplink" else row.settings.get(x), row) for row in group
+    ]
+    placed = [(at, row) for at, row in placed if at is not None]
+    if not placed:
+        accuracy = group[0].measures["accuracy"]
+        line = axes.axhline(accuracy.mean, **{**_style(style), "marker": ""})
+        if not math.isnan(accuracy.half_width):
+            low, high = accuracy.mean - accuracy.half_width, accuracy.mean + accuracy.half_width
+            axes.axhspan(low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        return line
+    if all(_is_number(at) for at, _ in placed):
+        placed.sort(key=lambda pair: pair[0])
+    else:
+        placed = [(str(at), row) for at, row in placed]
+    accuracies = [row.measures["accuracy"] for _, row in placed]
+    half_widths = [0.0 if math.isnan(a.half_width) else a.half_width for a in accuracies]
+    return axes.errorbar(
+        [at for at, _ in placed], [a.mean for a in accuracies], yerr=half_widths, capsize=3, **_style(style)
+    )
+
+
+def _style(number: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "linewidth": 1.6,
+        "markersize": 5,
+    }
+
+
+def _dress(axes: Axes, x: str) -> None:
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(x)
+    if x == "uplink":
+        axes.set_xlabel("uploaded by all clients")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: human_bytes(count)))
+        axes.xaxis.set_minor_formatter("")
+
+
+def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
+    """The rows by their values of ``keys``, in the order of the first of each."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        name = ", ".join(f"{row.settings[key]}" for key in keys if key in row.settings)
+        groups.setdefault(name, []).append(row)
+    return list(groups.items())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

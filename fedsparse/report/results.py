@@ -1,0 +1,90 @@
+"""Finished runs read back from their result.json."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsparse.config import Config, ConfigError
+
+Result = Mapping[str, Any]
+"""What ``result.json`` holds: config, versions, rounds, summary."""
+
+ASIDE = ("name", "logdir", "outfile", "workers", "data-dir", "state-store")
+"""Settings that change where a run is written or how fast it goes, but none of its numbers."""
+
+USED_IF: dict[str, Callable[[Config], bool]] = {
+    "beta": lambda config: config.distribution == "dirichlet",
+    "classes-per-client": lambda config: config.distribution == "shards",
+    "density": lambda config: config.compressor != "none",
+    "scope": lambda config: config.compressor != "none",
+    "warmup-rounds": lambda config: config.compressor == "dgc",
+    "proximal-mu": lambda config: config.strategy == "fedprox",
+}
+"""Settings that play no part beside others."""
+
+
+def read_result(path: Path) -> Result:
+    """The result in a file.
+
+    Raises:
+        ConfigError: the file is missing or holds something else.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{path} is not JSON") from None
+    if not isinstance(result, dict) or not {"config", "rounds", "summary"} <= result.keys():
+        raise ConfigError(f"{path} is not the result of a run: it should have config, rounds and summary")
+    return result
+
+
+def find_results(paths: Iterable[str | Path]) -> list[Result]:
+    """The results of run folders, of sweep folders (every cell's), and of single files, in order.
+
+    Raises:
+        ConfigError: a path that is not there, or without any result.
+    """
+    results = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ConfigError(f"there is no run folder {path}")
+        found = list(_result_files(path))
+        if not found:
+            raise ConfigError(f"{path} holds no result.json: it is not the folder of a finished run")
+        results += [read_result(file) for file in found]
+    return results
+
+
+def used(config: Config) -> dict[str, Any]:
+    """The settings that a run's numbers depend on."""
+    return {k: v for k, v in config.flat().items() if k not in ASIDE and (k not in USED_IF or USED_IF[k](config))}
+
+
+def identity(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
+    """What makes two runs the same: their ``used`` settings. None if these settings are no longer valid.
+
+    Settings that a result written by an older version lacks count as their defaults.
+    """
+    try:
+        return tuple(used(Config.from_mapping(config)).items())
+    except ConfigError:
+        return None
+
+
+def is_complete(result: Result) -> bool:
+    """Whether the run reached its last round."""
+    return bool(result["summary"].get("ended") == "complete")
+
+
+def _result_files(path: Path) -> Iterator[Path]:
+    """The topmost result.json of each branch: a cell's own and not its run folder's copy."""
+    if path.is_file():
+        yield path
+    elif (path / "result.json").is_file():
+        yield path / "result.json"
+    else:
+        for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+            yield from _result_files(folder)

@@ -1,0 +1,128 @@
+"""Runs that differ in their seed alone become one row: mean and 95% confidence interval. Markdown, CSV, terminal."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from fedsparse.report.results import Result
+from fedsparse.telemetry.progress import human_bytes
+
+Settings = Mapping[str, Any]
+MEASURES = ("accuracy", "uplink-bytes", "downlink-bytes", "seconds")
+MOST_EVALUATIONS = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, and the half width of its 95% confidence interval (Student's t); NaN for a single seed."""
+
+    mean: float
+    half_width: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        n = len(values)
+        if n < 2:
+            return cls(float(np.mean(values)), math.nan)
+        return cls(float(np.mean(values)), float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """The settings that distinguish some runs from the others, how many seeds they had, and an Estimate a measure."""
+
+    settings: dict[str, Any]
+    seeds: int
+    measures: dict[str, Estimate]
+
+
+def last_evaluations(evaluated: int) -> int:
+    """How many of a run's last evaluations its accuracy is the mean of: a quarter, 1 to 10.
+
+    Under heterogeneous data a single round swings by ten points.
+    """
+    return max(1, min(MOST_EVALUATIONS, evaluated // 4))
+
+
+def measure(result: Result) -> dict[str, float]:
+    """The MEASURES of one run: accuracy as a share, bytes in all, seconds."""
+    evaluated = [row["eval/accuracy"] for row in result["rounds"] if "eval/accuracy" in row]
+    last = evaluated[-last_evaluations(len(evaluated)) :]
+    summary = result["summary"]
+    return {"accuracy": float(np.mean(last)) if last else math.nan} | {m: summary[m] for m in MEASURES[1:]}
+
+
+def summarise(runs: Iterable[tuple[Settings, Result]]) -> list[Row]:
+    """One row for all the runs whose settings differ in ``seed`` alone, in the order of their first.
+
+    Args:
+        runs: what distinguishes each run, and its result.
+    """
+    groups: dict[tuple[tuple[str, Any], ...], list[dict[str, float]]] = {}
+    for settings, result in runs:
+        key = tuple((k, v) for k, v in settings.items() if k != "seed")
+        groups.setdefault(key, []).append(measure(result))
+    return [
+        Row(dict(key), len(found), {m: Estimate.of([f[m] for f in found]) for m in MEASURES})
+        for key, found in groups.items()
+    ]
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The settings of all rows, in the order in which they first come up."""
+    return list(dict.fromkeys(key for row in rows for key in row.settings))
+
+
+def to_markdown(rows: Sequence[Row], evaluations: Iterable[int]) -> str:
+    """The table for people, and a line that says what its numbers are.
+
+    Args:
+        evaluations: how many evaluations each run had.
+    """
+    header = [*columns(rows), "seeds", "accuracy", "uplink", "downlink", "seconds"]
+    lines = [header, ["---"] * len(columns(rows)) + ["---:"] * 5]
+    for row in rows:
+        settings = [_plain(row.settings.get(key, "")) for key in columns(rows)]
+        accuracy, uplink, downlink, seconds = (row.measures[m] for m in MEASURES)
+        shown = [
+            _percent(accuracy),
+            human_bytes(uplink.mean),
+            human_bytes(downlink.mean),
+            f"{seconds.mean:.1f}" + _plus_minus(seconds.half_width, ".1f"),
+        ]
+        lines.append([*settings, str(row.seeds), *shown])
+    counts = sorted({last_evaluations(n) for n in evaluations})
+    many = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "no"
+    note = f"Accuracy: mean over each run's last {many} evaluations, then mean ± 95% confidence interval over seeds."
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{note}\n"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The table for programs: for every measure its mean and the half width of its interval, in full precision."""
+    out = io.StringIO()
+    names = [name for m in MEASURES for name in (m, f"{m} ±")]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*columns(rows), "seeds", *names])
+    for row in rows:
+        numbers = [n for m in MEASURES for n in (row.measures[m].mean, row.measures[m].half_width)]
+        settings = [row.settings.get(key, "") for key in columns(rows)]
+        writer.writerow([*settings, row.seeds, *("" if math.isnan(n) else repr(n) for n in numbers)])
+    return out.getvalue()
+
+
+def _percent(accuracy: Estimate) -> str:
+    return "" if math.isnan(accuracy.mean) else f"{accuracy.mean:.1%}" + _plus_minus(100 * accuracy.half_width, ".1f")
+
+
+def _plus_minus(half_width: float, form: str) -> str:
+    return "" if math.isnan(half_width) else f" ± {half_width:{form}}"
+
+
+def _plain(value: Any) -> str:
+    return str(value).replace("|", "\\|")

@@ -1,0 +1,91 @@
+"""What a sweep file says, and what is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsparse.config import ConfigError
+from fedsparse.report.grid import read_sweep, spread
+
+ROOT = Path(__file__).parents[3]
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "file.yaml").write_text(text)
+    return tmp_path / "file.yaml"
+
+
+def test_a_grid_is_every_combination_and_its_last_setting_varies_fastest() -> None:
+    assert spread({"beta": [1, 2], "seed": [0, 1], "lr": 0.1}) == [
+        {"beta": b, "seed": s, "lr": 0.1} for b in (1, 2) for s in (0, 1)
+    ]
+
+
+def test_rows_that_are_no_product_are_each_combined_with_the_grid(tmp_path: Path) -> None:
+    text = "grid: {seed: [0, 1]}\nruns:\n - {compressor: none}\n - {compressor: topk, density: [0.1, 0.2]}\n"
+    sweep = read_sweep(write(tmp_path, text), {})
+    assert sweep.name == "file"
+    assert [cell.chosen for cell in sweep.cells] == [
+        {**run, "seed": seed}
+        for run in (
+            {"compressor": "none"},
+            {"compressor": "topk", "density": 0.1},
+            {"compressor": "topk", "density": 0.2},
+        )
+        for seed in (0, 1)
+    ]
+    assert [cell.config.density for cell in sweep.cells][2:] == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_what_a_file_varies_is_stronger_than_flags_and_flags_than_its_base(tmp_path: Path) -> None:
+    (cell,) = read_sweep(
+        write(tmp_path, "base: {rounds: 5, lr: 0.2, distribution: dirichlet}\ngrid: {beta: [0.3]}\n"),
+        {"rounds": "7", "beta": "0.9"},
+    ).cells
+    assert (cell.config.rounds, cell.config.lr, cell.config.beta) == (7, 0.2, 0.3)
+
+
+def test_cells_that_differ_only_in_what_they_do_not_use_are_one(tmp_path: Path) -> None:
+    sweep = read_sweep(write(tmp_path, "grid: {distribution: [iid, dirichlet], beta: [0.1, 0.5]}"), {})
+    assert [cell.chosen for cell in sweep.cells] == [
+        {"distribution": "iid"},
+        {"distribution": "dirichlet", "beta": 0.1},
+        {"distribution": "dirichlet", "beta": 0.5},
+    ]
+
+
+def test_every_cell_has_a_folder_of_its_own_that_tells_what_it_is(tmp_path: Path) -> None:
+    cells = read_sweep(write(tmp_path, "base: {distribution: dirichlet}\ngrid: {beta: [0.1, 0.5], seed: [0, 1]}"), {})
+    names = [cell.name for cell in cells.cells]
+    assert len(set(names)) == 4
+    assert names[0].startswith("beta=0.1,seed=0-")
+
+
+def test_folder_names_hold_whatever_a_setting_is(tmp_path: Path) -> None:
+    (cell,) = read_sweep(write(tmp_path, "grid: {dataset: [../some where/x.npz]}"), {}).cells
+    assert "/" not in cell.name
+    assert " " not in cell.name
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("grid: {densty: [1]}", "unknown setting densty; did you mean density?"),
+        ("base: {densty: 1}", "unknown setting densty; did you mean density?"),
+        ("runs: [{densty: 1}]", "unknown setting densty; did you mean density?"),
+        ("plot: {x: densty}", "unknown setting densty; did you mean density?"),
+        ("plot: {y: density}", "plot has no 'y'"),
+        ("gird: {seed: [1]}", "unknown part 'gird'; a sweep has base, grid, runs, plot"),
+        ("grid: {density: [0.1, 2]}", "density = 2: should be less than or equal to 1"),
+        ("grid: {seed: []}", "seed has no values"),
+        ("grid: [seed]", "grid should hold lines like"),
+        ("runs: {seed: 1}", "runs should be a list of settings"),
+        ("grid: {seed: [0]}\nruns: [{seed: 1}]", "seed is in both grid and runs"),
+    ],
+)
+def test_a_mistake_in_any_cell_is_one_line_that_names_the_file(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_sweep(write(tmp_path, text), {})
+    assert line in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / "file.yaml"))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,70 @@
+"""Pictures: what is in them, as matplotlib's objects tell it."""
+
+import io
+
+from matplotlib.figure import Figure
+
+from fedsparse.report.plot import draw_curves, plot_rows
+from fedsparse.report.table import summarise
+from tests.fedsparse.report.results import result
+
+RUNS = [
+    ({"compressor": c, "density": d, "beta": b, "seed": s}, result([0.1, 0.5 + d / 2 + s / 100]))
+    for c in ("topk", "randomk")
+    for d in (0.5, 0.1)
+    for b in (0.1, 1.0)
+    for s in (0, 1)
+]
+BASELINE = [
+    ({"compressor": "none", "beta": b, "seed": s}, result([0.1, 0.7 + s / 100])) for b in (0.1, 1.0) for s in (0, 1)
+]
+
+
+def drawn(figure: Figure) -> bytes:
+    figure.savefig(out := io.BytesIO(), format="png")
+    return out.getvalue()
+
+
+def test_lines_are_sorted_along_the_setting_on_the_x_axis() -> None:
+    figure = plot_rows(summarise(RUNS), x="density", lines=["compressor"], panels=["beta"])
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        assert [list(c[0].get_xdata()) for c in axes.containers] == [[0.1, 0.5], [0.1, 0.5]]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["topk", "randomk"]
+    assert drawn(figure)
+
+
+def test_runs_without_the_setting_on_the_x_axis_are_level_lines() -> None:
+    figure = plot_rows(summarise(RUNS + BASELINE), x="density", lines=["compressor"], panels=["beta"])
+    level = [line for line in figure.axes[0].lines if len(set(line.get_ydata())) == 1 and line.get_label() != "topk"]
+    assert [round(float(line.get_ydata()[0]), 3) for line in level if list(line.get_xdata()) == [0, 1]] == [0.705]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["topk", "randomk", "none"]
+
+
+def test_settings_that_are_words_make_an_axis_of_words() -> None:
+    assert drawn(plot_rows(summarise(RUNS), x="compressor", lines=["density", "beta"]))
+
+
+def test_a_sweep_over_seeds_alone_is_one_point() -> None:
+    figure = plot_rows(summarise([({"seed": s}, result([0.1, 0.5])) for s in (0, 1)]))
+    assert len(figure.axes[0].containers) == 1
+    assert not figure.legends
+
+
+def test_accuracy_never_leaves_0_to_100_percent_however_wide_the_interval() -> None:
+    figure = plot_rows(summarise([({"seed": s}, result([0.1, 0.9 * s])) for s in (0, 1)]))
+    assert figure.axes[0].get_ylim() == (0, 1)
+
+
+def test_curves_of_one_setting_share_a_name_and_a_colour() -> None:
+    axes = Figure().add_subplot()
+    draw_curves(axes, [({"compressor": c, "seed": s}, result([0.1, 0.5])) for c in ("topk", "none") for s in (0, 1)])
+    assert len(axes.lines) == 4
+    assert axes.lines[0].get_color() == axes.lines[1].get_color() != axes.lines[2].get_color()
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["topk", "none"]
+
+
+def test_runs_of_more_settings_than_colours_stay_apart_by_their_dashes() -> None:
+    axes = Figure().add_subplot()
+    draw_curves(axes, [({"lr": n}, result([0.1, 0.5])) for n in range(20)])
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20
