@@ -24,6 +24,7 @@ from fedsparse.command_line import Command, Settings, parse
 from fedsparse.config import Config, ConfigError, read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
+from fedsparse.sparsity.setup import check_sparsity
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
 from partitions import DataError, load_dataset
 from partitions import partition as split
@@ -106,6 +107,9 @@ def prune(settings: Settings, checkpoint: str = "", **asked: str) -> None:
     """Prune a trained model in one shot; its settings are in the config.yaml beside it, if there is one."""
     from clients.prune import prune_checkpoint
 
+    if "sparsity" in settings:  # here that of the pruned layers; in training that of the whole network
+        asked["sparsity"] = str(settings["sparsity"])
+        settings = {key: value for key, value in settings.items() if key != "sparsity"}
     beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
     own = read_yaml(beside) if beside.is_file() else {}
     prune_checkpoint(check(Config.from_mapping(own | {"outfile": "", "nm": ""} | settings)), checkpoint, **asked)
@@ -122,7 +126,6 @@ COMMANDS = {
         own={
             "checkpoint": "model.pt of a run",
             "method": "sparsegpt or magnitude [sparsegpt]",
-            "sparsity": "of every layer but the first and the last",
             "samples": "training samples to calibrate on [512]",
         },
     ),
@@ -134,7 +137,9 @@ def check(config: Config) -> Config:
     config = config.absolute_paths()
     resolve_device(config.device)
     check_writable(config.logdir, config.outfile)
-    split(load_dataset(config.dataset, config.data_dir).y_train, **config.partitioning())
+    data = load_dataset(config.dataset, config.data_dir)
+    split(data.y_train, **config.partitioning())
+    check_sparsity(config, data.input_shape, data.classes)
     return config
 
 
