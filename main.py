@@ -24,6 +24,7 @@ from fedsparse.command_line import Command, Settings, parse
 from fedsparse.config import Config, ConfigError, read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
+from fedsparse.sparsity.setup import check_sparsity
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
 from partitions import DataError, load_dataset
 from partitions import partition as split
@@ -134,7 +135,9 @@ def check(config: Config) -> Config:
     config = config.absolute_paths()
     resolve_device(config.device)
     check_writable(config.logdir, config.outfile)
-    split(load_dataset(config.dataset, config.data_dir).y_train, **config.partitioning())
+    data = load_dataset(config.dataset, config.data_dir)
+    split(data.y_train, **config.partitioning())
+    check_sparsity(config, data.input_shape, data.classes)
     return config
 
 

@@ -1,6 +1,5 @@
 """The ClientApp. A client reads its settings from the message alone, so that every engine behaves alike."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,13 +7,19 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 
-from clients.state import load_state, save_state
-from clients.workbench import Workbench, workbench
+from clients.exchange import encode_update, receive_topology, report_array
+from clients.workbench import SparseModel, Workbench, workbench
 from fedsparse.compression import decode
 from fedsparse.config import Config
-from fedsparse.engine.records import payload_array
+from fedsparse.engine.records import mask_array
 from fedsparse.seeds import derive_seed
+from fedsparse.sparsity.densities import budget
+from fedsparse.sparsity.local import LocalTopology
+from fedsparse.sparsity.masks import encode_mask
+from fedsparse.sparsity.readjust import top_report
+from fedsparse.sparsity.ssfl import saliency as weight_saliency
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training import dense_gradient
 from fedsparse.training import evaluate as evaluate_model
 from fedsparse.training import train as train_model
 
@@ -33,38 +38,60 @@ def identify(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train from the global weights on the client's samples; reply with the compressed update and what was measured."""
-    bench, client, round = _open(message, context)
+    bench, held, client, round = _open(message, context)
     config, model, timer = bench.config, bench.model, StageTimer(bench.device)
     seed = derive_seed(config.seed, "train", round=round, partition_id=client)
     before = model.vector.clone()
     indices, _ = bench.samples(client)
     augmenting = torch.Generator().manual_seed(seed) if config.augment else None
+    local = LocalTopology(model, held.topology, bench.method, round, seed)
     score = train_model(
-        model, bench.fetch(indices, augmenting), len(indices), config, round=round, seed=seed, timer=timer
-    )
-    task = message.content.config_records["task"]
-    file = Path(str(task["state-folder"])) / f"{client}.npz" if task["state-folder"] else None
-    state = load_state(context, file)
-    bench.codec.settle(state, int(task["accepted-round"]))  # type: ignore[arg-type]
-    payload, stats = bench.codec.encode(
-        torch.sub(model.vector, before, out=before),
-        state,
+        model,
+        bench.fetch(indices, augmenting),
+        len(indices),
+        config,
         round=round,
-        seed=derive_seed(config.seed, "compress", round=round, partition_id=client),
+        seed=seed,
+        timer=timer,
+        topology=local,
     )
-    save_state(context, file, state)
+    own = bench.under(bench.method.upload_topology(local.topology, model.vector[: model.layout.parameters]))
+    arrays = ArrayRecord()
+    if bench.method.reports and bench.method.is_readjustment(round):
+        with timer("backward"):
+            gradient = dense_gradient(model, bench.fetch(indices), len(indices))
+        report = bench.method.report(held.topology, gradient, round)
+        arrays["report"] = report_array(report, model.layout, round)
+    if own.bits != held.bits:
+        arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
+    task = message.content.config_records["task"]
+    arrays["update"], stats = encode_update(
+        bench, context, task, torch.sub(model.vector, before, out=before), own, client
+    )
     metrics: dict[str, Any] = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
     metrics |= {f"compress/{name}": value for name, value in stats.items()}
-    arrays = ArrayRecord({"update": payload_array(payload, model.layout)})
     return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+@app.query("saliency")
+def saliency(message: Message, context: Context) -> Message:
+    """How much the loss depends on each weight of the initial model: the largest |g w|, as many as may exist."""
+    bench, held, client, round = _open(message, context)
+    indices, _ = bench.samples(client)
+    gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
+    scores = weight_saliency(bench.model.vector[: bench.model.layout.parameters], gradient)
+    report = top_report(scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity))
+    arrays = ArrayRecord({"report": report_array(report, bench.model.layout, round)})
+    metrics = MetricRecord({"num-examples": len(indices)})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Loss and accuracy of the global weights on the samples that this client holds out."""
-    bench, client, _ = _open(message, context)
+    bench, _, client, _ = _open(message, context)
     _, indices = bench.samples(client)
     score = evaluate_model(bench.model, bench.fetch(indices), len(indices))
     metrics: dict[str, Any] = {
@@ -75,11 +102,13 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 
-def _open(message: Message, context: Context) -> tuple[Workbench, int, int]:
-    """The workbench with the message's global weights loaded, the client's partition id, and the round."""
+def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, int, int]:
+    """The workbench with the message's weights loaded, the topology they are under, the partition id and the round."""
     bench = workbench(Config.from_mapping(message.content.config_records["config"]))
     torch.set_num_threads(bench.config.threads)
-    weights = decode(message.content.array_records["arrays"]["weights"].data, bench.model.layout)
+    task = message.content.config_records["task"]
+    held = receive_topology(bench, context, message.content.array_records.get("topology"), str(task["topology"]))
+    payload = message.content.array_records["arrays"]["weights"].data
+    weights = held.compact.widen(decode(payload, held.compact.layout))
     bench.model.vector.copy_(torch.from_numpy(weights.to_dense()))
-    round = int(message.content.config_records["task"]["round"])  # type: ignore[arg-type]
-    return bench, int(context.node_config[PARTITION_ID_KEY]), round
+    return bench, held, int(context.node_config[PARTITION_ID_KEY]), int(task["round"])  # type: ignore[arg-type]

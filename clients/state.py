@@ -1,4 +1,4 @@
-"""A client's memory between rounds: the residual, and what else compression keeps.
+"""A client's memory between rounds: the topology it holds, the residual, and what else compression keeps.
 
 Small ones live in Flower's Context, which Flower copies with every message; large ones in a file for each client. Both
 say the same after a crash: a file is replaced whole, and what a lost reply had already put there is settled by the
@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from fedsparse.compression import ClientState
 
-ARRAYS, SCALARS = "fedsparse/arrays", "fedsparse/scalars"
+ARRAYS, SCALARS, TOPOLOGY = "fedsparse/arrays", "fedsparse/scalars", "fedsparse/topology"
 STYPE = "little-endian"  # the plain bytes of an array: read back as a view, without a copy
 Flat = dict[str, np.ndarray | bytes | int]
 
@@ -71,3 +71,14 @@ def _to_file(file: Path, flat: Flat) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(f"cannot keep the client's state in {file}: {error.strerror or error}") from None
+
+
+def load_topology(context: Context) -> bytes:
+    """The bits of the server's topology that this client was last sent; empty, for all weights, when it never was."""
+    record = context.state.config_records.get(TOPOLOGY)
+    return bytes(record["bits"]) if record else b""  # type: ignore[arg-type]
+
+
+def save_topology(context: Context, bits: bytes) -> None:
+    """Replace the topology that this client holds."""
+    context.state[TOPOLOGY] = ConfigRecord({"bits": bits})

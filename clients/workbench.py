@@ -1,6 +1,7 @@
 """What a client needs to work, made once a process: the data on the device, the partition, the model, the codec."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,12 +10,24 @@ from torch import Tensor
 from fedsparse.compression import UpdateCodec
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
-from fedsparse.models import build_model
 from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import Topology
+from fedsparse.sparsity.compact import Compact
+from fedsparse.sparsity.setup import build_method, build_network, layers_of
 from fedsparse.training import Fetch
 from fedsparse.vector import FlatModel
 from partitions import augment, load_dataset, normalise, partition, split_holdout, to_device
+
+
+class SparseModel(NamedTuple):
+    """A topology and what a client needs to work under it; ``bits`` are ``np.packbits`` of its mask, empty for all."""
+
+    bits: bytes
+    topology: Topology
+    compact: Compact
+    codec: UpdateCodec
+    whole_codec: UpdateCodec  # sends every weight, residual included
 
 
 class Workbench:
@@ -25,15 +38,30 @@ class Workbench:
         self.device = resolve_device(config.device)
         self.data = to_device(load_dataset(config.dataset, config.data_dir), self.device)
         self.partition = partition(self.data.y_train.cpu(), **config.partitioning())
-        module = build_model(
-            config.model, self.data.input_shape, self.data.classes, config.norm, derive_seed(config.seed, "model")
-        )
-        self.model = FlatModel(module.to(self.device))
+        network = build_network(config, self.data.input_shape, self.data.classes, derive_seed(config.seed, "model"))
+        self.model = FlatModel(network.to(self.device))
         if config.recompute:
-            recompute_blocks(module)
+            recompute_blocks(network)
         if config.compile:
-            module.compile()
-        self.codec = UpdateCodec(self.model.layout, **config.compression())
+            network.compile()
+        self.method = build_method(config)
+        self.layers = layers_of(config, network, self.model.layout)
+        self.under_bits = lru_cache(maxsize=4)(self._under_bits)  # clients of a process mostly share a topology
+
+    def _under_bits(self, bits: bytes) -> SparseModel:
+        topology = Topology.full(self.layers, self.model.layout.parameters)
+        if bits:
+            mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=self.model.layout.parameters)
+            topology = Topology(self.layers, torch.from_numpy(mask.view(np.bool_)))
+        compact = Compact(self.model.layout, topology := topology.to(self.device))
+        settings = self.config.compression()
+        codec, whole = (UpdateCodec(compact.layout, **settings | kept) for kept in ({}, {"density": 1.0}))
+        return SparseModel(bits, topology, compact, codec, whole)
+
+    def under(self, topology: Topology) -> SparseModel:
+        """What is needed to work under a topology of this model."""
+        mask = topology.mask.cpu().numpy()
+        return self.under_bits(b"" if mask.all() else np.packbits(mask).tobytes())
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:
         """Indices of a client's training and held-out samples (int64, on the device)."""

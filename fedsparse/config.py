@@ -5,6 +5,7 @@ docstring is its ``--help``. Precedence: defaults, then ``--config FILE``, then 
 """
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from fedsparse.compression import COMPRESSORS, PRESETS, VALUES, UpdateCodec, res
 from fedsparse.models import MODELS
 from fedsparse.network import Network, Quantity
 from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import METHODS
+from fedsparse.sparsity.densities import DISTRIBUTIONS
+from fedsparse.sparsity.static import Static
 from fedsparse.vector import Layout
 
 
@@ -27,6 +31,10 @@ class ConfigError(ValueError):
 def one_of(choices: Mapping[str, Any] | tuple[str, ...]) -> Any:
     """A string field that must name one of ``choices``."""
     return Literal[tuple(choices)]
+
+
+FIXED = tuple(name for name, method in METHODS.items() if issubclass(method, Static))
+"""Topologies that never change."""
 
 
 class Config(BaseModel):
@@ -175,6 +183,27 @@ class Config(BaseModel):
     nm: str = ""
     """N:M, such as 2:4 (in quotes in YAML): pruning keeps N of every M input channels, whatever the sparsity."""
 
+    # Topology: which weights exist
+    sparsity: float = Field(0.0, ge=0, lt=1)
+    """Share of the convolution and linear weights that do not exist; what remains is all that travels."""
+    topology: one_of(("auto", *METHODS)) = "auto"  # type: ignore[valid-type]
+    """How the weights that exist are chosen. auto: feddst with --need-readjust, else static where sparsity is above 0;
+    dense keeps them all, whatever the sparsity."""
+    sparsity_distribution: one_of(DISTRIBUTIONS) = "erk"  # type: ignore[valid-type]
+    """Density of each layer: erk (Erdos-Renyi kernel: small layers stay denser) or uniform."""
+    dense_layers: str = "first,last"
+    """Layers that are never pruned, with commas: first, last, or names of layers. They count towards the sparsity."""
+    need_readjust: bool = False
+    """Let the topology change during training."""
+    readjustment_ratio: float = Field(0.3, ge=0, le=1)
+    """Share of each layer's weights that the first readjustment exchanges; it decays by a cosine."""
+    readjustment_interval: int = Field(10, ge=1)
+    """Rounds from one readjustment to the next."""
+    readjustment_end: int = Field(0, ge=0)
+    """First round without readjustment, so that what was grown last is trained; 0 for three quarters of the rounds."""
+    growth: Literal["gradient", "random", "momentum"] = "gradient"
+    """What ranks the weights that may grow: gradient magnitude, chance, or a moving average of gradients."""
+
     # Evaluation
     eval_every: int = Field(5, ge=1)
     """Rounds between two evaluations on the pooled test set; the last round is always evaluated."""
@@ -222,6 +251,14 @@ class Config(BaseModel):
         nothing = Layout((), 0, 0)
         UpdateCodec(nothing, **self.compression())  # says what contradicts what
         UpdateCodec(nothing, **self.downlink_compression())
+        if self.readjustment_end > self.rounds:
+            raise ValueError(f"readjustment-end = {self.readjustment_end} is more than rounds = {self.rounds}")
+        if self.need_readjust and not self.sparsity:
+            raise ValueError("need-readjust with sparsity = 0: every weight exists, and none can be grown")
+        if self.need_readjust and self.topology in FIXED:
+            raise ValueError(
+                f"need-readjust with topology = {self.topology}, which never changes; leave one of them out"
+            )
         return self
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
@@ -263,6 +300,24 @@ class Config(BaseModel):
         """``nm`` as two numbers; None when it is empty."""
         n, _, m = self.nm.partition(":")
         return (int(n), int(m)) if m else None
+
+    @property
+    def method(self) -> str:
+        """The name in ``METHODS`` that the settings mean."""
+        if self.topology != "auto":
+            return str(self.topology)
+        return "feddst" if self.need_readjust else "static" if self.sparsity else "dense"
+
+    def readjustment(self) -> dict[str, Any]:
+        """The arguments of a topology's ``Method``."""
+        return {
+            "sparsity": self.sparsity,
+            "distribution": self.sparsity_distribution,
+            "ratio": self.readjustment_ratio,
+            "interval": self.readjustment_interval,
+            "end": self.readjustment_end or math.ceil(self.rounds * 3 / 4),
+            "growth": self.growth,
+        }
 
     def compression(self) -> dict[str, Any]:
         """The arguments of ``UpdateCodec`` behind the layout, for updates.

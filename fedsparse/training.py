@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedsparse.config import Config
+from fedsparse.sparsity.local import LocalTopology, flat_gradient
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.vector import FlatModel
 
@@ -53,7 +54,15 @@ def learning_rate(config: Config, round: int) -> float:
 
 
 def train(
-    model: FlatModel, fetch: Fetch, samples: int, config: Config, *, round: int, seed: int, timer: StageTimer
+    model: FlatModel,
+    fetch: Fetch,
+    samples: int,
+    config: Config,
+    *,
+    round: int,
+    seed: int,
+    timer: StageTimer,
+    topology: LocalTopology | None = None,
 ) -> Score:
     """Train ``model`` in place for ``config.epochs`` epochs of shuffled batches, from its present weights.
 
@@ -65,6 +74,7 @@ def train(
         round: chooses the learning rate.
         seed: of the shuffle and of dropout.
         timer: gets the stages data, forward, backward and optimizer.
+        topology: which weights exist, and how that changes while the client trains; None for all.
 
     Returns:
         The mean over all the batches, each measured before its own step.
@@ -85,6 +95,8 @@ def train(
     torch.manual_seed(seed)
     shuffle = torch.Generator().manual_seed(seed)
     tally = _Tally(device)
+    if topology:
+        topology.begin(optimizer, steps=config.epochs * math.ceil(samples / config.batch_size))
     for _ in range(config.epochs):
         order = torch.randperm(samples, generator=shuffle).to(device)
         for positions in order.split(config.batch_size):
@@ -102,11 +114,30 @@ def train(
                 scaler.unscale_(optimizer)
                 if proximal:
                     _add_proximal_gradient(parameters, anchor, proximal)
+                if topology:
+                    topology.before_step()
                 if config.clip_norm:
                     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
                 scaler.step(optimizer)
                 scaler.update()
+                if topology:
+                    topology.after_step()
     return tally.score()
+
+
+def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, batch_size: int = 500) -> Tensor:
+    """The gradient of the mean loss over positions ``0 <= i < samples``, of weights that do not exist too.
+
+    In eval mode, so that neither dropout nor running statistics take part. Shape ``(layout.parameters,)``.
+    """
+    module, device = model.module.eval(), model.vector.device
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    module.zero_grad()
+    for positions in torch.arange(samples, device=device).split(batch_size):
+        inputs, labels = _fetched(fetch, positions)
+        logits = module(inputs)
+        (F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum") / labels[0].numel()).backward()
+    return flat_gradient(parameters) / samples
 
 
 def _fetched(fetch: Fetch, positions: Tensor) -> tuple[Tensor, Tensor]:

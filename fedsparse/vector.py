@@ -32,12 +32,14 @@ class Layout:
 
     The first ``parameters`` elements are trainable weights, compressed as an update; the rest are buffers, which travel
     dense. ``fingerprint`` is a 64-bit hash of names, shapes and the parameter/buffer split: two sides that agree on it
-    agree on every coordinate.
+    agree on every coordinate. ``topology`` is the hash of the mask where the vector holds only the weights that exist,
+    and enters the fingerprint; 0 where it holds all.
     """
 
     entries: tuple[Entry, ...]
     parameters: int
     size: int
+    topology: int = 0
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
@@ -53,6 +55,7 @@ class Layout:
     @cached_property
     def fingerprint(self) -> int:
         text = repr([(e.name, e.shape) for e in self.entries]) + f" float32 {self.parameters}/{self.size}"
+        text += f" topology {self.topology:016x}" if self.topology else ""
         return xxhash.xxh3_64_intdigest(text.encode())
 
     @property

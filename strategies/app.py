@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,10 +11,12 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
+from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
-from fedsparse.models import build_model
 from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import Topology
+from fedsparse.sparsity.setup import build_method, build_network, layers_of
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training import evaluate
@@ -22,6 +25,8 @@ from partitions import Dataset, load_dataset, normalise, partition, to_device
 from partitions.picture import plot_partition
 from strategies import STRATEGIES, FedAvg
 from strategies.nodes import meet_federation
+from strategies.saliency import ask_saliency
+from strategies.topology import ServerTopology
 
 app = ServerApp()
 
@@ -37,15 +42,15 @@ def main(grid: Grid, context: Context) -> None:
     device = resolve_device(config.device)
     data = to_device(load_dataset(config.dataset, config.data_dir), device)
     parts = partition(data.y_train.cpu(), **config.partitioning())
-    seed = derive_seed(config.seed, "model")
-    model = FlatModel(build_model(config.model, data.input_shape, data.classes, config.norm, seed).to(device))
-    strategy = STRATEGIES[config.strategy](config, model.layout, model.vector.cpu().clone(), nodes)
+    network = build_network(config, data.input_shape, data.classes, derive_seed(config.seed, "model"))
+    model = FlatModel(network.to(device))
+    strategy = make_strategy(config, model, nodes, grid)
     folder = create_run_folder(config.logdir, config.name or default_name(config))
     if keeps_files(config, model.layout):
         strategy.state_folder = str(folder / "clients")
     weights = strategy.broadcast(1)
-    dense_bytes = len(weights["weights"].data)  # an update sent by `--compressor none` is as long
-    with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes) as recorder:
+    dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
+    with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense)) as recorder:
         recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
         strategy.start(
             grid,
@@ -63,6 +68,21 @@ def keeps_files(config: Config, layout: Layout) -> bool:
     if config.state_store == "auto":
         return 4 * layout.parameters > LARGE_STATE
     return config.state_store == "files"
+
+
+def make_strategy(config: Config, model: FlatModel, nodes: Sequence[int], grid: Grid) -> FedAvg:
+    """The strategy with the topology of round 1, for which some methods ask the clients first."""
+    layout, method = model.layout, build_method(config)
+    layers = layers_of(config, model.module, layout)
+    weights = model.vector.cpu().clone()
+    make, saliency, metrics = STRATEGIES[config.strategy], None, dict[str, float]()
+    if method.needs_saliency:
+        dense = ServerTopology(config, layout, layers, method, Topology.full(layers, layout.parameters))
+        broadcast = make(config, dense, weights, nodes).broadcast(0)
+        saliency, metrics = ask_saliency(grid, config, nodes, dense, broadcast)
+    strategy = make(config, ServerTopology.of_round_1(config, layout, layers, method, saliency), weights, nodes)
+    strategy.metrics = strategy.topology.metrics | metrics
+    return strategy
 
 
 class RoundEnd:
@@ -84,7 +104,16 @@ class RoundEnd:
         now = time.perf_counter()
         metrics["time/round"], self.began = now - self.began, now
         self.recorder.record(round, metrics)
+        self._show_topology(round)
         return MetricRecord({tag: v for tag, v in metrics.items() if tag.startswith("eval/")}) or None
+
+    def _show_topology(self, round: int) -> None:
+        """For TensorBoard: densities of the layers, agreement of the clients, and the weights that exist."""
+        state = self.strategy.topology
+        histograms = {}
+        if state.metrics["topology/changed"] or round in (0, self.strategy.config.rounds):
+            histograms["topology/weights"] = self.strategy.weights[: state.layout.parameters][state.topology.mask]
+        self.recorder.details(round, state.details, histograms)
 
     def _fetch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         return normalise(self.data.x_test[positions], self.data.mean, self.data.std), self.data.y_test[positions]

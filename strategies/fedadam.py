@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fedsparse.config import Config
-from fedsparse.vector import Layout
 from strategies.fedavg import FedAvg
+from strategies.topology import ServerTopology
 
 
 class FedAdam(FedAvg):
@@ -17,13 +17,17 @@ class FedAdam(FedAvg):
     correction.
     """
 
-    def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
-        super().__init__(config, layout, weights, nodes)
-        self.first = torch.zeros(layout.parameters)
-        self.second = torch.full((layout.parameters,), config.server_tau**2)
+    def __init__(self, config: Config, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
+        super().__init__(config, topology, weights, nodes)
+        self.first = torch.zeros(self.layout.parameters)
+        self.second = torch.full((self.layout.parameters,), config.server_tau**2)
 
     def server_step(self, update: Tensor) -> Tensor:
         b1, b2 = self.config.server_momentum, self.config.server_beta2
         self.first.lerp_(update, 1 - b1)
         self.second.mul_(b2).addcmul_(update, update, value=1 - b2)
         return self.first / self.second.sqrt().add_(self.config.server_tau) * self.config.server_lr
+
+    def forget(self, stale: Tensor) -> None:
+        self.first.masked_fill_(stale, 0)
+        self.second.masked_fill_(stale, self.config.server_tau**2)

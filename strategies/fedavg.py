@@ -3,7 +3,8 @@
     configure_train    sample a cohort, broadcast the global weights
     aggregate_train    order the replies by partition id, decode one at a time, add, average, server_step
 
-A strategy with another server optimizer overrides ``server_step`` alone.
+A strategy with another server optimizer overrides ``server_step``, and ``forget`` if it remembers anything. Which
+weights exist is another matter, that of ``strategies.topology``.
 """
 
 import logging
@@ -11,19 +12,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsparse.compression import ClientState, NonFiniteError, PayloadError, UpdateCodec, decode
+from fedsparse.compression import ClientState, NonFiniteError, PayloadError, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.engine import RunFailed
-from fedsparse.engine.records import payload_array
+from fedsparse.engine.records import array_bytes, payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.vector import Layout
+from strategies.topology import Replies, ServerTopology
 
 log = logging.getLogger("fedsparse")
 
@@ -37,7 +37,7 @@ class FedAvg(Strategy):
 
     Args:
         config: the settings; clients get them with every message.
-        layout: of the model; a payload made for another is refused.
+        topology: which weights exist, and the layout of the model; a payload made for another is refused.
         weights: initial global vector, float32 on the CPU, shape ``(layout.size,)``; changed in place.
         nodes: Flower's node id of every partition id.
 
@@ -48,13 +48,14 @@ class FedAvg(Strategy):
         failures: the present round's failed clients, each with its reason.
     """
 
-    def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
-        self.config, self.layout, self.weights, self.nodes = config, layout, weights, nodes
+    def __init__(self, config: Config, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
+        self.config, self.topology, self.weights, self.nodes = config, topology, weights, nodes
+        self.layout = topology.layout
         self.state_folder = ""
         self.network = config.network()
-        self._sent = 0  # bytes that each client of the cohort received
+        self._sent: dict[int, int] = {}  # bytes that each client of the cohort received
         self.settings = ConfigRecord(config.flat())
-        self._dense = UpdateCodec(layout, compressor="none")
+        topology.topology.apply_(weights)
         self.timer = StageTimer()
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
@@ -68,15 +69,20 @@ class FedAvg(Strategy):
         """The step that the server takes for the averaged update, both float32 ``(layout.parameters,)``."""
         return update.mul_(self.config.server_lr)
 
+    def forget(self, stale: Tensor) -> None:
+        """Clear what ``server_step`` remembers of some weights: bool, shape ``(layout.parameters,)``."""
+
     def broadcast(self, round: int) -> ArrayRecord:
-        """The global weights as clients of ``round`` receive them."""
+        """The global weights, those that exist, as clients of ``round`` receive them."""
+        compact = self.topology.compact
         try:
-            payload, _ = self._dense.encode(self.weights, ClientState(), round=round, seed=0)
+            codec = UpdateCodec(compact.layout, compressor="none")
+            payload, _ = codec.encode(compact.gather(self.weights), ClientState(), round=round, seed=0)
         except NonFiniteError as error:
             raise RoundFailed(
                 f"round {round}: the global weights diverged ({error.layer}); lower the learning rates"
             ) from None
-        return ArrayRecord({"weights": payload_array(payload, self.layout)})
+        return ArrayRecord({"weights": payload_array(payload, compact.layout)})
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -103,15 +109,16 @@ class FedAvg(Strategy):
         return self.config.eval_clients and self.evaluates(round)
 
     def _messages(self, kind: str, round: int, arrays: ArrayRecord) -> list[Message]:
-        messages = []
+        messages, fixed = [], {"state-folder": self.state_folder, **self.topology.name}
+        self._sent = {}
         for node, client in self._cohort.items():
-            task = ConfigRecord(
-                {"round": round, "accepted-round": self._accepted[client], "state-folder": self.state_folder}
-            )
+            task = ConfigRecord({"round": round, "accepted-round": self._accepted[client], **fixed})
             content = RecordDict({"arrays": arrays, "config": self.settings, "task": task})
+            if mask := self.topology.mask_for(client):
+                content["topology"] = mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
-        self._sent = sum(len(array.data) for array in arrays.values())
-        self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + self._sent * len(messages)
+            self._sent[client] = array_bytes(content)
+        self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sum(self._sent.values())
         return messages
 
     def aggregate_train(
@@ -122,37 +129,34 @@ class FedAvg(Strategy):
         Raises:
             RoundFailed: not one reply carried a usable update.
         """
-        total, samples = torch.zeros(self.layout.size), 0.0
+        total = Replies(self.layout, self.topology.topology)
         sums: dict[str, float] = defaultdict(float)
         for client, reply in self._usable(replies, server_round):
             metrics = reply.content.metric_records["metrics"]
-            payload = reply.content.array_records["arrays"]["update"].data
+            arrays, received = reply.content.array_records["arrays"], array_bytes(reply.content)
             weight = float(metrics["num-examples"])  # type: ignore[arg-type]
             try:
                 with self.timer("decode"):
-                    update = decode(payload, self.layout)
-                if update.round != server_round:
-                    raise PayloadError(f"it was made in round {update.round}")
+                    upload = self.topology.read(arrays, server_round)
             except PayloadError as error:
                 self._fail(client, server_round, f"its payload is refused: {error}")
                 continue
-            if late := self._late(client, metrics, len(payload)):
+            if late := self._late(client, metrics, received):
                 self._fail(client, server_round, late)
                 continue
             with self.timer("aggregate"):
-                update.add_to(total, weight)
-            samples += weight
+                total.add(upload, weight)
             self._accepted[client] = server_round
-            sums["comm/uplink_bytes"] += len(payload)
+            sums["comm/uplink_bytes"] += received
             sums["comm/clients"] += 1
             for tag, value in metrics.items():
                 if "/" in tag:
                     sums[tag] += float(value) * (weight if tag.startswith("train/") else 1.0)  # type: ignore[arg-type]
-        if not samples:
+        if not total.samples:
             raise RoundFailed(f"round {server_round}: all {len(self._cohort)} clients failed; {self.failures[0]}")
         with self.timer("aggregate"):
-            self._apply(total.div_(samples))
-        self._collect(sums, samples)
+            self._apply(total, server_round)
+        self._collect(sums, total.samples)
         return self.broadcast(server_round + 1), MetricRecord(dict(self.metrics))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -180,6 +184,7 @@ class FedAvg(Strategy):
             elif reply.has_error():
                 self._fail(client, round, (reply.error.reason or "no reason given").strip())
             else:
+                self.topology.answered(client)
                 yield client, reply
 
     def _fail(self, client: int, round: int, reason: str) -> None:
@@ -194,17 +199,23 @@ class FedAvg(Strategy):
             return ""
         measured = sum(seconds for tag, seconds in metrics.items() if tag.startswith("time/"))  # type: ignore[misc]
         compute = self.config.compute_seconds or measured
-        seconds = self.network.seconds(client, downlink=self._sent, uplink=uplink, compute=compute)
+        seconds = self.network.seconds(client, downlink=self._sent[client], uplink=uplink, compute=compute)
         deadline = self.config.round_deadline
         slowest = max(self.metrics.get("time/simulated", 0.0), seconds)
         self.metrics["time/simulated"] = min(slowest, deadline) if deadline else slowest
         late = deadline and seconds > deadline
         return f"late on the simulated network: {seconds:.1f} s, round-deadline = {deadline:g} s" if late else ""
 
-    def _apply(self, mean: Tensor) -> None:
-        split = self.layout.parameters
+    def _apply(self, replies: Replies, round: int) -> None:
+        """Take the server's step, then let the topology follow."""
+        mean, split = replies.mean.update(), self.layout.parameters
+        votes = self.topology.votes(round, replies, self.weights)
         self.weights[:split] += self.server_step(mean[:split])
         self.weights[split:] += mean[split:]  # running statistics are averaged, whatever the server's optimizer
+        stale = self.topology.finish(round, replies, votes, self.weights)
+        if stale is not None:
+            self.forget(stale)
+        self.metrics |= self.topology.metrics
 
     def _collect(self, sums: dict[str, float], samples: float) -> None:
         """A round's numbers: means over samples of train/*, means over clients of compress/*, sums of the rest."""

@@ -6,17 +6,20 @@ import torch
 from torch import Tensor
 
 from fedsparse.config import Config
-from fedsparse.vector import Layout
 from strategies.fedavg import FedAvg
+from strategies.topology import ServerTopology
 
 
 class FedAvgM(FedAvg):
     """v <- beta v + update;  w <- w + server_lr v, with beta = server_momentum."""
 
-    def __init__(self, config: Config, layout: Layout, weights: Tensor, nodes: Sequence[int]) -> None:
-        super().__init__(config, layout, weights, nodes)
-        self.velocity = torch.zeros(layout.parameters)
+    def __init__(self, config: Config, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
+        super().__init__(config, topology, weights, nodes)
+        self.velocity = torch.zeros(self.layout.parameters)
 
     def server_step(self, update: Tensor) -> Tensor:
         self.velocity.mul_(self.config.server_momentum).add_(update)
         return self.velocity * self.config.server_lr
+
+    def forget(self, stale: Tensor) -> None:
+        self.velocity.masked_fill_(stale, 0)

@@ -27,12 +27,14 @@ class ClientState:
         payload: the last payload sent, until the server is known to have accepted or lost it; else empty, and always
             without error feedback.
         sent_round: the last round with a payload, that of ``payload`` if there is one; 0 for none.
+        topology: bits of the mask (``np.packbits``) whose weights alone all this is about; empty where all exist.
     """
 
     residual: Array | None = None
     memory: dict[str, Array] = field(default_factory=dict)
     payload: bytes = b""
     sent_round: int = 0
+    topology: bytes = b""
 
     def to_dict(self) -> Flat:
         """As a flat dict of arrays, bytes and integers. Arrays are views: store it before the next encode."""
@@ -43,6 +45,8 @@ class ClientState:
             flat["payload"] = self.payload
         if self.sent_round:
             flat["sent_round"] = self.sent_round
+        if self.topology:
+            flat["topology"] = self.topology
         return flat
 
     @classmethod
@@ -54,8 +58,8 @@ class ClientState:
                 state.memory[key.removeprefix("memory/")] = value
             elif key == "residual" and isinstance(value, np.ndarray):
                 state.residual = value
-            elif key == "payload" and isinstance(value, bytes):
-                state.payload = value
+            elif key in ("payload", "topology") and isinstance(value, bytes):
+                setattr(state, key, value)
             elif key == "sent_round" and isinstance(value, int):
                 state.sent_round = value
             else:

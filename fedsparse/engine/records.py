@@ -1,6 +1,6 @@
-"""How a payload travels in Flower's records: as one Array that only this project's strategies can read."""
+"""How bytes travel in Flower's records: as Arrays that only this project's apps can read."""
 
-from flwr.app import Array
+from flwr.app import Array, RecordDict
 
 from fedsparse.vector import Layout
 
@@ -10,3 +10,13 @@ STYPE = "fedsparse/1"
 def payload_array(payload: bytes, layout: Layout) -> Array:
     """The payload as an Array of the shape and dtype that it decodes to."""
     return Array("float32", (layout.size,), STYPE, payload)
+
+
+def mask_array(mask: bytes) -> Array:
+    """A coded mask (``sparsity.masks``)."""
+    return Array("uint8", (len(mask),), STYPE, mask)
+
+
+def array_bytes(content: RecordDict) -> int:
+    """The length of all that travels in a message but settings and metrics."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())

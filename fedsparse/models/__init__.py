@@ -1,4 +1,4 @@
-"""Networks by name. Adding one is one function `(input_shape, classes, norm) -> nn.Module` and one line here."""
+"""Networks by name. Adding one is one function `(input_shape, classes, norm, width) -> nn.Module` and one line here."""
 
 import torch
 from torch import nn
@@ -18,7 +18,9 @@ MODELS = {
 }
 
 
-def build_model(name: str, input_shape: tuple[int, int, int], classes: int, norm: str, seed: int) -> nn.Module:
+def build_model(
+    name: str, input_shape: tuple[int, int, int], classes: int, norm: str, seed: int, width: float = 1.0
+) -> nn.Module:
     """The named network on the CPU, its initial weights a function of ``seed`` alone.
 
     Args:
@@ -27,7 +29,8 @@ def build_model(name: str, input_shape: tuple[int, int, int], classes: int, norm
         classes: number of outputs.
         norm: "batch" or "group", for networks that normalise.
         seed: of the weights; the global random state of torch is left as it was.
+        width: multiplies the channels and units of every hidden layer; at least one of each remains.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](input_shape, classes, norm)
+        return MODELS[name](input_shape, classes, norm, width)

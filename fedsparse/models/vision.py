@@ -11,46 +11,48 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
+from fedsparse.models.cnn import scaled
+
 Shape = tuple[int, int, int]
 
 
-def resnet18(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+def resnet18(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """ResNet-18 with a 3x3 stem of stride 1 and no initial pooling (11.2M weights)."""
-    return _resnet(models.resnet18, input_shape, classes, norm)
+    return _resnet(models.resnet18, input_shape, classes, norm, width)
 
 
-def resnet50(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+def resnet50(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """ResNet-50 with a 3x3 stem of stride 1 and no initial pooling (23.5M weights)."""
-    return _resnet(models.resnet50, input_shape, classes, norm)
+    return _resnet(models.resnet50, input_shape, classes, norm, width)
 
 
-def vgg11(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+def vgg11(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """VGG-11 with normalisation and one linear layer behind the convolutions (9.2M weights)."""
-    return _vgg(models.vgg11_bn, input_shape, classes, norm)
+    return _vgg(models.vgg11_bn, input_shape, classes, norm, width)
 
 
-def vgg16(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+def vgg16(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """VGG-16 with normalisation and one linear layer behind the convolutions (14.7M weights)."""
-    return _vgg(models.vgg16_bn, input_shape, classes, norm)
+    return _vgg(models.vgg16_bn, input_shape, classes, norm, width)
 
 
-def mobilenet_v2(input_shape: Shape, classes: int, norm: str) -> nn.Module:
+def mobilenet_v2(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """MobileNetV2 with strides 1 in its first convolution and its second stage (2.2M weights)."""
     model = models.mobilenet_v2(num_classes=classes, norm_layer=_norm_layer(norm))
     stem = model.features[0][0]
     model.features[0][0] = nn.Conv2d(input_shape[0], stem.out_channels, 3, padding=1, bias=False)
     model.features[2].conv[1][0].stride = (1, 1)
-    return model
+    return _slimmed(model, width, norm)
 
 
-def _resnet(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str) -> nn.Module:
+def _resnet(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     model = build(num_classes=classes, norm_layer=_norm_layer(norm))
     model.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
-    return model
+    return _slimmed(model, width, norm)
 
 
-def _vgg(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str) -> nn.Module:
+def _vgg(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     model = build(num_classes=1)  # its three large linear layers are thrown away below
     for i, layer in enumerate(model.features):
         if isinstance(layer, nn.BatchNorm2d):
@@ -60,6 +62,32 @@ def _vgg(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str)
     model.features[-1] = nn.AdaptiveMaxPool2d(1)  # the fifth halving, which 28 pixels do not reach
     model.avgpool = nn.Identity()
     model.classifier = nn.Linear(512, classes)
+    return _slimmed(model, width, norm)
+
+
+def _slimmed(model: nn.Module, width: float, norm: str) -> nn.Module:
+    """``model`` with ``width`` times the channels everywhere but at its two ends; 1 leaves it as it is."""
+    if width == 1.0:
+        return model
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    first, last = layers[0][0], layers[-1][0]
+    for name, old in [*model.named_modules()]:
+        new: nn.Module
+        if isinstance(old, nn.Conv2d):
+            inputs = old.in_channels if name == first else scaled(old.in_channels, width)
+            groups = inputs if old.groups == old.in_channels > 1 else old.groups
+            shape = (inputs, scaled(old.out_channels, width), old.kernel_size)
+            new = nn.Conv2d(*shape, old.stride, old.padding, groups=groups, bias=old.bias is not None)  # type: ignore
+            nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(old, nn.Linear):
+            outputs = old.out_features if name == last else scaled(old.out_features, width)
+            new = nn.Linear(scaled(old.in_features, width), outputs)
+        elif isinstance(old, nn.BatchNorm2d | nn.GroupNorm):
+            channels = old.num_features if isinstance(old, nn.BatchNorm2d) else old.num_channels
+            new = _norm_layer(norm)(scaled(channels, width))
+        else:
+            continue
+        model.set_submodule(name, new)
     return model
 
 

@@ -1,51 +1,83 @@
-"""Averaging models that do not have the same weights: each coordinate over those who hold it.
+"""Averaging updates of models that do not have the same weights: each coordinate over those who hold it.
 
-FedDST's sparse weighted average (Bibikar et al. 2022, algorithm 1), with the old value where nobody holds one.
+FedDST's sparse weighted average (Bibikar et al. 2022, algorithm 1), written for updates, so that any server optimizer
+can follow: the mean update is 0 where nobody holds a weight.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fedsparse.sparsity.topology import Topology
+from fedsparse.compression.wire import SparseUpdate
+
+
+class Models(NamedTuple):
+    """The clients' models, summed.
+
+    Attributes:
+        total: float64, shape ``(parameters,)``: ``sum n m w``, the votes of ``select_by_votes``.
+        held: float64, shape ``(parameters,)``: ``sum n m``.
+    """
+
+    total: Tensor
+    held: Tensor
 
 
 class MaskedMean:
-    """``where(sum n m > 0, sum n m w / sum n m, old) * M``, in float64, one client at a time.
+    """``sum n m u / sum n m`` in float64, one client at a time; 0 where nobody holds anything.
+
+    Args:
+        size: of the flat vector.
+        mask: bool, shape ``(parameters,)``: what a client without a mask of its own holds.
 
     Attributes:
-        total: float64, shape ``(n,)``: ``sum n m w``, the votes of ``select_by_votes``.
-        held: float64, shape ``(n,)``: ``sum n m``.
+        total: float64, shape ``(size,)``: ``sum n m u``.
+        samples: of all clients.
     """
 
-    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
-        self.total = torch.zeros(size, dtype=torch.float64, device=device)
-        self.held = torch.zeros(size, dtype=torch.float64, device=device)
+    def __init__(self, size: int, mask: Tensor) -> None:
+        self.mask = mask
+        self.total = torch.zeros(size, dtype=torch.float64)
+        self.samples = 0.0
+        self._shared = 0.0  # samples of those who hold the shared mask: no vector is needed while all do
+        self._apart: Tensor | None = None
 
-    def add(self, weights: Tensor, mask: Tensor, samples: float) -> None:
-        """Add a client's model, weighted by its number of samples (not of batches).
+    def add(self, update: SparseUpdate, samples: float, mask: Tensor | None = None) -> None:
+        """Add a client's update, weighted by its number of samples (not of batches).
 
         Args:
-            weights: float, shape ``(n,)``; whatever stands where the mask is False is not looked at.
-            mask: bool, shape ``(parameters,)`` or ``(n,)``; buffers behind the parameters are held by all.
+            update: nothing in it stands where its mask is False.
             samples: more than 0.
+            mask: bool, shape ``(parameters,)``: what this client holds, where it differs from the others.
         """
         if not samples > 0:
             raise ValueError(f"a client with {samples} samples has no weight in an average")
-        parameters = mask.numel()
-        self.total[:parameters].add_(weights[:parameters].masked_fill(~mask, 0), alpha=samples)
-        self.total[parameters:].add_(weights[parameters:], alpha=samples)
-        self.held[:parameters].add_(mask, alpha=samples)
-        self.held[parameters:] += samples
+        update.add_to(self.total, samples)
+        self.samples += samples
+        if mask is None:
+            self._shared += samples
+        else:
+            if self._apart is None:
+                self._apart = torch.zeros(self.mask.numel(), dtype=torch.float64)
+            self._apart.add_(mask, alpha=samples)
 
-    def mean(self, old: Tensor, topology: Topology) -> Tensor:
-        """The new global vector.
+    @property
+    def held(self) -> Tensor:
+        """float64, shape ``(parameters,)``: ``sum n m``."""
+        shared = self.mask.double() * self._shared
+        return shared if self._apart is None else shared + self._apart
 
-        Args:
-            old: float32, shape ``(n,)``: the global vector of the round's start.
-            topology: ``M``, of the round's end.
+    def update(self) -> Tensor:
+        """The mean update, float32, shape ``(size,)``; buffers are held by all."""
+        mean = self.total / self.samples
+        if self._apart is not None:
+            held, parameters = self.held, self.mask.numel()
+            mean[:parameters] = torch.where(held > 0, self.total[:parameters] / held, 0.0)
+        return mean.float()
 
-        Returns:
-            float32, shape ``(n,)``; exactly 0 where nothing exists.
-        """
-        mean = torch.where(self.held > 0, self.total / self.held, old.double())
-        return topology.apply_(mean.float())
+    def models(self, old: Tensor) -> Models:
+        """The sums of the clients' weights, which are ``old`` (float, shape ``(size,)``) plus their updates."""
+        held = self.held
+        parameters = held.numel()
+        return Models(self.total[:parameters] + held * old[:parameters], held)

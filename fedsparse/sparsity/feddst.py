@@ -15,6 +15,7 @@ class FedDST(Method):
     """Clients drop and grow; the server keeps exactly as many weights a layer, by their votes."""
 
     clients_choose = True
+    clients_vote = True
 
     def readjust_locally(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Topology:
         return readjust(topology, weights, gradient.abs(), self.fraction(round))

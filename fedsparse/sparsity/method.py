@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Generator, Tensor
 
-from fedsparse.sparsity.aggregate import MaskedMean
+from fedsparse.sparsity.aggregate import Models
 from fedsparse.sparsity.densities import DISTRIBUTIONS
 from fedsparse.sparsity.readjust import Report, ReportSum, cosine_fraction
 from fedsparse.sparsity.topology import Layer, Topology
@@ -31,7 +31,7 @@ class RoundResult:
     weights: Tensor
     generator: Generator
     reports: ReportSum | None = None
-    models: MaskedMean | None = None
+    models: Models | None = None
 
 
 @dataclass
@@ -50,6 +50,7 @@ class Method:
         end: the first round without readjustment. Below the number of rounds, so that what is grown gets trained.
         growth: what scores an inactive weight.
         momentum: of the moving average, for growth by momentum.
+        alpha: exponent of the weights' re-parameterisation in local training (see ``sparsyfed``); 1 for none.
         importance: the previous average, for growth by momentum; part of a checkpoint.
     """
 
@@ -60,12 +61,17 @@ class Method:
     end: int = 0
     growth: Growth = "gradient"
     momentum: float = 0.9
+    alpha: float = 1.0
     importance: Tensor | None = None
 
     needs_saliency: ClassVar[bool] = False
     """Clients send ``ssfl.saliency`` of the initial weights before round 1, and ``initial`` gets the sum."""
     clients_choose: ClassVar[bool] = False
     """Clients train or upload under masks of their own, which travel with their update in readjustment rounds."""
+
+    clients_vote: ClassVar[bool] = False
+    """The server decides by the clients' weights: in readjustment rounds they upload all that they hold, for what a
+    compressor keeps back would count as a vote against it."""
 
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
@@ -83,6 +89,11 @@ class Method:
         """
         return Topology.random(layers, parameters, self.counts(layers, self.sparsity), generator)
 
+    @property
+    def reports(self) -> bool:
+        """Whether clients ``report`` in readjustment rounds, for which they need one more pass over their samples."""
+        return False
+
     def is_readjustment(self, round: int) -> bool:
         """Whether the topology may change in this round (1, 2, ...). Counted in rounds alone, whatever the epochs."""
         return self.interval > 0 and round % self.interval == 0 and round < self.end
@@ -95,7 +106,8 @@ class Method:
 
         Args:
             weights: the local weights, shape ``(parameters,)``.
-            gradient: dense (of the weights that do not exist too), shape ``(parameters,)``.
+            gradient: dense (of the weights that do not exist too), shape ``(parameters,)``; what stands for it with
+                another ``growth``.
         """
         return topology
 

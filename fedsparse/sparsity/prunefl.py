@@ -25,6 +25,10 @@ class PruneFL(Method):
 
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def reports(self) -> bool:
+        return True
+
     def report(self, topology: Topology, gradient: Tensor, round: int) -> Report | None:
         indices = topology.prunable.nonzero().squeeze(1)
         return Report(indices, gradient[indices].square().float())

@@ -93,6 +93,12 @@ class Report:
     values: Tensor
 
 
+def top_report(scores: Tensor, candidates: Tensor, k: int) -> Report:
+    """The ``k`` largest scores, float, shape ``(n,)``, among the candidates, bool, shape ``(n,)``."""
+    indices = top_indices(scores, candidates, k).sort().values
+    return Report(indices, scores[indices].float())
+
+
 def report_growth(topology: Topology, gradient: Tensor, fraction: float) -> Report:
     """The largest inactive gradient magnitudes of each layer, as many as the layer will exchange.
 

@@ -18,6 +18,10 @@ from fedsparse.sparsity.topology import Topology
 class RigL(Method):
     """Magnitude drop, growth by gradient magnitude, decided by the server from sparse reports."""
 
+    @property
+    def reports(self) -> bool:
+        return self.growth != "random"
+
     def report(self, topology: Topology, gradient: Tensor, round: int) -> Report | None:
         if self.growth == "random":
             return None

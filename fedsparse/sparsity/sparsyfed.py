@@ -36,7 +36,7 @@ class SparsyFed(Method):
     """No mask is imposed on training; every upload is a top-k of the weights, at the given sparsity.
 
     Attributes:
-        alpha: exponent of the re-parameterisation, applied to the prunable weights.
+        alpha: applied to the prunable weights.
     """
 
     alpha: float = 1.25

@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 import yaml
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from fedsparse.telemetry.folder import write_json
@@ -38,6 +39,8 @@ TAGS = (
     "compress/density",
     "compress/threshold",
     "compress/residual_norm",
+    "topology/density",
+    "topology/changed",
     *(f"time/{stage}" for stage in STAGES),
     "time/round",
     "time/simulated",
@@ -118,6 +121,13 @@ class Recorder:
                 "eval/accuracy_over_simulated_s", row["eval/accuracy"], int(row["time/simulated_total"])
             )
         self._progress.show(round, row)
+
+    def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
+        """Show in TensorBoard, and nowhere else, what has no column: how many there are depends on the model."""
+        for tag, value in scalars.items():
+            self._board.add_scalar(tag, value, round)
+        for tag, values in histograms.items():
+            self._board.add_histogram(tag, values, round)
 
     def summary(self) -> dict[str, Any]:
         """The run in a few numbers: accuracy, bytes, ratio to dense, seconds by stage."""

@@ -1,0 +1,66 @@
+"""What a client exchanges with the server under a topology: the mask it is sent, the update it sends."""
+
+from pathlib import Path
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from torch import Tensor
+
+from clients.state import load_state, load_topology, save_state, save_topology
+from clients.workbench import SparseModel, Workbench
+from fedsparse.engine.records import payload_array
+from fedsparse.seeds import derive_seed
+from fedsparse.sparsity.compact import move_state
+from fedsparse.sparsity.masks import decode_mask
+from fedsparse.sparsity.readjust import Report
+from fedsparse.sparsity.reports import encode_report, report_layout
+from fedsparse.vector import Layout
+
+
+def receive_topology(bench: Workbench, context: Context, sent: ArrayRecord | None, name: str) -> SparseModel:
+    """The topology of a message: the one that this client holds, changed by the mask that came along, if one did.
+
+    Args:
+        sent: the record with the mask.
+        name: the topology's hash, in hexadecimal.
+
+    Raises:
+        ValueError: it is another topology than the message names, such as after a client lost its state.
+    """
+    held = bench.under_bits(load_topology(context))
+    if sent is not None:
+        parameters = bench.model.layout.parameters
+        held = bench.under(decode_mask(sent["mask"].data, bench.layers, parameters, held.topology))
+        save_topology(context, held.bits)
+    if f"{held.topology.hash:016x}" != name:
+        raise ValueError(f"the message is about topology {name}, but this client holds {held.topology.hash:016x}")
+    return held
+
+
+def encode_update(
+    bench: Workbench, context: Context, task: ConfigRecord, update: Tensor, own: SparseModel, client: int
+) -> tuple[Array, dict[str, float]]:
+    """The client's update under its own topology as it travels, and the codec's statistics.
+
+    What the client remembers follows it to this topology: the residual of a weight that is gone is dropped.
+    """
+    round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
+    file = Path(str(task["state-folder"])) / f"{client}.npz" if task["state-folder"] else None
+    state = load_state(context, file)
+    last = bench.under_bits(state.topology)
+    last.codec.settle(state, accepted)
+    if last.bits != own.bits:
+        move_state(state, last.compact, own.compact)
+        state.topology = own.bits
+    votes = bench.method.clients_vote and bench.method.is_readjustment(round)
+    codec = own.whole_codec if votes else own.codec
+    seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
+    payload, stats = codec.encode(own.compact.gather(update), state, round=round, seed=seed)
+    save_state(context, file, state)
+    return payload_array(payload, own.compact.layout), stats
+
+
+def report_array(report: Report | None, layout: Layout, round: int) -> Array:
+    """A report about the weights of ``layout`` as it travels; nothing to report is a report of nothing."""
+    report = report or Report(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    return payload_array(encode_report(report, layout, round), report_layout(layout))

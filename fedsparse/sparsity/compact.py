@@ -1,0 +1,88 @@
+"""A sparse model as a short vector that holds only the weights that exist, in the order of the flat vector.
+
+It has a layout like any other, so that compression, payloads, residuals and error feedback work on it as they do on a
+dense model: indices count what exists, and values of a whole topology need none. The mask's hash is in the fingerprint,
+and a payload for another topology is refused. Where every weight exists both vectors and both layouts are the same.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsparse.compression.state import ClientState, to_numpy
+from fedsparse.compression.wire import Segment, SparseUpdate
+from fedsparse.sparsity.topology import Topology
+from fedsparse.vector import Entry, Layout
+
+
+class Compact:
+    """The short vector of one topology.
+
+    Args:
+        full: layout of the model.
+        topology: of that model, on any device.
+
+    Attributes:
+        layout: of the short vector. A layer that lacks weights is flat in it; one that lacks all is left out.
+        positions: int64, shape ``(layout.size,)``: where each element stands in the flat vector, buffers included.
+    """
+
+    def __init__(self, full: Layout, topology: Topology) -> None:
+        self.full, self.topology, self.layout = full, topology, full
+        kept = torch.ones(full.size, dtype=torch.bool, device=topology.mask.device)
+        kept[: full.parameters] = topology.mask
+        self.positions = kept.nonzero().squeeze(1)
+        if len(self.positions) < full.size:
+            self.layout = self._layout(kept)
+
+    def _layout(self, kept: Tensor) -> Layout:
+        counts = [int(kept[e.slice].sum()) for e in self.full.entries]
+        entries, start = [], 0
+        for entry, count in zip(self.full.entries, counts, strict=True):
+            if count:
+                shape = entry.shape if count == entry.size else (count,)
+                entries.append(Entry(entry.name, shape, start, count))
+                start += count
+        return Layout(tuple(entries), sum(counts[: len(self.full.layers)]), start, self.topology.hash)
+
+    def gather(self, vector: Tensor) -> Tensor:
+        """What exists of ``vector``, shape ``(full.size,)``: shape ``(layout.size,)``."""
+        return vector if self.layout is self.full else vector[self.positions]
+
+    def widen(self, update: SparseUpdate) -> SparseUpdate:
+        """A decoded payload of this layout, in the coordinates of the flat vector."""
+        if self.layout is self.full:
+            return update
+        positions = to_numpy(self.positions)
+        segments = [
+            Segment(0, self.full.size, at if s.indices is None else at[s.indices], s.values)
+            for s in update.segments
+            for at in [positions[s.start : s.start + s.size]]
+        ]
+        return SparseUpdate(self.full, update.round, tuple(segments))
+
+    @property
+    def active(self) -> np.ndarray:
+        """int64: the positions of the parameters among ``positions``."""
+        return to_numpy(self.positions[: self.layout.parameters])
+
+
+def move_state(state: ClientState, old: Compact, new: Compact) -> None:
+    """Take a client's memory from one topology to another: what stood at a removed weight is dropped, grown ones get 0.
+
+    Raises:
+        ValueError: a payload that was not settled is in it.
+    """
+    if state.payload:
+        raise ValueError(f"the payload of round {state.sent_round} was not settled")
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        wide = np.zeros(old.full.parameters, np.float32)
+        wide[old.active] = array
+        return wide[new.active]
+
+    if state.residual is not None:
+        state.residual = moved(to_numpy(state.residual))
+    for name, array in state.memory.items():
+        if array.shape == (old.layout.parameters,):
+            state.memory[name] = moved(to_numpy(array))

@@ -1,0 +1,39 @@
+"""A client's report as bytes: indices and values, through the same wire as an update."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fedsparse.compression import VALUES, wire
+from fedsparse.sparsity.readjust import Report
+from fedsparse.vector import Layout
+
+
+def report_layout(layout: Layout) -> Layout:
+    """A report is about parameters: there is nothing to say about the buffers of a model."""
+    return replace(layout, entries=layout.layers, size=layout.parameters)
+
+
+def encode_report(report: Report, layout: Layout, round: int) -> bytes:
+    """The payload of a report about the model of ``layout``."""
+    values, codec = report.values.cpu().numpy(), VALUES["f32"]
+    body = codec.encode(values, np.array([values.size]), 0)
+    segment = wire.Coded(layout.parameters, report.indices.cpu().numpy(), codec, body)
+    return wire.encode(report_layout(layout), round, [segment])
+
+
+def decode_report(payload: bytes, layout: Layout, round: int) -> Report:
+    """The inverse.
+
+    Raises:
+        PayloadError: for any fault, another round and negative values among them.
+    """
+    decoded = wire.decode(payload, report_layout(layout))
+    (segment,) = decoded.segments
+    if decoded.round != round:
+        raise wire.PayloadError(f"a report of round {decoded.round}")
+    if segment.values.size and segment.values.min() < 0:
+        raise wire.PayloadError("a report with negative values")
+    indices = np.arange(segment.size) if segment.indices is None else segment.indices
+    return Report(torch.from_numpy(indices), torch.tensor(segment.values))

@@ -1,0 +1,64 @@
+"""From the settings to a network, its method, and the layers of its topology: the same on server and client."""
+
+import torch
+from torch import nn
+
+from fedsparse.config import Config, ConfigError
+from fedsparse.models import build_model
+from fedsparse.sparsity import METHODS, Method
+from fedsparse.sparsity.small_dense import width_for
+from fedsparse.sparsity.static import Dense
+from fedsparse.sparsity.topology import Layer, weight_layers
+from fedsparse.vector import Layout
+
+Shape = tuple[int, int, int]
+
+
+def build_network(config: Config, input_shape: Shape, classes: int, seed: int) -> nn.Module:
+    """The network on the CPU; narrower, so that it has as many weights as a sparse one, for ``small-dense``.
+
+    Raises:
+        ValueError: no network is narrow enough.
+    """
+
+    def build(width: float) -> nn.Module:
+        return build_model(config.model, input_shape, classes, config.norm, seed, width)
+
+    def parameters(width: float) -> int:
+        with torch.device("meta"):
+            return Layout.of(build(width)).parameters
+
+    if config.method != "small-dense" or not config.sparsity:
+        return build(1.0)
+    return build(width_for(parameters, round((1 - config.sparsity) * parameters(1.0))))
+
+
+def build_method(config: Config) -> Method:
+    """How weights are chosen, by the settings."""
+    return METHODS[config.method](**config.readjustment())
+
+
+def layers_of(config: Config, model: nn.Module, layout: Layout) -> tuple[Layer, ...]:
+    """The layers of ``model`` that have a place in a topology.
+
+    Raises:
+        ValueError: ``dense-layers`` names a layer that does not exist.
+    """
+    return weight_layers(model, layout, [name.strip() for name in config.dense_layers.split(",") if name.strip()])
+
+
+def check_sparsity(config: Config, input_shape: Shape, classes: int) -> None:
+    """Find out before a run whether the sparsity can be met.
+
+    Raises:
+        ConfigError: it cannot; told in one line.
+    """
+    try:
+        with torch.device("meta"):
+            model = build_network(config, input_shape, classes, seed=0)
+            layers = layers_of(config, model, Layout.of(model))
+        method = build_method(config)
+        if not isinstance(method, Dense):
+            method.counts(layers, config.sparsity)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,60 @@
+"""Before round 1: how much the loss of every client depends on each weight of the initial model (SSFL)."""
+
+import logging
+from collections.abc import Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedsparse.compression import PayloadError
+from fedsparse.config import Config
+from fedsparse.engine import RunFailed
+from fedsparse.sparsity.readjust import ReportSum
+from fedsparse.sparsity.reports import decode_report
+from strategies.topology import ServerTopology
+
+log = logging.getLogger("fedsparse")
+
+
+def ask_saliency(
+    grid: Grid, config: Config, nodes: Sequence[int], dense: ServerTopology, weights: ArrayRecord
+) -> tuple[Tensor, dict[str, float]]:
+    """Every client's saliency of the initial weights, summed by samples; 0 for what is not among a client's largest.
+
+    Args:
+        dense: the topology in which everything exists.
+        weights: its broadcast.
+
+    Returns:
+        float64, shape ``(parameters,)``; and the bytes that it cost, under telemetry's tags.
+
+    Raises:
+        RunFailed: not one client answered.
+    """
+    task = ConfigRecord({"round": 0, **dense.name})
+    question = RecordDict({"arrays": weights, "config": ConfigRecord(config.flat()), "task": task})
+    kind = f"{MessageType.QUERY}.saliency"
+    asked = [Message(question, dst_node_id=node, message_type=kind) for node in nodes]
+    answers = {
+        r.metadata.src_node_id: r
+        for r in grid.send_and_receive(asked, timeout=config.round_timeout)
+        if not r.has_error()
+    }
+    total, received = ReportSum(dense.layout.parameters), 0
+    for client, node in enumerate(nodes):  # floating-point addition has one order
+        if node not in answers:
+            log.warning("client %d did not tell its saliency", client)
+            continue
+        content = answers[node].content
+        payload = content.array_records["arrays"]["report"].data
+        received += len(payload)
+        try:
+            samples = float(content.metric_records["metrics"]["num-examples"])  # type: ignore[arg-type]
+            total.add(decode_report(payload, dense.layout, round=0), samples)
+        except PayloadError as error:
+            log.warning("client %d: its saliency is refused: %s", client, error)
+    if not total.known.any():
+        raise RunFailed("no client told its saliency: ssfl cannot choose a topology")
+    sent = len(asked) * sum(len(array.data) for array in weights.values())
+    return total.total, {"comm/uplink_bytes": float(received), "comm/downlink_bytes": float(sent)}
