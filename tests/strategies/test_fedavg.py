@@ -13,16 +13,22 @@ from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import payload_array
 from fedsparse.network import Network
+from fedsparse.sparsity import weight_layers
+from fedsparse.sparsity.setup import build_method
 from fedsparse.vector import Layout
 from strategies import STRATEGIES, FedAvg, RoundFailed
+from strategies.topology import ServerTopology
 
-LAYOUT = Layout.of(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+MODEL = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+LAYOUT = Layout.of(MODEL)
+LAYERS = weight_layers(MODEL, LAYOUT, [])
 N, P = LAYOUT.size, LAYOUT.parameters
 
 
 def make(**settings: object) -> tuple[FedAvg, LocalGrid]:
     config = Config.from_mapping({"clients": 3, "clients_per_round": 3, "rounds": 9} | settings)
-    strategy = STRATEGIES[config.strategy](config, LAYOUT, torch.zeros(N), range(3))
+    topology = ServerTopology.of_round_1(config, LAYOUT, LAYERS, build_method(config))
+    strategy = STRATEGIES[config.strategy](config, topology, torch.zeros(N), range(3))
     return strategy, LocalGrid("tests.fedsparse.engine.obedient:app", clients=3)
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import Generator, nn
 
 from fedsparse.sparsity import Layer, weight_layers
+from fedsparse.sparsity.aggregate import Models
 from fedsparse.vector import Layout
 
 torch.set_num_threads(1)
@@ -19,6 +20,12 @@ def generator(seed: int = 0) -> Generator:
 def layers_of(model: nn.Module, dense_layers=("first", "last")) -> tuple[tuple[Layer, ...], int]:
     layout = Layout.of(model)
     return weight_layers(model, layout, dense_layers), layout.parameters
+
+
+def models_of(clients) -> Models:
+    """``sum n m w`` and ``sum n m`` over clients (weights, mask, samples): the definition."""
+    total = sum(samples * (mask * weights).double() for weights, mask, samples in clients)
+    return Models(total, sum(samples * mask.double() for _, mask, samples in clients))
 
 
 @st.composite

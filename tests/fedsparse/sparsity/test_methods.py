@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedsparse.sparsity import METHODS, Method, Topology
-from fedsparse.sparsity.aggregate import MaskedMean
 from fedsparse.sparsity.densities import budget, erk
 from fedsparse.sparsity.feddst import FedDST
 from fedsparse.sparsity.magnitude import Magnitude, gradual_sparsity
@@ -18,7 +17,7 @@ from fedsparse.sparsity.rigl import RigL
 from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.sparsyfed import SparsyFed, from_weights, gradient_of_psi, to_weights
 from fedsparse.sparsity.ssfl import SSFL, saliency
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn, models_of
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")
@@ -32,7 +31,7 @@ def start(method: Method, model: nn.Module, seed: int = 0) -> Topology:
 
 def play_round(method: Method, topology: Topology, weights, round: int, clients: int = 3):
     """Clients whose training is noise: returns the next topology and weights."""
-    models, reports = MaskedMean(weights.numel()), ReportSum(weights.numel())
+    models, reports = [], ReportSum(weights.numel())
     for client in range(clients):
         noise = torch.randn(3, weights.numel(), generator=generator(100 * round + client))
         own = topology
@@ -40,15 +39,17 @@ def play_round(method: Method, topology: Topology, weights, round: int, clients:
             own = method.readjust_locally(topology, weights, noise[0], round)
         local = own.apply_(weights + noise[1])
         own = method.upload_topology(own, local)
-        models.add(local, own.mask, client + 1)
+        models.append((local, own.mask, client + 1))
         report = method.report(topology, noise[2], round) if method.is_readjustment(round) else None
         if report:
             reports.add(report)
-    new, weights = topology, models.mean(weights, topology)
+    total, held = models_of(models)
+    aggregated = torch.where(held > 0, total / held, weights.double()).float()
+    new, weights = topology, topology.apply_(aggregated.clone())
     if method.is_readjustment(round):
-        result = RoundResult(round, weights, generator(round), reports, models)
+        result = RoundResult(round, weights, generator(round), reports, models_of(models))
         new = method.decide(topology, result)
-    return new, models.mean(weights, new)
+    return new, new.apply_(aggregated)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -136,9 +137,7 @@ def test_grown_weights_survive_when_trained_and_die_at_once_when_uploaded_as_zer
     assert int(grown.sum()) > 50
 
     def survivors(local):
-        models = MaskedMean(weights.numel())
-        models.add(local, own.mask, 5)
-        models.add(weights, topology.mask, 5)
+        models = models_of([(local, own.mask, 5), (weights, topology.mask, 5)])
         new = method.decide(topology, RoundResult(1, weights, generator(), models=models))
         return int((new.mask & grown).sum())
 

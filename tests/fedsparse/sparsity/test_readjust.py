@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedsparse.sparsity import Topology
-from fedsparse.sparsity.aggregate import MaskedMean
 from fedsparse.sparsity.densities import erk
 from fedsparse.sparsity.readjust import (
     Report,
@@ -20,7 +19,7 @@ from fedsparse.sparsity.readjust import (
     select_by_votes,
     top_indices,
 )
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn, models_of
 
 SPARSITIES = st.floats(0.01, 0.99)
 FEW_VALUES = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=30)
@@ -188,10 +187,7 @@ def test_a_malformed_report_is_refused(indices, values):
 
 
 def voted(topology: Topology, clients: list[tuple[Tensor, Tensor, int]]) -> Topology:
-    models = MaskedMean(topology.mask.numel())
-    for weights, mask, samples in clients:
-        models.add(weights, mask, samples)
-    return select_by_votes(topology, models.total, models.held)
+    return select_by_votes(topology, *models_of(clients))
 
 
 @QUICK
