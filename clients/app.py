@@ -61,7 +61,8 @@ def train(message: Message, context: Context) -> Message:
         with timer("backward"):
             gradient = dense_gradient(model, bench.fetch(indices), len(indices))
         report = bench.method.report(held.topology, gradient, round)
-        arrays["report"] = report_array(report, model.layout, round)
+        if report is not None and report.indices.numel():
+            arrays["report"] = report_array(report, model.layout, round)
     if own.bits != held.bits:
         arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
     task = message.content.config_records["task"]

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
@@ -60,7 +59,6 @@ def encode_update(
     return payload_array(payload, own.compact.layout), stats
 
 
-def report_array(report: Report | None, layout: Layout, round: int) -> Array:
-    """A report about the weights of ``layout`` as it travels; nothing to report is a report of nothing."""
-    report = report or Report(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+def report_array(report: Report, layout: Layout, round: int) -> Array:
+    """A report about the weights of ``layout`` as it travels."""
     return payload_array(encode_report(report, layout, round), report_layout(layout))

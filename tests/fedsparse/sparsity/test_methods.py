@@ -17,7 +17,7 @@ from fedsparse.sparsity.rigl import RigL
 from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.sparsyfed import SparsyFed, from_weights, gradient_of_psi, to_weights
 from fedsparse.sparsity.ssfl import SSFL, saliency
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn, models_of
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, models_of, small_cnn
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")

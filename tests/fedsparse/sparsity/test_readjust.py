@@ -19,7 +19,7 @@ from fedsparse.sparsity.readjust import (
     select_by_votes,
     top_indices,
 )
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn, models_of
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, models_of, small_cnn
 
 SPARSITIES = st.floats(0.01, 0.99)
 FEW_VALUES = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=30)

@@ -1,0 +1,93 @@
+"""A small federation of the project's own clients, played round by round in this process."""
+
+from collections.abc import Set
+from typing import NamedTuple
+
+import torch
+from flwr.app import Context, Message
+from torch import Tensor, nn
+
+from clients.app import app as client_app
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
+from fedsparse.sparsity import Topology
+from fedsparse.sparsity.setup import build_network
+from fedsparse.vector import FlatModel
+from strategies import FedAvg
+from strategies.app import make_strategy
+
+SETTINGS = {
+    "clients": 6,
+    "clients-per-round": 4,
+    "rounds": 8,
+    "distribution": "dirichlet",
+    "sparsity": 0.5,
+    "readjustment-interval": 1,
+    "readjustment-end": 4,
+    "momentum": 0.9,
+    "weight-decay": 0.01,
+    "eval-clients": True,
+    "eval-every": 2,
+}
+
+LOST: set[tuple[int, int]] = set()
+"""(round, partition id) of training that fails after it has changed the client's state, as a crash does at worst."""
+
+TRAFFIC: list[tuple[Message, Message]] = []
+"""Every message of a client's training, and the reply."""
+
+
+class Round(NamedTuple):
+    """After a round: its number, the global weights, their topology, and what was measured."""
+
+    number: int
+    weights: Tensor
+    topology: Topology
+    metrics: dict[str, float]
+    details: dict[str, float]
+
+
+def app(message: Message, context: Context) -> Message:
+    reply = client_app(message, context)
+    if message.metadata.message_type == "train":
+        if (message.content["task"]["round"], context.node_id) in LOST:
+            raise RuntimeError("lost")
+        TRAFFIC.append((message, reply))
+    return reply
+
+
+def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset(), **settings: object) -> list[Round]:
+    """Play some rounds; round 0 is the state before them."""
+    config = Config.from_mapping(SETTINGS | {"dataset": dataset} | settings)
+    LOST.clear()
+    LOST.update(lost)
+    TRAFFIC.clear()
+    with LocalGrid("tests.strategies.federation:app", config.clients) as grid:
+        strategy = make_strategy(config, model_of(config), grid.get_node_ids(), grid)
+        played = [state_of(strategy, 0)]
+        arrays = strategy.broadcast(1)
+        for round in range(1, rounds + 1):
+            messages = strategy.configure_train(round, arrays, {}, grid)
+            arrays, _ = strategy.aggregate_train(round, grid.send_and_receive(messages))
+            messages = list(strategy.configure_evaluate(round, arrays, {}, grid))
+            strategy.aggregate_evaluate(round, grid.send_and_receive(messages))
+            played.append(state_of(strategy, round))
+    return played
+
+
+def state_of(strategy: FedAvg, round: int) -> Round:
+    topology = strategy.topology
+    return Round(round, strategy.weights.clone(), topology.topology, dict(strategy.metrics), dict(topology.details))
+
+
+def model_of(config: Config) -> FlatModel:
+    return FlatModel(build_network(config, (1, 28, 28), 10, seed=1))
+
+
+def network() -> nn.Module:
+    """A model with convolutions, a normalisation layer and linear layers."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(72, 20), nn.ReLU(), nn.Linear(20, 10),
+    )  # fmt: skip
