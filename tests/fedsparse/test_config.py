@@ -60,6 +60,11 @@ def test_settings_survive_flowers_run_config() -> None:
         ({"device": "gpu"}, "device = gpu: should match"),
         ({"uplink_mbps": "fast"}, "uplink-mbps = fast: should be a number above 0, uniform:LOW:HIGH"),
         ({"workers": 0}, "workers = 0: should be auto or at least 1"),
+        ({"sparsity": 1}, "sparsity = 1: should be less than 1"),
+        ({"topology": "lottery"}, "topology = lottery: should be 'auto', 'dense', 'static'"),
+        ({"readjustment-end": 500}, "readjustment-end = 500 is more than rounds = 150"),
+        ({"need-readjust": True}, "need-readjust with sparsity = 0"),
+        ({"need-readjust": True, "sparsity": 0.5, "topology": "ssfl"}, "need-readjust with topology = ssfl"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_key_value_and_what_is_allowed(settings: dict, line: str) -> None:
@@ -80,6 +85,26 @@ def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, line: 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot read config file nowhere\.yaml"):
         read_yaml("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ({}, "dense"),
+        ({"sparsity": 0.5}, "static"),
+        ({"sparsity": 0.5, "need-readjust": True}, "feddst"),
+        ({"sparsity": 0.5, "need-readjust": True, "topology": "rigl"}, "rigl"),
+        ({"sparsity": 0.5, "topology": "dense"}, "dense"),
+    ],
+)
+def test_the_topology_that_is_meant_needs_no_name(settings: dict, method: str) -> None:
+    assert Config.from_mapping(settings).method == method
+
+
+def test_readjustment_ends_before_the_run_does() -> None:
+    assert Config(rounds=100).readjustment()["end"] == 75
+    assert Config(rounds=1).readjustment()["end"] == 1
+    assert Config(rounds=100, readjustment_end=40).readjustment()["end"] == 40
 
 
 def test_keys_are_kebab_case() -> None:

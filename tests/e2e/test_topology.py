@@ -1,0 +1,73 @@
+"""Sparse runs as a user types them."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from main import main
+from tests.e2e.test_main import run
+
+DYNAMIC = ["--sparsity", "0.5", "--need-readjust", "--readjustment-interval", "1", "--beta", "0.1", "--rounds", "4"]
+
+
+def test_a_dynamic_sparse_run_measures_its_topology_and_shows_it_in_tensorboard(
+    tmp_path: Path, tiny_dataset: str
+) -> None:
+    result = run(tmp_path, *DYNAMIC, "--dataset", tiny_dataset, "--clients", "8")
+    assert all(r["topology/density"] == pytest.approx(0.5, abs=1e-4) for r in result["rounds"])
+    assert [r["topology/changed"] > 0 for r in result["rounds"]] == [False, True, True, False, False]
+    (folder,) = (tmp_path / "runs").iterdir()
+    rows = list(csv.DictReader((folder / "rounds.csv").open()))
+    assert float(rows[2]["topology/changed"]) == result["rounds"][2]["topology/changed"]
+    assert not [column for column in rows[0] if column.startswith("density/")]
+    board = EventAccumulator(str(folder)).Reload().Tags()
+    assert {"density/0.weight", "density/7.weight", "topology/consensus", "topology/changed"} <= set(board["scalars"])
+    assert "topology/weights" in board["histograms"]
+
+
+def test_a_seed_gives_the_same_bits_with_any_number_of_workers(tmp_path: Path, tiny_dataset: str) -> None:
+    flags = [*DYNAMIC, "--dataset", tiny_dataset, "--clients", "8", "--eval-clients"]
+    one, two = (run(tmp_path, *flags, "--workers", workers) for workers in ("1", "2"))
+    assert one["summary"]["weights-hash"] == two["summary"]["weights-hash"]
+    assert one["summary"]["uplink-bytes"] == two["summary"]["uplink-bytes"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--sparsity", "0.999"], "sparsity = 0.999 keeps 55 of 55,248 weights, but 464 are in dense layers"),
+        (["--sparsity", "0.5", "--dense-layers", "fc9"], "dense-layers: no layer 'fc9'; there are 0.weight"),
+        (["--need-readjust"], "need-readjust with sparsity = 0"),
+        (["--sparsity", "0.5", "--topology", "static", "--need-readjust"], "topology = static, which never changes"),
+        (["--sparsity", "0.99999", "--topology", "small-dense"], "small-dense: the narrowest network has"),
+    ],
+)
+def test_a_sparsity_that_cannot_be_is_one_line_before_the_run(
+    tmp_path: Path, flags: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*flags, "--logdir", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert line in shown.err
+    assert shown.err.count("\n") == 1
+    assert not list(tmp_path.rglob("rounds.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["feddst", "rigl", "ssfl"])
+def test_flowers_runtime_gives_the_same_bits(tmp_path: Path, tiny_dataset: str, topology: str) -> None:
+    flags = ["--sparsity", "0.5", "--readjustment-interval", "1", "--topology", topology, "--dataset", tiny_dataset]
+    results = []
+    for engine in ("local", "flower"):
+        outfile = tmp_path / f"{engine}.json"
+        size = ["--clients", "8", "--clients-per-round", "3", "--rounds", "3", "--workers", "2", "--eval-every", "1"]
+        files = ["--logdir", str(tmp_path / "runs"), "--outfile", str(outfile)]
+        assert main([*size, *flags, *files, "--engine", engine]) == 0
+        results.append(json.loads(outfile.read_text()))
+    local, flower = results
+    assert local["summary"]["weights-hash"] == flower["summary"]["weights-hash"]
+    for a, b in zip(local["rounds"], flower["rounds"], strict=True):
+        for tag in ("topology/changed", "comm/uplink_bytes", "comm/downlink_bytes"):
+            assert a.get(tag) == b.get(tag), tag
