@@ -38,8 +38,7 @@ class Workbench:
         self.device = resolve_device(config.device)
         self.data = to_device(load_dataset(config.dataset, config.data_dir), self.device)
         self.partition = partition(self.data.y_train.cpu(), **config.partitioning())
-        seed = derive_seed(config.seed, "model")
-        network = build_network(config, self.data.input_shape, self.data.classes, seed)
+        network = build_network(config, self.data.input_shape, self.data.classes, derive_seed(config.seed, "model"))
         self.model = FlatModel(network.to(self.device))
         if config.recompute:
             recompute_blocks(network)

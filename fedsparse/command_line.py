@@ -42,7 +42,7 @@ def parse(
     parser.add_argument("command", nargs="?", default="run", help=f"one of {', '.join(commands)}; run when left out")
     parser.add_argument("files", nargs="*", help="what sweep and report read")
     parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML file of the settings below")
-    owners = {flag: name for name, command in commands.items() for flag in command.own}
+    owners = {flag: name for name, command in commands.items() for flag in command.own if flag not in KEYS}
     for flag, name in owners.items():
         text = f"{name}: {commands[name].own[flag]}"
         parser.add_argument(f"--{flag}", dest=flag, default=argparse.SUPPRESS, metavar="VALUE", help=text)
@@ -59,7 +59,8 @@ def parse(
     command, files = flags.pop("command"), flags.pop("files")
     if command not in commands:
         raise ConfigError(f"unknown command {command!r}; the commands are {', '.join(commands)}")
-    own = {flag: flags.pop(flag) for flag in owners if flag in flags}
+    # A command's own flag may have the name of a setting, which it then is not.
+    own = {flag: flags.pop(flag) for flag in {**owners, **commands[command].own} if flag in flags}
     for flag in own.keys() - commands[command].own.keys():
         raise ConfigError(f"--{flag} belongs to the command {owners[flag]}, not to {command}")
     wanted = commands[command].files

@@ -17,6 +17,7 @@ from fedsparse.device import resolve_device
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.setup import build_method, build_network, layers_of
+from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training import evaluate
@@ -80,7 +81,10 @@ def make_strategy(config: Config, model: FlatModel, nodes: Sequence[int], grid: 
         dense = ServerTopology(config, layout, layers, method, Topology.full(layers, layout.parameters))
         broadcast = make(config, dense, weights, nodes).broadcast(0)
         saliency, metrics = ask_saliency(grid, config, nodes, dense, broadcast)
-    strategy = make(config, ServerTopology.of_round_1(config, layout, layers, method, saliency), weights, nodes)
+    topology = ServerTopology.of_round_1(config, layout, layers, method, saliency)
+    if method.scales_initial:
+        initialise_(weights, topology.topology)
+    strategy = make(config, topology, weights, nodes)
     strategy.metrics = strategy.topology.metrics | metrics
     return strategy
 

@@ -208,8 +208,8 @@ class FedAvg(Strategy):
 
     def _apply(self, replies: Replies, round: int) -> None:
         """Take the server's step, then let the topology follow."""
-        mean, split = replies.mean.update(), self.layout.parameters
         votes = self.topology.votes(round, replies, self.weights)
+        mean, split = replies.mean.update(), self.layout.parameters
         self.weights[:split] += self.server_step(mean[:split])
         self.weights[split:] += mean[split:]  # running statistics are averaged, whatever the server's optimizer
         stale = self.topology.finish(round, replies, votes, self.weights)

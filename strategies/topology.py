@@ -52,20 +52,26 @@ class Replies:
     def __init__(self, layout: Layout, topology: Topology) -> None:
         self.mean = MaskedMean(layout.size, topology.mask)
         self.reports: ReportSum | None = None
-        self._wishes = torch.zeros(layout.parameters, dtype=torch.int32)
+        self._parameters = layout.parameters
+        self._wishes: Tensor | None = None  # how many clients wish for each weight
         self._wishing = 0
 
     def add(self, upload: Upload, samples: float) -> None:
         """Add a client's upload, weighted by its number of samples."""
         self.mean.add(upload.update, samples, upload.topology.mask if upload.topology else None)
         if upload.topology:
-            self._wishes += upload.topology.mask & upload.topology.prunable
-            self._wishing += 1
+            self._wish(upload.topology.mask & upload.topology.prunable)
         if upload.report:
-            self.reports = self.reports or ReportSum(self._wishes.numel())
+            self.reports = self.reports or ReportSum(self._parameters)
             self.reports.add(upload.report, samples)
-            self._wishes[upload.report.indices] += 1
-            self._wishing += 1
+            self._wish(upload.report.indices)
+
+    def _wish(self, weights: Tensor) -> None:
+        """Note one client's wishes: positions, or a mask."""
+        if self._wishes is None:
+            self._wishes = torch.zeros(self._parameters, dtype=torch.int32)
+        self._wishes[weights] += 1
+        self._wishing += 1
 
     @property
     def samples(self) -> float:
@@ -78,9 +84,9 @@ class Replies:
 
         Wishes are a client's own mask, or what it reports. None when fewer than two have any.
         """
-        wishes = self._wishes.double()
-        if self._wishing < 2 or not wishes.any():
+        if self._wishes is None or self._wishing < 2 or not self._wishes.any():
             return None
+        wishes = self._wishes.double()
         return float((wishes * (wishes - 1)).sum() / wishes.sum() / (self._wishing - 1))
 
 

@@ -68,16 +68,19 @@ class MaskedMean:
         shared = self.mask.double() * self._shared
         return shared if self._apart is None else shared + self._apart
 
-    def update(self) -> Tensor:
-        """The mean update, float32, shape ``(size,)``; buffers are held by all."""
-        mean = self.total / self.samples
-        if self._apart is not None:
-            held, parameters = self.held, self.mask.numel()
-            mean[:parameters] = torch.where(held > 0, self.total[:parameters] / held, 0.0)
-        return mean.float()
-
     def models(self, old: Tensor) -> Models:
         """The sums of the clients' weights, which are ``old`` (float, shape ``(size,)``) plus their updates."""
         held = self.held
         parameters = held.numel()
         return Models(self.total[:parameters] + held * old[:parameters], held)
+
+    def update(self) -> Tensor:
+        """The mean update, float32, shape ``(size,)``; buffers are held by all. Spends the sums: they are divided."""
+        parameters = self.mask.numel()
+        if self._apart is None:
+            self.total.div_(self.samples)
+        else:  # where nobody holds anything the sum is 0, and stays it
+            held = self.held
+            self.total[:parameters].div_(held.masked_fill_(held == 0, 1.0))
+            self.total[parameters:].div_(self.samples)
+        return self.total.float()

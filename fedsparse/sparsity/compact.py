@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedsparse.compression.state import ClientState, to_numpy
+from fedsparse.compression.values import widened
 from fedsparse.compression.wire import Segment, SparseUpdate
 from fedsparse.sparsity.topology import Topology
 from fedsparse.vector import Entry, Layout
@@ -82,7 +83,7 @@ def move_state(state: ClientState, old: Compact, new: Compact) -> None:
         return wide[new.active]
 
     if state.residual is not None:
-        state.residual = moved(to_numpy(state.residual))
+        state.residual = moved(to_numpy(widened(state.residual)))
     for name, array in state.memory.items():
         if array.shape == (old.layout.parameters,):
             state.memory[name] = moved(to_numpy(array))

@@ -66,6 +66,8 @@ class Method:
 
     needs_saliency: ClassVar[bool] = False
     """Clients send ``ssfl.saliency`` of the initial weights before round 1, and ``initial`` gets the sum."""
+    scales_initial: ClassVar[bool] = True
+    """The initial weights are made larger in sparse layers (``initialise_``); not where the largest were chosen."""
     clients_choose: ClassVar[bool] = False
     """Clients train or upload under masks of their own, which travel with their update in readjustment rounds."""
 

@@ -22,6 +22,7 @@ class SSFL(Static):
     """The most salient weights of the network, over all layers together."""
 
     needs_saliency = True
+    scales_initial = False
 
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None

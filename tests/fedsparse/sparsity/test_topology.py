@@ -6,7 +6,7 @@ from torch import nn
 
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.densities import erk
-from fedsparse.sparsity.topology import carry_over
+from fedsparse.sparsity.topology import carry_over, initialise_
 from fedsparse.vector import FlatModel, Layout
 from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
 
@@ -143,3 +143,15 @@ def test_survivors_carry_their_values_and_grown_weights_start_at_zero():
     assert torch.equal(carried[old.mask & new.mask], weights[old.mask & new.mask])
     assert not bool(carried[new.mask & ~old.mask].any())
     assert not bool(carried[~new.mask].any())
+
+
+def test_initial_weights_keep_the_variance_of_what_units_add_up():
+    layers, parameters = layers_of(torch.nn.Linear(400, 200, bias=False), [])
+    topology = Topology.random(layers, parameters, [8000], generator())
+    dense = torch.randn(parameters, generator=generator(1))
+    sparse = initialise_(dense.clone(), topology)
+    inputs = torch.randn(300, 400, generator=generator(2))
+    spread = [(inputs @ weights.view(200, 400).T).std() for weights in (sparse, dense)]
+    assert float(spread[0]) == pytest.approx(float(spread[1]), rel=0.05)
+    full = Topology.full(layers, parameters)
+    assert torch.equal(initialise_(dense.clone(), full), dense)
