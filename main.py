@@ -25,7 +25,7 @@ from fedsparse.config import Config, ConfigError, read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
 from fedsparse.sparsity.setup import check_sparsity
-from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
+from fedsparse.telemetry.folder import check_writable, create_run_folder
 from partitions import DataError, load_dataset
 from partitions import partition as split
 
@@ -152,7 +152,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was measured so far is saved", file=sys.stderr)
         return 130
-    except (ConfigError, DataError, OutputError) as error:
+    except (ConfigError, DataError, OSError) as error:  # OutputError is an OSError
         print(f"main.py: {error}", file=sys.stderr)
         return 2
     except RunFailed as error:

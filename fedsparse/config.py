@@ -52,7 +52,7 @@ class Config(BaseModel):
     # Data and who holds it
     dataset: str = "fashion-mnist-mini"
     """fashion-mnist-mini (embedded), mnist, fashion-mnist, cifar10, cifar100, or the path of an .npz file."""
-    data_dir: str = "data"
+    data_dir: str = Field("data", min_length=1)
     """Folder that data sets are read from, and downloaded into when absent."""
     distribution: Literal["iid", "dirichlet", "shards"] = "iid"
     """How samples are spread over clients."""
@@ -74,13 +74,13 @@ class Config(BaseModel):
     # Federation
     strategy: Literal["fedavg", "fedavgm", "fedadam", "fedprox"] = "fedavg"
     """What the server does with the averaged update."""
-    rounds: int = Field(150, ge=1)
+    rounds: int = Field(150, ge=1, le=10**9)
     """Rounds of training."""
-    clients: int = Field(100, ge=1)
+    clients: int = Field(100, ge=1, le=10**9)
     """Clients in the federation."""
     clients_per_round: int = Field(10, ge=1)
     """Clients sampled each round (the cohort)."""
-    server_lr: float = Field(1.0, gt=0)
+    server_lr: float = Field(1.0, gt=0, le=1e6)
     """Server learning rate; fedadam wants about 0.01."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of fedavgm, and beta_1 of fedadam."""
@@ -88,19 +88,19 @@ class Config(BaseModel):
     """beta_2 of fedadam."""
     server_tau: float = Field(1e-3, gt=0)
     """Adaptivity tau of fedadam: added to the root of the second moment."""
-    proximal_mu: float = Field(0.01, ge=0)
+    proximal_mu: float = Field(0.01, ge=0, le=1e6)
     """Weight mu of fedprox's term (mu / 2) ||w - w_global||^2."""
 
     # Local training
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1, le=10**9)
     """Local epochs a round."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, le=2**31)
     """Samples a local step."""
-    lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.1, gt=0, le=1e6)
     """Learning rate of the local SGD."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of the local SGD, started anew each round."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1e6)
     """L2 penalty of the local SGD."""
     clip_norm: float = Field(0.0, ge=0)
     """Largest norm of a local gradient; 0 leaves it alone."""
@@ -213,25 +213,25 @@ class Config(BaseModel):
     """Share of a client's samples held out for --eval-clients."""
 
     # The run
-    name: str = ""
+    name: str = Field("", pattern=r"^[\w.\- ]{0,100}$")
     """Name of the run folder; made of the main settings when empty."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Same seed, same bits, in every engine."""
     engine: Literal["local", "flower"] = "local"
     """local: in this process. flower: `flwr run`, on Flower's own runtime."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
     """auto, cpu, mps, cuda or cuda:N."""
     workers: int | Literal["auto"] = "auto"
     """Processes that train a cohort side by side (local engine)."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """Torch threads of each client."""
     state_store: Literal["auto", "context", "files"] = "auto"
     """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large."""
-    client_timeout: float = Field(0.0, ge=0)
+    client_timeout: float = Field(0.0, ge=0, le=1e8)
     """Seconds after which the local engine gives a client up; 0 for never."""
-    round_timeout: float = Field(3600.0, gt=0)
+    round_timeout: float = Field(3600.0, gt=0, le=1e8)
     """Seconds after which the server goes on without a missing reply."""
-    logdir: str = "runs"
+    logdir: str = Field("runs", min_length=1)
     """Where run folders are made."""
     outfile: str = ""
     """Also write the result as JSON to this file."""
@@ -260,6 +260,16 @@ class Config(BaseModel):
                 f"need-readjust with topology = {self.topology}, which never changes; leave one of them out"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_switches_for_numbers(cls, settings: Any) -> Any:
+        """YAML's yes and true would pass as the number 1."""
+        for key, value in settings.items():
+            field = cls.model_fields.get(str(key).replace("-", "_"))
+            if isinstance(value, bool) and field is not None and field.annotation in (int, float):
+                raise ValueError(f"{key} = {str(value).lower()}: should be a number")
+        return settings
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
     @classmethod
@@ -359,7 +369,7 @@ class Config(BaseModel):
     def worker_count(self) -> int:
         """Processes for a cohort: as asked, or as many as there are cores and clients to use them."""
         if self.workers != "auto":
-            return self.workers
+            return min(self.workers, self.clients_per_round)
         return max(1, min(len(os.sched_getaffinity(0)), self.clients_per_round))
 
     def flat(self) -> dict[str, Any]:
@@ -385,7 +395,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not a text file"
         raise ConfigError(f"cannot read config file {path}: {reason}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
@@ -414,4 +424,6 @@ def _one_line(error: ValidationError) -> str:
         .removeprefix("Value error, ")
         .replace("String should match pattern", "should match")
     )
-    return f"{key} = {first['input']}: {wanted}"
+    value = str(first["input"])
+    shown = repr(value[:60]) if len(value) > 60 or not value.isprintable() else value
+    return f"{key} = {shown}: {wanted}"

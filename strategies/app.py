@@ -51,6 +51,7 @@ def main(grid: Grid, context: Context) -> None:
         strategy.state_folder = str(folder / "clients")
     weights = strategy.broadcast(1)
     dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
+    keep_log(folder)
     with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense)) as recorder:
         recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
         strategy.start(
@@ -87,6 +88,18 @@ def make_strategy(config: Config, model: FlatModel, nodes: Sequence[int], grid: 
     strategy = make(config, topology, weights, nodes)
     strategy.metrics = strategy.topology.metrics | metrics
     return strategy
+
+
+def keep_log(folder: Path) -> None:
+    """The run's warnings, and the whole tracebacks of failed clients, in ``log.txt``."""
+    logger = logging.getLogger("fedsparse")
+    for earlier in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:  # a run in the same process
+        logger.removeHandler(earlier)
+        earlier.close()
+    handler = logging.FileHandler(folder / "log.txt", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 class RoundEnd:

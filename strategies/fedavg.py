@@ -9,7 +9,7 @@ weights exist is another matter, that of ``strategies.topology``.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -23,6 +23,7 @@ from fedsparse.engine import RunFailed
 from fedsparse.engine.records import array_bytes, payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.timers import StageTimer
+from strategies.replies import read_metrics
 from strategies.topology import Replies, ServerTopology
 
 log = logging.getLogger("fedsparse")
@@ -132,26 +133,24 @@ class FedAvg(Strategy):
         total = Replies(self.layout, self.topology.topology)
         sums: dict[str, float] = defaultdict(float)
         for client, reply in self._usable(replies, server_round):
-            metrics = reply.content.metric_records["metrics"]
-            arrays, received = reply.content.array_records["arrays"], array_bytes(reply.content)
-            weight = float(metrics["num-examples"])  # type: ignore[arg-type]
+            received = array_bytes(reply.content)
+            sums["comm/uplink_bytes"] += received
             try:
+                samples, measured = read_metrics(reply)
                 with self.timer("decode"):
-                    upload = self.topology.read(arrays, server_round)
+                    upload = self.topology.read(reply.content.array_records, server_round)
             except PayloadError as error:
-                self._fail(client, server_round, f"its payload is refused: {error}")
+                self._fail(client, server_round, f"its reply is refused: {error}")
                 continue
-            if late := self._late(client, metrics, received):
+            if late := self._late(client, measured, received):
                 self._fail(client, server_round, late)
                 continue
             with self.timer("aggregate"):
-                total.add(upload, weight)
+                total.add(upload, samples)
             self._accepted[client] = server_round
-            sums["comm/uplink_bytes"] += received
             sums["comm/clients"] += 1
-            for tag, value in metrics.items():
-                if "/" in tag:
-                    sums[tag] += float(value) * (weight if tag.startswith("train/") else 1.0)  # type: ignore[arg-type]
+            for tag, value in measured.items():
+                sums[tag] += value * (samples if tag.startswith("train/") else 1.0)
         if not total.samples:
             raise RoundFailed(f"round {server_round}: all {len(self._cohort)} clients failed; {self.failures[0]}")
         with self.timer("aggregate"):
@@ -162,11 +161,15 @@ class FedAvg(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Mean loss and accuracy over the cohort's held-out samples; None when nobody evaluated."""
         sums: dict[str, float] = defaultdict(float)
-        for _, reply in self._usable(replies, server_round) if self._evaluating(server_round) else ():
-            metrics = reply.content.metric_records["metrics"]
+        for client, reply in self._usable(replies, server_round) if self._evaluating(server_round) else ():
+            try:
+                count, measured = read_metrics(reply, least=0)  # a client with one sample holds out none
+            except PayloadError as error:
+                self._fail(client, server_round, f"its reply is refused: {error}")
+                continue
             for tag in ("eval/client_loss", "eval/client_accuracy"):
-                sums[tag] += float(metrics[tag]) * float(metrics["num-examples"])  # type: ignore[arg-type]
-            sums["samples"] += float(metrics["num-examples"])  # type: ignore[arg-type]
+                sums[tag] += count * measured.get(tag, 0.0)
+            sums["samples"] += count
         samples = sums.pop("samples", 0.0)
         if not samples:
             return None
@@ -182,23 +185,26 @@ class FedAvg(Strategy):
             if reply is None:
                 self._fail(client, round, f"no reply within {self.config.round_timeout:g} s")
             elif reply.has_error():
-                self._fail(client, round, (reply.error.reason or "no reason given").strip())
+                self._fail(client, round, (reply.error.reason or "").strip() or "no reason given")
+            elif not reply.has_content():
+                self._fail(client, round, "its reply is empty")
             else:
                 self.topology.answered(client)
                 yield client, reply
 
     def _fail(self, client: int, round: int, reason: str) -> None:
         """Note a failure; the log gets its last line, which of a traceback is the error itself."""
-        self.failures.append(f"client {client}: {reason}")
+        last = reason.splitlines()[-1]
+        self.failures.append(f"client {client}: {last}")
         self.metrics["comm/failures"] = len(self.failures)
-        log.warning("round %d: client %d failed: %s", round, client, reason.splitlines()[-1])
+        log.warning("round %d: client %d failed: %s", round, client, last)
+        log.info("%s", reason)
 
-    def _late(self, client: int, metrics: MetricRecord, uplink: int) -> str:
+    def _late(self, client: int, measured: Mapping[str, float], uplink: int) -> str:
         """Advance the simulated clock by this client; the reason when its update would have missed the deadline."""
         if not self.network:
             return ""
-        measured = sum(seconds for tag, seconds in metrics.items() if tag.startswith("time/"))  # type: ignore[misc]
-        compute = self.config.compute_seconds or measured
+        compute = self.config.compute_seconds or sum(s for tag, s in measured.items() if tag.startswith("time/"))
         seconds = self.network.seconds(client, downlink=self._sent[client], uplink=uplink, compute=compute)
         deadline = self.config.round_deadline
         slowest = max(self.metrics.get("time/simulated", 0.0), seconds)

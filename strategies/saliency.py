@@ -10,8 +10,10 @@ from torch import Tensor
 from fedsparse.compression import PayloadError
 from fedsparse.config import Config
 from fedsparse.engine import RunFailed
+from fedsparse.engine.records import array_bytes
 from fedsparse.sparsity.readjust import ReportSum
 from fedsparse.sparsity.reports import decode_report
+from strategies.replies import read_metrics
 from strategies.topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
@@ -46,12 +48,13 @@ def ask_saliency(
         if node not in answers:
             log.warning("client %d did not tell its saliency", client)
             continue
-        content = answers[node].content
-        payload = content.array_records["arrays"]["report"].data
-        received += len(payload)
+        received += array_bytes(answers[node].content)
         try:
-            samples = float(content.metric_records["metrics"]["num-examples"])  # type: ignore[arg-type]
-            total.add(decode_report(payload, dense.layout, round=0), samples)
+            samples, _ = read_metrics(answers[node])
+            arrays = answers[node].content.array_records.get("arrays", ArrayRecord())
+            if "report" not in arrays:
+                raise PayloadError("it has no report")
+            total.add(decode_report(arrays["report"].data, dense.layout, round=0), samples)
         except PayloadError as error:
             log.warning("client %d: its saliency is refused: %s", client, error)
     if not total.known.any():

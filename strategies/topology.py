@@ -5,6 +5,7 @@ when all have come, what the next topology is. A dense model is the topology in 
 travels, and the short vector that payloads are about is the flat vector itself.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -158,12 +159,15 @@ class ServerTopology:
         """``client`` has replied: it holds the present topology."""
         self._held[client] = self.topology.hash
 
-    def read(self, arrays: ArrayRecord, round: int) -> Upload:
+    def read(self, records: Mapping[str, ArrayRecord], round: int) -> Upload:
         """What a client's arrays say.
 
         Raises:
             PayloadError: anything is wrong with them.
         """
+        arrays = records.get("arrays", ArrayRecord())
+        if "update" not in arrays:
+            raise PayloadError("it has no update")
         own, compact = None, self.compact
         if "mask" in arrays:
             own = decode_mask(arrays["mask"].data, self.layers, self.layout.parameters, self.topology)

@@ -187,10 +187,10 @@ class UpdateCodec:
         Args:
             state: of the client.
             accepted_round: the last round whose payload the server accepted from this client; None for never. When it
-                is not the round of the payload in ``state``, what that carried returns to the residual (if there is
+                is before the round of the payload in ``state``, what that carried returns to the residual (if there is
                 error feedback; a selection's momentum stays as it is), so that nothing is lost.
         """
-        if state.payload and state.sent_round != accepted_round and self.error_feedback:
+        if state.payload and (accepted_round or 0) < state.sent_round and self.error_feedback:
             state.residual = put_back(state.residual, self.decode(state.payload))
         state.payload = b""
 

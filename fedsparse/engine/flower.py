@@ -35,7 +35,9 @@ def run_flower(config: Config, app_folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
         settings = Path(home) / "settings.toml"
-        settings.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.flat().items()))
+        settings.write_text(
+            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
+        )
         resources: dict[str, float] = {
             "num-supernodes": config.clients,
             "client-resources-num-cpus": 1,

@@ -45,12 +45,13 @@ def check_writable(logdir: str, outfile: str) -> None:
             raise OutputError(f"{setting} = {outfile}: the folder {path} does not exist")
         if not os.access(path, os.W_OK):
             raise OutputError(f"{setting}: the folder {path} is not writable")
-    if outfile and Path(outfile).is_dir():
-        raise OutputError(f"outfile = {outfile}: is a folder; name a file in it")
+    if outfile and Path(outfile).exists() and not Path(outfile).is_file():
+        raise OutputError(f"outfile = {outfile}: is no regular file; name one, or a new one")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write whole or not at all: a reader never sees half a file."""
+    path = path.resolve()  # a link stays a link to the file that is replaced
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     part.replace(path)

@@ -150,7 +150,8 @@ class Recorder:
 
     def _write_result(self) -> None:
         rounds = [{k: _plain(v) for k, v in row.items()} for row in self.rounds]
-        result = {"config": self.config, "versions": _versions(), "rounds": rounds, "summary": self.summary()}
+        summary = {k: _plain(v) if isinstance(v, float) else v for k, v in self.summary().items()}
+        result = {"config": self.config, "versions": _versions(), "rounds": rounds, "summary": summary}
         write_json(self.folder / "result.json", result)
         if self.outfile:
             write_json(Path(self.outfile), result)

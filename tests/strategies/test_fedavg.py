@@ -136,7 +136,54 @@ def test_a_payload_that_is_not_this_rounds_is_refused_and_the_round_goes_on(dama
 
     play(strategy, grid, 1, answer)
     np.testing.assert_allclose(strategy.weights.numpy(), u[1:].mean(0), rtol=1e-6)
-    assert "payload is refused" in strategy.failures[0]
+    assert "its reply is refused" in strategy.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "arrays"),
+    [
+        (None, True),
+        ({}, True),
+        ({"num-examples": -1}, True),
+        ({"num-examples": 0}, True),
+        ({"num-examples": 2**62}, True),
+        ({"num-examples": 1.5}, True),
+        ({"num-examples": [1, 2]}, True),
+        ({"num-examples": 1, "train/loss": float("nan")}, True),
+        ({"num-examples": 1, "train/loss": [1.0]}, True),
+        ({"num-examples": 1}, False),
+    ],
+)
+def test_a_malformed_reply_is_one_refused_client(metrics: dict | None, arrays: bool) -> None:
+    strategy, grid = make()
+    u = updates(1)
+
+    def answer(i: int, m: Message) -> Message:
+        good = reply(m, u[i], 1, 1)
+        if i == 1:
+            records = {"arrays": good.content["arrays"]} if arrays else {}
+            records |= {} if metrics is None else {"metrics": MetricRecord(metrics)}
+            return Message(RecordDict(records), reply_to=m)
+        return good
+
+    play(strategy, grid, 1, answer)
+    np.testing.assert_allclose(strategy.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
+    assert "its reply is refused" in strategy.failures[0]
+
+
+def test_a_client_cannot_write_what_the_server_counts() -> None:
+    strategy, grid = make()
+    u = updates(1)
+
+    def answer(i: int, m: Message) -> Message:
+        good = reply(m, u[i], 1, 1)
+        good.content["metrics"]["comm/uplink_bytes"] = 1e12
+        good.content["metrics"]["evil/tag"] = 1.0
+        return good
+
+    play(strategy, grid, 1, answer)
+    assert strategy.metrics["comm/uplink_bytes"] < 1e6
+    assert "evil/tag" not in strategy.metrics
 
 
 def test_a_missing_reply_is_a_failure() -> None:

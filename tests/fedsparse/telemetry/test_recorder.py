@@ -79,7 +79,7 @@ def test_results_that_could_not_be_written_are_found_out_before_the_run(tmp_path
         (tmp_path / "file", "", "cannot make this folder"),
         (tmp_path / "file/below", "", "cannot make this folder"),
         (tmp_path, tmp_path / "nowhere/x.json", "does not exist"),
-        (tmp_path, tmp_path, "is a folder"),
+        (tmp_path, tmp_path, "is no regular file"),
     ):
         with pytest.raises(OutputError, match=line):
             check_writable(str(logdir), str(outfile))
