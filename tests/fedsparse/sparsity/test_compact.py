@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsparse.compression import COMPRESSORS, VALUES, ClientState, PayloadError, UpdateCodec, decode
+from fedsparse.compression.codec import FACTORIZATIONS
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.compact import Compact, move_state
 from fedsparse.sparsity.densities import erk
@@ -55,8 +56,9 @@ def test_a_payload_for_another_topology_is_refused():
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("values", VALUES)
-@pytest.mark.parametrize("compressor", COMPRESSORS)
+@pytest.mark.parametrize(
+    ("compressor", "values"), [(c, v) for c in COMPRESSORS for v in VALUES if c not in FACTORIZATIONS or VALUES[v].fine]
+)
 def test_what_is_sent_and_what_remains_add_up_to_the_updates_on_the_mask(compressor, values, scope):
     sparse = topology(0.7)
     compact = Compact(LAYOUT, sparse)
@@ -73,7 +75,7 @@ def test_what_is_sent_and_what_remains_add_up_to_the_updates_on_the_mask(compres
     if compressor != "dgc":  # whose velocity is not the sum of the updates
         left = np.zeros(LAYOUT.parameters, np.float32)
         left[compact.active] = 0 if state.residual is None else state.residual
-        np.testing.assert_allclose(sent[: LAYOUT.parameters] + left, wanted[: LAYOUT.parameters], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(sent[: LAYOUT.parameters].numpy() + left, wanted[: LAYOUT.parameters], atol=1e-4)
 
 
 def test_when_the_topology_changes_residuals_of_removed_weights_are_dropped_and_others_kept():
