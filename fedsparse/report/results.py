@@ -16,9 +16,12 @@ ASIDE = ("name", "logdir", "outfile", "workers", "data-dir", "state-store")
 USED_IF: dict[str, Callable[[Config], bool]] = {
     "beta": lambda config: config.distribution == "dirichlet",
     "classes-per-client": lambda config: config.distribution == "shards",
-    "density": lambda config: config.compressor != "none",
-    "scope": lambda config: config.compressor != "none",
-    "warmup-rounds": lambda config: config.compressor == "dgc",
+    "density": lambda config: config.compression()["compressor"] not in ("none", "threshold"),
+    "scope": lambda config: config.compression()["compressor"] != "none",
+    "warmup-rounds": lambda config: config.compression()["compressor"] != "none",
+    "threshold": lambda config: config.compressor == "threshold",
+    "upload-sparsity": lambda config: config.upload_pruning != "off" and not config.nm,
+    "nm": lambda config: config.upload_pruning != "off",
     "proximal-mu": lambda config: config.strategy == "fedprox",
 }
 """Settings that play no part beside others."""

@@ -138,9 +138,10 @@ def _start(cell: Cell, folder: Path, script: Path) -> _Child:
     (home / "settings.yaml").write_text(yaml.safe_dump(config.flat(), sort_keys=False))
     command = [sys.executable, str(script), "run", "--config", str(home / "settings.yaml")]
     with (home / "log.txt").open("wb") as log:
-        # A session of its own: Ctrl-C in the terminal reaches the sweep alone, which passes it on exactly once.
+        # A group of its own: Ctrl-C in the terminal reaches the sweep alone, which passes it on exactly once. Not a
+        # session of its own: on Linux that would be scheduled for itself, whatever `nice` the sweep was started with.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0
         )
     return _Child(cell, home, process)
 
