@@ -19,7 +19,7 @@ from fedsparse.models import build_model
 from fedsparse.seeds import derive_seed
 from fedsparse.vector import FlatModel
 from partitions import load_dataset
-from strategies import STRATEGIES
+from strategies.app import make_strategy
 
 
 def wall() -> float:
@@ -86,7 +86,7 @@ class Federation:
         data = load_dataset(config.dataset, config.data_dir)
         seed = derive_seed(config.seed, "model")
         model = FlatModel(build_model(config.model, data.input_shape, data.classes, config.norm, seed))
-        self.strategy = STRATEGIES[config.strategy](config, model.layout, model.vector, nodes)
+        self.strategy = make_strategy(config, model, nodes, grid)
         self.grid, self.done = grid, 0
         self.arrays: ArrayRecord = self.strategy.broadcast(1)
 

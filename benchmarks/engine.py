@@ -37,8 +37,8 @@ from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training import train
 from fedsparse.vector import FlatModel
 from partitions import load_dataset, partition
-from strategies import FedAvg
 from strategies.app import app as server_app
+from strategies.app import make_strategy
 
 ROOT = Path(__file__).parents[1]
 APP, TRAIN_TOGETHER = "clients.app:app", "clients.app:train_together"
@@ -103,6 +103,7 @@ def compression(data: str, repeats: int) -> None:
     for compressor in ("topk", "hggtopk"):
         settings = {"compressor": compressor, "density": 0.01, "model": "cnn", "device": "cpu", "dataset": data}
         bench = workbench(config := Config.from_mapping(settings))
+        codec_of = bench.under_bits(b"").codec
         indices, state = bench.samples(0)[0], ClientState()
         start = bench.model.vector.clone()
 
@@ -113,9 +114,9 @@ def compression(data: str, repeats: int) -> None:
         local()
         update = bench.model.vector - start
 
-        def codec(bench: Any = bench, state: ClientState = state, update: torch.Tensor = update) -> None:
-            bench.codec.settle(state, state.sent_round)
-            bench.codec.decode(bench.codec.encode(update, state, round=1, seed=0)[0])
+        def codec(codec: UpdateCodec = codec_of, state: ClientState = state, update: torch.Tensor = update) -> None:
+            codec.settle(state, state.sent_round)
+            codec.decode(codec.encode(update, state, round=1, seed=0)[0])
 
         seconds = medians({"encode and decode": codec, "training": local}, repeats)
         ratio = 100 * seconds["encode and decode"] / seconds["training"]
@@ -126,14 +127,14 @@ def aggregation(data: str) -> None:
     """A cohort of 1,000 at 1 % of ResNet-18's 11.2M weights. Eight payloads, each many times: they are not counted."""
     settings = {"model": "resnet18", "norm": "group", "clients": 1000, "clients_per_round": 1000, "device": "cpu"}
     config = Config.from_mapping({**settings, "dataset": data})
-    LocalGrid(APP, config.clients)  # sets who is speaking: without it there are no messages
+    grid = LocalGrid(APP, config.clients)
     module = build_model("resnet18", (1, 28, 28), 10, "group", seed=0)
     model = FlatModel(module)
     codec = UpdateCodec(model.layout, "topk", density=0.01, values="f16", error_feedback=False)
     payloads = [codec.encode(torch.randn(model.layout.size), ClientState(), round=1, seed=0)[0] for _ in range(8)]
     before = reset_peak()
-    strategy = FedAvg(config, model.layout, model.vector.clone(), range(config.clients))
-    messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), None))  # type: ignore[arg-type]
+    strategy = make_strategy(config, model, range(config.clients), grid)
+    messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
     replies = []
     for i, message in enumerate(messages):
         arrays = ArrayRecord({"update": payload_array(payloads[i % 8], model.layout)})
