@@ -45,6 +45,7 @@ def run(settings: Settings) -> None:
     with LocalGrid(
         "clients.app:app",
         config.clients,
+        together="clients.app:train_together",
         workers=config.worker_count(),
         threads=config.threads,
         client_timeout=config.client_timeout,

@@ -3,21 +3,99 @@
 One thread, and its CPU time: what else the machine does at the moment counts as little as possible.
 """
 
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from fedsparse.config import Config
+from fedsparse.models import build_model
+from fedsparse.seeds import derive_seed
+from fedsparse.vector import FlatModel
+from partitions import load_dataset
+from strategies.app import make_strategy
 
 
-def medians(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each task. Tasks take turns, so that a slow moment of the machine meets all of them."""
+def wall() -> float:
+    """Seconds on the wall, after the GPU has finished what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def medians(
+    tasks: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, float]:
+    """Median seconds of each task by ``clock``. They take turns: a slow moment of the machine meets all of them."""
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(repeats + 1):
         for name, task in tasks.items():
-            began = time.process_time()
+            began = clock()
             task()
             if turn:  # the first is warm-up
-                seconds[name].append(time.process_time() - began)
+                seconds[name].append(clock() - began)
     return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def machine() -> str:
+    """What the numbers were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory, torch {torch.__version__}"
+
+
+def reset_peak() -> int:
+    """Bytes resident now; ``peak_bytes`` counts from here. Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most bytes resident since ``reset_peak``."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return 1024 * int(line.split()[1])
+    raise KeyError(key)
+
+
+def write_images(file: Path, samples: int, side: int = 28, channels: int = 1, classes: int = 10) -> str:
+    """An .npz data set of noise, with 1,000 test images; returns its path."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for part, n in (("train", samples), ("test", 1000)):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (n, side, side, channels), np.uint8)
+        arrays[f"y_{part}"] = np.arange(n) % classes
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return str(file)
+
+
+class Federation:
+    """The server's half of a run without telemetry: each ``round`` is one train phase over the grid."""
+
+    def __init__(self, config: Config, grid: Grid, nodes: Sequence[int]) -> None:
+        data = load_dataset(config.dataset, config.data_dir)
+        seed = derive_seed(config.seed, "model")
+        model = FlatModel(build_model(config.model, data.input_shape, data.classes, config.norm, seed))
+        self.strategy = make_strategy(config, model, nodes, grid)
+        self.grid, self.done = grid, 0
+        self.arrays: ArrayRecord = self.strategy.broadcast(1)
+
+    def round(self) -> list[Message]:
+        """Sample, train, aggregate; returns the replies."""
+        self.done += 1
+        messages = self.strategy.configure_train(self.done, self.arrays, ConfigRecord(), self.grid)
+        replies = list(self.grid.send_and_receive(messages))
+        arrays, _ = self.strategy.aggregate_train(self.done, replies)
+        assert arrays is not None
+        self.arrays = arrays
+        return replies

@@ -1,5 +1,6 @@
 """The ClientApp. A client reads its settings from the message alone, so that every engine behaves alike."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,17 +10,18 @@ from flwr.common.constant import PARTITION_ID_KEY
 
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.workbench import SparseModel, Workbench, workbench
-from fedsparse.compression import decode
+from fedsparse.cohort import train_cohort
 from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
 from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import Topology
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.local import LocalTopology
 from fedsparse.sparsity.masks import encode_mask
 from fedsparse.sparsity.readjust import top_report
 from fedsparse.sparsity.ssfl import saliency as weight_saliency
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training import dense_gradient
+from fedsparse.training import Score, dense_gradient
 from fedsparse.training import evaluate as evaluate_model
 from fedsparse.training import train as train_model
 
@@ -41,7 +43,6 @@ def train(message: Message, context: Context) -> Message:
     bench, held, client, round = _open(message, context)
     config, model, timer = bench.config, bench.model, StageTimer(bench.device)
     seed = derive_seed(config.seed, "train", round=round, partition_id=client)
-    before = model.vector.clone()
     indices, _ = bench.samples(client)
     augmenting = torch.Generator().manual_seed(seed) if config.augment else None
     local = LocalTopology(model, held.topology, bench.method, round, seed)
@@ -55,7 +56,45 @@ def train(message: Message, context: Context) -> Message:
         timer=timer,
         topology=local,
     )
-    own = bench.under(bench.method.upload_topology(local.topology, model.vector[: model.layout.parameters]))
+    return _reply(message, context, bench, held, local.topology, score, timer)
+
+
+def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
+    """Train the clients of these messages, all of one round, at once; returns what answers each as ``train`` does."""
+    # Opening a message changes its Context, and each is opened again when it is answered.
+    scratch = Context(**{**vars(contexts[0]), "state": RecordDict(dict(contexts[0].state))})
+    bench, held, _, round = _open(messages[0], scratch)
+    config, timer = bench.config, StageTimer(bench.device)
+    samples = {c: bench.samples(c)[0] for c in (int(context.node_config[PARTITION_ID_KEY]) for context in contexts)}
+    clients = sorted(samples, key=lambda client: -len(samples[client]))
+    weights, scores = train_cohort(
+        bench.model,
+        bench.fetch_together([samples[client] for client in clients]),
+        [len(samples[client]) for client in clients],
+        config,
+        round=round,
+        seeds=[derive_seed(config.seed, "train", round=round, partition_id=client) for client in clients],
+        timer=timer,
+        mask=held.topology.mask if held.bits else None,
+    )
+
+    def answer(message: Message, context: Context) -> Message:
+        bench, held, client, _ = _open(message, context)
+        row = clients.index(client)
+        bench.model.vector.copy_(weights[row])
+        return _reply(message, context, bench, held, held.topology, scores[row], timer.share(len(clients)))
+
+    return answer
+
+
+def _reply(
+    message: Message, context: Context, bench: Workbench, held: SparseModel, local: Topology, score: Score,
+    timer: StageTimer,
+) -> Message:  # fmt: skip
+    """From the local weights in ``bench.model``, trained under ``local`` in the end, to what the server gets."""
+    client, round = int(context.node_config[PARTITION_ID_KEY]), _round(message)
+    model, (indices, _) = bench.model, bench.samples(client)
+    own = bench.under(bench.method.upload_topology(local, model.vector[: model.layout.parameters]))
     arrays = ArrayRecord()
     if bench.method.reports and bench.method.is_readjustment(round):
         with timer("backward"):
@@ -66,9 +105,7 @@ def train(message: Message, context: Context) -> Message:
     if own.bits != held.bits:
         arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
     task = message.content.config_records["task"]
-    arrays["update"], stats = encode_update(
-        bench, context, task, torch.sub(model.vector, before, out=before), own, client
-    )
+    arrays["update"], stats = encode_update(bench, context, task, model.vector - bench.received, own, client)
     metrics: dict[str, Any] = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
@@ -109,7 +146,9 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
     torch.set_num_threads(bench.config.threads)
     task = message.content.config_records["task"]
     held = receive_topology(bench, context, message.content.array_records.get("topology"), str(task["topology"]))
-    payload = message.content.array_records["arrays"]["weights"].data
-    weights = held.compact.widen(decode(payload, held.compact.layout))
-    bench.model.vector.copy_(torch.from_numpy(weights.to_dense()))
-    return bench, held, int(context.node_config[PARTITION_ID_KEY]), int(task["round"])  # type: ignore[arg-type]
+    bench.receive(message.content.array_records["arrays"]["weights"].data, held.compact)
+    return bench, held, int(context.node_config[PARTITION_ID_KEY]), _round(message)
+
+
+def _round(message: Message) -> int:
+    return int(message.content.config_records["task"]["round"])  # type: ignore[arg-type]

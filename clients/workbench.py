@@ -1,5 +1,6 @@
 """What a client needs to work, made once a process: the data on the device, the partition, the model, the codec."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsparse.compression import UpdateCodec
+from fedsparse.compression import UpdateCodec, decode
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.models.speed import recompute_blocks
@@ -46,6 +47,7 @@ class Workbench:
             network.compile()
         self.method = build_method(config)
         self.layers = layers_of(config, network, self.model.layout)
+        self._payload, self.received = b"", self.model.vector.clone()
         self.under_bits = lru_cache(maxsize=4)(self._under_bits)  # clients of a process mostly share a topology
 
     def _under_bits(self, bits: bytes) -> SparseModel:
@@ -62,6 +64,13 @@ class Workbench:
         """What is needed to work under a topology of this model."""
         mask = topology.mask.cpu().numpy()
         return self.under_bits(b"" if mask.all() else np.packbits(mask).tobytes())
+
+    def receive(self, payload: bytes, compact: Compact) -> None:
+        """Load global weights into ``model``; also kept, as ``received``: decoded once for all clients of a round."""
+        if payload is not self._payload:
+            weights = compact.widen(decode(payload, compact.layout)).to_dense()
+            self._payload, self.received = payload, torch.from_numpy(weights).to(self.device)
+        self.model.vector.copy_(self.received)
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:
         """Indices of a client's training and held-out samples (int64, on the device)."""
@@ -89,6 +98,17 @@ class Workbench:
         """A batch of the pooled test set."""
         data = self.data
         return normalise(data.x_test[positions], data.mean, data.std), data.y_test[positions]
+
+    def fetch_together(self, indices: Sequence[Tensor]) -> Fetch:
+        """Batches of several clients: int64 positions ``(c, b)`` in the samples of the first ``c`` of them."""
+        joined, sizes = torch.cat(list(indices)), torch.tensor([len(i) for i in indices], device=self.device)
+        starts, fetch = (sizes.cumsum(0) - sizes).unsqueeze(1), self.fetch(joined)
+
+        def batch(positions: Tensor) -> tuple[Tensor, Tensor]:
+            images, labels = fetch((positions + starts[: len(positions)]).flatten())
+            return images.unflatten(0, positions.shape), labels.view(positions.shape)
+
+        return batch
 
 
 @lru_cache(maxsize=1)

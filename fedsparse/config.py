@@ -116,6 +116,8 @@ class Config(BaseModel):
     """torch.compile the model, once a process; pays for long runs of large models."""
     recompute: bool = False
     """Activation checkpointing: recompute blocks in the backward pass to save memory."""
+    cohort_batching: Literal["auto", "on", "off"] = "auto"
+    """Train the clients of a cohort at once, weights stacked (local engine); auto: small models on a GPU."""
 
     # Communication
     compressor: one_of((*COMPRESSORS, *PRESETS)) = "hggtopk"  # type: ignore[valid-type]

@@ -164,8 +164,8 @@ def evaluate(model: FlatModel, fetch: Fetch, samples: int, batch_size: int = 500
     """Mean loss and accuracy of ``model`` in eval mode over positions ``0 <= i < samples``."""
     module, device = model.module.eval(), model.vector.device
     tally = _Tally(device)
-    for positions in torch.arange(samples, device=device).split(batch_size):
-        inputs, labels = _fetched(fetch, positions)
+    for start in range(0, samples, batch_size):  # split() gives one empty batch for no samples, whose mean is NaN
+        inputs, labels = _fetched(fetch, torch.arange(start, min(start + batch_size, samples), device=device))
         logits = module(inputs)
         tally.add(F.cross_entropy(logits.flatten(0, -2), labels.flatten()), logits, labels)
     return tally.score()

@@ -20,6 +20,7 @@ COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#C
 # Counts: blue, darker for more; starting where one sample is told from the white of none.
 BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1.0, 256)))
 MOST_BARS = 30
+MOST_COLUMNS = 2000
 TABLE_CLIENTS = 20
 TABLE_CLASSES = 12
 
@@ -52,13 +53,23 @@ def draw_partition(
 ) -> None:
     """A picture of the class histogram: stacked bars for few clients and classes, else a heat map.
 
+    Of more than 2,000 clients it shows as many, evenly spaced: there are no more pixels.
+
     Args:
         labels: (N,) integers, indices into `class_names`.
         figure: empty; a whole one or a part of one.
     """
+    if len(partition) > MOST_COLUMNS:
+        partition = _evenly_spaced(partition, MOST_COLUMNS)
     counts = class_histogram(labels, partition, len(class_names))
     draw = _bars if _few(partition, class_names) else _heat_map
     draw(counts, partition.name, class_names, figure)
+
+
+def _evenly_spaced(partition: Partition, clients: int) -> Partition:
+    held = [partition[i] for i in np.linspace(0, len(partition) - 1, clients).astype(int)]
+    name = f"of {len(partition):,}" + (f", {partition.name}" if partition.name else "")
+    return Partition(np.concatenate(held), np.cumsum([0, *map(len, held)]), name=name)
 
 
 def _few(partition: Partition, class_names: tuple[str, ...]) -> bool:

@@ -11,9 +11,11 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
+from fedsparse.cohort import group_size
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
+from fedsparse.engine import LocalGrid
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.setup import build_method, build_network, layers_of
@@ -49,6 +51,8 @@ def main(grid: Grid, context: Context) -> None:
     folder = create_run_folder(config.logdir, config.name or default_name(config))
     if keeps_files(config, model.layout):
         strategy.state_folder = str(folder / "clients")
+    if isinstance(grid, LocalGrid):
+        grid.group = group_size(config, model, build_method(config))
     weights = strategy.broadcast(1)
     dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
     keep_log(folder)

@@ -155,7 +155,9 @@ class FedAvg(Strategy):
             raise RoundFailed(f"round {server_round}: all {len(self._cohort)} clients failed; {self.failures[0]}")
         with self.timer("aggregate"):
             self._apply(total, server_round)
-        self._collect(sums, total.samples)
+        samples = total.samples
+        del total  # the broadcast below is as large
+        self._collect(sums, samples)
         return self.broadcast(server_round + 1), MetricRecord(dict(self.metrics))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

@@ -5,19 +5,18 @@ reaches it, so that a federation costs what its cohorts cost. Node ids are the p
 """
 
 import time
-import traceback
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, ErrorCode
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsparse.engine.pool import Pool, load_app
+from fedsparse.engine.apps import Apps
+from fedsparse.engine.pool import Pool
 
 SERVER_NODE_ID = -1  # partition ids start at 0
 
@@ -27,22 +26,35 @@ class LocalGrid(Grid):
 
     Args:
         client_app: where the app is, as Flower writes it: ``"package.module:attribute"``.
+        together: where a function is that takes train messages and their Contexts, trains all those clients at once,
+            and returns an app that answers each of them; used while ``group`` is above 1.
         clients: how many nodes there are; their ids are 0 to ``clients - 1``.
         workers: processes; with 1, and no ``client_timeout``, the clients run in this one.
         threads: torch threads of each client.
         client_timeout: seconds after which a client is given up and its worker replaced; 0 for never.
+
+    Attributes:
+        group: how many train messages go ``together``. A group shares a worker, and the worker's fate.
     """
 
     def __init__(
-        self, client_app: str, clients: int, *, workers: int = 1, threads: int = 1, client_timeout: float = 0.0
+        self,
+        client_app: str,
+        clients: int,
+        *,
+        together: str = "",
+        workers: int = 1,
+        threads: int = 1,
+        client_timeout: float = 0.0,
     ) -> None:
         # Message() asks this private class who is speaking; on Flower's runtime its launcher has set it.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
         self.clients = clients
         self._contexts: dict[int, Context] = {}
         alone = workers == 1 and not client_timeout
-        self._pool = None if alone else Pool(client_app, workers, threads, client_timeout)
-        self._app: ClientApp | None = None if self._pool else load_app(client_app)
+        self._pool = None if alone else Pool(client_app, together, workers, threads, client_timeout)
+        self._apps = Apps(client_app, together) if alone else None
+        self.group = 1
 
     def __enter__(self) -> Self:
         return self
@@ -65,24 +77,27 @@ class LocalGrid(Grid):
         """
         batch = list(messages)
         deadline = time.monotonic() + timeout if timeout else None
+        size = self.group if all(m.metadata.message_type == MessageType.TRAIN for m in batch) else 1
+        groups = [batch[start : start + size] for start in range(0, len(batch), size)]
         if self._pool:
-            return self._pool.run(batch, self._context, deadline)
-        replies = []
-        for message in batch:
+            return self._pool.run(groups, self._context, deadline)
+        replies: list[Message] = []
+        for group in groups:
             if deadline and time.monotonic() > deadline:
                 break
-            replies.append(self._call(message))
+            replies += self._call(group)
         return replies
 
-    def _call(self, message: Message) -> Message:
-        assert self._app is not None
-        context = self._context(message.metadata.dst_node_id)
-        # A copy of the records' dictionary, not of the records: what a failing client wrote is dropped.
-        attempt = Context(**{**vars(context), "state": RecordDict(dict(context.state))})
-        reply = answer(self._app, message, attempt)
-        if not reply.has_error():
-            self._contexts[message.metadata.dst_node_id] = attempt
-        return reply
+    def _call(self, group: list[Message]) -> list[Message]:
+        assert self._apps is not None
+        contexts = [self._context(message.metadata.dst_node_id) for message in group]
+        # Copies of the records' dictionaries, not of the records: what a failing client wrote is dropped.
+        attempts = [Context(**{**vars(c), "state": RecordDict(dict(c.state))}) for c in contexts]
+        replies = self._apps.answer(group, attempts)
+        for reply, attempt in zip(replies, attempts, strict=True):
+            if not reply.has_error():
+                self._contexts[attempt.node_id] = attempt
+        return replies
 
     def _context(self, node_id: int) -> Context:
         if node_id not in self._contexts:
@@ -117,12 +132,3 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         raise NotImplementedError("LocalGrid answers at once: use send_and_receive")
-
-
-def answer(app: Any, message: Message, context: Context) -> Message:
-    """The app's reply, or an error reply that carries the client's traceback."""
-    try:
-        reply: Message = app(message, context)
-        return reply
-    except Exception:
-        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc()), reply_to=message)

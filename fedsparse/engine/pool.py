@@ -1,11 +1,11 @@
 """A persistent pool of worker processes that answer messages for LocalGrid.
 
-A worker that dies or hangs costs its own client's reply and nothing else: it is replaced, and the round goes on. The
-Context lives with the parent and changes only when a reply has arrived whole, so a lost worker loses no update.
+A worker that dies or hangs costs the reply it was working on (or its group's, when clients train together) and nothing
+else: it is replaced, and the round goes on. The Context lives with the parent and changes only when a reply has arrived
+whole, so a lost worker loses no update.
 """
 
 import copy
-import importlib
 import multiprocessing
 import signal
 import time
@@ -20,37 +20,34 @@ import torch
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-
-def load_app(reference: str) -> Any:
-    """The object that ``"package.module:attribute"`` names."""
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+from fedsparse.engine.apps import Apps
 
 
 class Pool:
     """``workers`` processes, each with ``threads`` torch threads, that run the app ``client_app`` names.
 
-    ``client_timeout`` is the most seconds one client may take; 0 for no limit.
+    ``together`` is as for ``LocalGrid``; ``client_timeout`` is the most seconds one client may take, 0 for no limit.
+    Worker i works on GPU i, modulo how many there are, unless the settings name one.
     """
 
-    def __init__(self, client_app: str, workers: int, threads: int, client_timeout: float) -> None:
+    def __init__(self, client_app: str, together: str, workers: int, threads: int, client_timeout: float) -> None:
         # A forked copy of a process with threads may hang, so workers are forked by a server that has none; it has
         # imported the app already, which makes replacing a worker quick.
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload([__name__, client_app.partition(":")[0]])
-        self._new_worker = partial(_Worker, processes, client_app, threads, client_timeout)
-        self._workers = [self._new_worker() for _ in range(workers)]
+        self._new_worker = partial(_Worker, processes, (client_app, together), threads, client_timeout)
+        self._workers = [self._new_worker(number) for number in range(workers)]
 
     def run(
-        self, messages: list[Message], context_of: Callable[[int], Context], deadline: float | None
+        self, groups: list[list[Message]], context_of: Callable[[int], Context], deadline: float | None
     ) -> list[Message]:
-        """Replies in the order of ``messages``; missing are those that did not come before ``deadline``."""
-        waiting, replies = deque(enumerate(messages)), dict[int, Message]()
+        """Replies in the order of ``groups``, each one worker's job; missing are those not there by ``deadline``."""
+        waiting, replies = deque(range(len(groups))), dict[int, list[Message]]()
         while deadline is None or time.monotonic() < deadline:
             for worker in self._workers:
                 if worker.job is None and waiting:
-                    index, message = waiting.popleft()
-                    worker.start(index, message, context_of(message.metadata.dst_node_id))
+                    job = waiting.popleft()
+                    worker.start(job, groups[job], [context_of(m.metadata.dst_node_id) for m in groups[job]])
             busy = {worker.job: worker for worker in self._workers if worker.job is not None}
             if not busy:
                 break
@@ -58,21 +55,24 @@ class Pool:
             for job, worker in busy.items():
                 outcome = worker.outcome()
                 if isinstance(outcome, str):
-                    replies[job] = Message(Error(ErrorCode.CLIENT_APP_CRASHED, outcome), reply_to=messages[job])
+                    lost = Error(ErrorCode.CLIENT_APP_CRASHED, outcome)
+                    replies[job] = [Message(lost, reply_to=message) for message in groups[job]]
                     self._replace(worker)
                 elif outcome is not None:
-                    replies[job], state = outcome
-                    if not replies[job].has_error():
-                        context_of(messages[job].metadata.dst_node_id).state = state
+                    replies[job], states = outcome
+                    for message, reply, state in zip(groups[job], replies[job], states, strict=True):
+                        if not reply.has_error():
+                            context_of(message.metadata.dst_node_id).state = state
         for worker in [w for w in self._workers if w.job is not None]:
             self._replace(worker)
         for worker in self._workers:
             worker.records.clear()
-        return [replies[index] for index in sorted(replies)]
+        return [reply for job in sorted(replies) for reply in replies[job]]
 
     def _replace(self, worker: "_Worker") -> None:
         worker.kill()
-        self._workers[self._workers.index(worker)] = self._new_worker()
+        number = self._workers.index(worker)
+        self._workers[number] = self._new_worker(number)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -86,11 +86,11 @@ def _patience(deadline: float | None, *workers: "_Worker") -> float | None:
 
 
 class _Worker:
-    """One process, the pipe to it, the index of the message it works on, and when it must be done."""
+    """One process, the pipe to it, the number of the group it works on, and when it must be done."""
 
-    def __init__(self, processes: Any, client_app: str, threads: int, client_timeout: float) -> None:
+    def __init__(self, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
         self.connection, theirs = processes.Pipe()
-        self.process = processes.Process(target=_serve, args=(theirs, client_app, threads), daemon=True)
+        self.process = processes.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
         self.process.start()
         theirs.close()
         self.client_timeout = client_timeout
@@ -98,23 +98,25 @@ class _Worker:
         self.limit: float | None = None
         self.records: dict[int, ArrayRecord] = {}  # what the process holds already: the round's weights go there once
 
-    def start(self, index: int, message: Message, context: Context) -> None:
-        self.job = index
-        self.limit = time.monotonic() + self.client_timeout if self.client_timeout else None
-        content = dict(message.content)
-        arrays = {key: record for key, record in content.items() if isinstance(record, ArrayRecord)}
-        new = {id(r): r for r in arrays.values() if id(r) not in self.records}
+    def start(self, job: int, group: list[Message], contexts: list[Context]) -> None:
+        self.job = job
+        self.limit = time.monotonic() + self.client_timeout * len(group) if self.client_timeout else None
+        new: dict[int, ArrayRecord] = {}
+        stripped = []
+        for message in group:
+            arrays = {key: r for key, r in message.content.items() if isinstance(r, ArrayRecord)}
+            new |= {id(r): r for r in arrays.values() if id(r) not in self.records}
+            rest = RecordDict({key: r for key, r in message.content.items() if key not in arrays})
+            stripped.append((with_content(message, rest), {key: id(r) for key, r in arrays.items()}))
         self.records |= new
-        rest = RecordDict({key: record for key, record in content.items() if key not in arrays})
-        keys = {key: id(record) for key, record in arrays.items()}
         with suppress(OSError):  # the process is gone: outcome() says so
-            self.connection.send((with_content(message, rest), keys, new, list(self.records), context))
+            self.connection.send((stripped, new, list(self.records), contexts))
 
-    def outcome(self) -> tuple[Message, RecordDict] | str | None:
-        """The reply and the client's new state; or why there will be none; or None while it works."""
+    def outcome(self) -> tuple[list[Message], list[RecordDict]] | str | None:
+        """The replies and the clients' new states; or why there will be none; or None while it works."""
         if self.connection.poll():
             try:
-                answered: tuple[Message, RecordDict] = self.connection.recv()
+                answered: tuple[list[Message], list[RecordDict]] = self.connection.recv()
             except (EOFError, OSError):
                 return f"its worker process died ({self._epitaph()})"
             self.job = None
@@ -141,20 +143,22 @@ def with_content(message: Message, content: RecordDict) -> Message:
     return other
 
 
-def _serve(connection: Connection, client_app: str, threads: int) -> None:
+def _serve(connection: Connection, references: tuple[str, str], threads: int, number: int) -> None:
     """A worker's life: answer messages until the parent closes the pipe or dies."""
-    from fedsparse.engine.local import answer
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     torch.set_num_threads(threads)
-    app = load_app(client_app)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())  # where "cuda" without a number is
+    apps = Apps(*references)
     records: dict[int, ArrayRecord] = {}
     while True:
         try:
-            message, keys, new, held, context = connection.recv()
+            stripped, new, held, contexts = connection.recv()
         except EOFError:
             return
         records = {key: record for key, record in (records | new).items() if key in held}
-        content = RecordDict({**message.content, **{key: records[i] for key, i in keys.items()}})
-        reply = answer(app, with_content(message, content), context)
-        connection.send((reply, context.state))
+        group = [
+            with_content(message, RecordDict({**message.content, **{key: records[i] for key, i in keys.items()}}))
+            for message, keys in stripped
+        ]
+        connection.send((apps.answer(group, contexts), [context.state for context in contexts]))

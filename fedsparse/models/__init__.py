@@ -4,9 +4,12 @@ import torch
 from torch import nn
 
 from fedsparse.models.cnn import cnn, cnn_small, lenet5
+from fedsparse.models.mlp import mlp, mlp_small
 from fedsparse.models.vision import mobilenet_v2, resnet18, resnet50, vgg11, vgg16
 
 MODELS = {
+    "mlp": mlp,
+    "mlp-small": mlp_small,
     "cnn": cnn,
     "cnn-small": cnn_small,
     "lenet5": lenet5,

@@ -5,6 +5,8 @@ dense model: indices count what exists, and values of a whole topology need none
 and a payload for another topology is refused. Where every weight exists both vectors and both layouts are the same.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,14 +31,20 @@ class Compact:
     """
 
     def __init__(self, full: Layout, topology: Topology) -> None:
-        self.full, self.topology, self.layout = full, topology, full
-        kept = torch.ones(full.size, dtype=torch.bool, device=topology.mask.device)
-        kept[: full.parameters] = topology.mask
-        self.positions = kept.nonzero().squeeze(1)
-        if len(self.positions) < full.size:
-            self.layout = self._layout(kept)
+        self.full, self.topology = full, topology
+        self.layout = full if topology.mask.all() else self._layout()
 
-    def _layout(self, kept: Tensor) -> Layout:
+    @cached_property  # twice as large as the model, and seldom needed where every weight exists
+    def positions(self) -> Tensor:
+        return self._kept().nonzero().squeeze(1)
+
+    def _kept(self) -> Tensor:
+        kept = torch.ones(self.full.size, dtype=torch.bool, device=self.topology.mask.device)
+        kept[: self.full.parameters] = self.topology.mask
+        return kept
+
+    def _layout(self) -> Layout:
+        kept = self._kept()
         counts = [int(kept[e.slice].sum()) for e in self.full.entries]
         entries, start = [], 0
         for entry, count in zip(self.full.entries, counts, strict=True):

@@ -33,6 +33,13 @@ class StageTimer:
             yield
             self._seconds[stage] += time.perf_counter() - began
 
+    def share(self, parts: int) -> "StageTimer":
+        """A timer that has measured one of ``parts`` equal parts of this one's seconds."""
+        timer = StageTimer()
+        timer._cuda = self._cuda
+        timer._seconds |= {stage: seconds / parts for stage, seconds in self.seconds().items()}
+        return timer
+
     def seconds(self) -> dict[str, float]:
         """Seconds by stage so far. Waits for the device once."""
         if self._events:

@@ -227,3 +227,22 @@ def test_residuals_in_files_and_in_contexts_give_the_same_bits(tmp_path: Path) -
     context, files = (run(tmp_path, *few, "--state-store", store) for store in ("context", "files"))
     assert context["summary"]["weights-hash"] == files["summary"]["weights-hash"]
     assert 8 <= len(list(tmp_path.rglob("clients/*.npz"))) <= 10
+
+
+def test_clients_trained_together_end_as_one_by_one_with_any_number_of_workers(tmp_path: Path) -> None:
+    flags = ["--model", "mlp-small", "--clients", "40", "--clients-per-round", "20", "--eval-clients"]
+    alone = run(tmp_path, *flags, "--cohort-batching", "off")
+    together = [run(tmp_path, *flags, "--cohort-batching", "on", "--workers", n) for n in ("1", "2", "3")]
+    assert len({result["summary"]["weights-hash"] for result in together}) == 1
+    assert together[0]["summary"]["weights-hash"] != alone["summary"]["weights-hash"]  # sums in another order
+    for tag in ("train/loss", "eval/loss", "eval/client_loss", "compress/residual_norm", "comm/clients"):
+        assert together[0]["rounds"][-1][tag] == pytest.approx(alone["rounds"][-1][tag], rel=1e-3), tag
+
+
+@pytest.mark.parametrize("method", ["static", "rigl"])
+def test_sparse_clients_train_together_too(tmp_path: Path, method: str) -> None:
+    flags = ["--model", "mlp-small", "--clients-per-round", "5", "--rounds", "5", "--topology", method]
+    flags += ["--sparsity", "0.8", *(["--need-readjust", "--readjustment-interval", "2"] if method == "rigl" else [])]
+    alone, together = (run(tmp_path, *flags, "--cohort-batching", switch) for switch in ("off", "on"))
+    for tag in ("train/loss", "eval/loss", "topology/density", "comm/clients"):
+        assert together["rounds"][-1][tag] == pytest.approx(alone["rounds"][-1][tag], rel=1e-2), tag

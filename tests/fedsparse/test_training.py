@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fedsparse.config import Config
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training import evaluate, learning_rate, train
+from fedsparse.training import Score, evaluate, learning_rate, train
 from fedsparse.vector import FlatModel
 
 X, Y = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3
@@ -129,6 +129,10 @@ def test_evaluation_is_the_mean_over_samples_whatever_the_batch_size() -> None:
     assert whole.accuracy == parts.accuracy == (model.module(X).argmax(1) == Y).sum().item() / 50
     assert whole.loss == pytest.approx(parts.loss)
     assert whole.loss == pytest.approx(F.cross_entropy(model.module(X), Y).item(), rel=1e-6)
+
+
+def test_a_client_that_holds_out_nothing_has_a_loss_of_zero_over_no_samples() -> None:
+    assert evaluate(FlatModel(network()), fetch, 0) == Score(0.0, 0.0, 0)
 
 
 def test_schedules_start_at_lr_and_fall() -> None:

@@ -43,6 +43,13 @@ def test_a_picture_is_drawn_for_few_and_for_many_clients(clients: int, distribut
     assert 200 < height < 2000
 
 
+def test_of_a_million_clients_the_picture_shows_some_and_says_so() -> None:
+    labels = np.arange(1_000_000) % 10
+    figure = plot_partition(labels, partition(labels, "iid", 1_000_000, seed=0), NAMES)
+    assert figure.axes[1].images[0].get_array().shape == (10, 2000)
+    assert figure.axes[0].get_title() == "2000 clients, of 1,000,000, iid"
+
+
 def test_bars_show_the_counts_and_the_legend_names_the_classes() -> None:
     result = partition(LABELS, "dirichlet", 5, seed=0, beta=0.5)
     axes = plot_partition(LABELS, result, NAMES).axes[0]

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -26,3 +27,15 @@ def train(message: Message, context: Context) -> Message:
             time.sleep(0.2)
     metrics = {"calls": calls, "pid": os.getpid(), "partition-id": int(context.node_config["partition-id"])}
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+def together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
+    if any(message.content["order"]["do"] == "raise together" for message in messages):
+        raise ValueError("not together")
+
+    def answer(message: Message, context: Context) -> Message:
+        reply: Message = app(message, context)
+        reply.content.metric_records["metrics"]["together"] = len(messages)
+        return reply
+
+    return answer

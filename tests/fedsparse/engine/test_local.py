@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from fedsparse.engine import LocalGrid
 
 APP = "tests.fedsparse.engine.obedient:app"
+TOGETHER = "tests.fedsparse.engine.obedient:together"
 
 
 @pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
@@ -88,6 +89,35 @@ def test_a_client_that_hangs_is_given_up_and_the_others_are_not(workers: int) ->
         assert "did not answer within client-timeout = 2 s" in replies[1].error.reason
         assert calls(replies[2])["calls"] == 2
         assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_groups_go_together_and_each_client_keeps_its_own_reply_and_state(workers: int) -> None:
+    with LocalGrid(APP, clients=10, together=TOGETHER, workers=workers) as grid:
+        grid.group = 3
+        for turn in (1, 2):
+            replies = ask(grid, {1: "work", 2: "raise", 3: "work", 4: "work", 5: "work"})
+            assert list(replies) == [1, 2, 3, 4, 5]
+            assert "ValueError: as told" in replies[2].error.reason
+            assert [calls(replies[i])["calls"] for i in (1, 3, 4, 5)] == [turn] * 4
+            assert [calls(replies[i])["together"] for i in (1, 3, 4, 5)] == [3, 3, 2, 2]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_group_that_cannot_go_together_goes_one_by_one(workers: int) -> None:
+    with LocalGrid(APP, clients=10, together=TOGETHER, workers=workers) as grid:
+        grid.group = 3
+        replies = ask(grid, {1: "work", 2: "raise together", 3: "work", 4: "work", 5: "work"})
+        assert "together" not in calls(replies[1])
+        assert calls(replies[4])["together"] == 2
+
+
+def test_a_worker_that_dies_costs_its_group_only() -> None:
+    with LocalGrid(APP, clients=10, together=TOGETHER, workers=2) as grid:
+        grid.group = 2
+        replies = ask(grid, {1: "work", 2: "die", 3: "work", 4: "work"})
+        assert all("its worker process died (SIGKILL)" in replies[i].error.reason for i in (1, 2))
+        assert all(calls(replies[i])["calls"] == 1 for i in (3, 4))
 
 
 def test_closing_leaves_no_process_behind() -> None:

@@ -1,0 +1,64 @@
+"""A federation of 1,000,000 clients against one of 100: the same cohort, the same two images a client.
+
+    python -m benchmarks.scale
+
+Whole runs of main.py, a process each. The memory of the images and of who holds them is linear in the data and told
+apart; all else should not know how many clients there are.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.common import machine, write_images
+
+MAIN = Path(__file__).parents[1] / "main.py"
+FEDERATIONS = (100, 1_000_000)
+
+
+def run(clients: int, rounds: int, folder: Path) -> dict[str, float]:
+    """Median seconds of a round, seconds of the rest of the run, and the peak of resident memory in bytes."""
+    data, outfile = write_images(folder / f"{clients}.npz", 2 * clients, side=4), folder / f"{clients}.json"
+    flags = f"--clients {clients} --rounds {rounds} --eval-every {rounds} --model mlp-small --workers 1 --device cpu"
+    command = [sys.executable, str(MAIN), *flags.split(), "--dataset", data, "--outfile", str(outfile)]
+    with subprocess.Popen([*command, "--logdir", str(folder)], stdout=subprocess.DEVNULL) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"main.py failed with {clients} clients")
+    seconds = [r["time/round"] for r in json.loads(outfile.read_text())["rounds"] if 1 < r["round"] < rounds]
+    return {
+        "round": statistics.median(seconds),
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "peak": 1024 * usage.ru_maxrss,  # Linux counts kilobytes
+        "data": 2 * clients * (4 * 4 + 8),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200)
+    arguments = parser.parse_args()
+    print(f"{machine()}\n\n| clients | a round | CPU of the run | peak memory | of which images and labels |")
+    print("|---|---|---|---|---|")
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for clients in FEDERATIONS:
+            results.append(r := run(clients, arguments.rounds, Path(folder)))
+            print(
+                f"| {clients:,} | {1000 * r['round']:.1f} ms | {r['cpu']:.1f} s | {r['peak'] / 2**20:.0f} MiB "
+                f"| {r['data'] / 2**20:.0f} MiB |",
+                flush=True,
+            )
+    small, large = results
+    beside = (large["peak"] - large["data"]) / (small["peak"] - small["data"])
+    print(f"\na round: {large['round'] / small['round']:.2f} times; memory beside the data: {beside:.2f} times")
+
+
+if __name__ == "__main__":
+    main()
