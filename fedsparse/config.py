@@ -122,7 +122,7 @@ class Config(BaseModel):
     # Communication
     compressor: one_of((*COMPRESSORS, *PRESETS)) = "hggtopk"  # type: ignore[valid-type]
     """How an update is made small before upload; none sends it whole."""
-    density: float = Field(0.05, gt=0, le=1)
+    density: float = Field(0.06, gt=0, le=1)
     """Share of an update's coordinates that is uploaded; of a factored layer, that its factors may have."""
     values: one_of(("auto", *VALUES)) = "auto"  # type: ignore[valid-type]
     """Precision of uploaded values; auto: the compressor's own if it names one, else f16 (unbiased: bf16)."""
@@ -138,7 +138,7 @@ class Config(BaseModel):
     """Rounds over which the density falls exponentially to its final value; 0: it is constant."""
     residual_dtype: Literal["f32", "bf16"] = "f32"
     """Precision of what a client keeps for its next update; bf16 takes half the memory."""
-    residual_decay: float = Field(0.93, ge=0, le=1)
+    residual_decay: float = Field(0.88, ge=0, le=1)
     """Factor on what a client kept, for every round that it missed since: old changes fit new weights less and less."""
     threshold: float = Field(0.01, gt=0)
     """threshold: the magnitude from which coordinates are uploaded; the density has no say."""

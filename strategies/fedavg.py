@@ -155,9 +155,9 @@ class FedAvg(Strategy):
             raise RoundFailed(f"round {server_round}: all {len(self._cohort)} clients failed; {self.failures[0]}")
         with self.timer("aggregate"):
             self._apply(total, server_round)
-        samples = total.samples
+        kept = total.samples
         del total  # the broadcast below is as large
-        self._collect(sums, samples)
+        self._collect(sums, kept)
         return self.broadcast(server_round + 1), MetricRecord(dict(self.metrics))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
