@@ -12,9 +12,12 @@ python main.py prune --checkpoint runs/A/model.pt --sparsity 0.5    prune a trai
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # the imports below take seconds: Ctrl-C needs no traceback of them
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 # Before torch loads: with more than one thread, OpenMP's spinning makes processes side by side many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -57,7 +60,7 @@ def partition(settings: Settings) -> None:
     """Print the class histogram of the clients and save it as a picture in the log folder."""
     from partitions.picture import histogram_text, plot_partition
 
-    config = check(Config.from_mapping(settings))
+    config = check(Config.from_mapping({**settings, "clients-per-round": 1}))  # nobody is sampled here
     labels = (data := load_dataset(config.dataset, config.data_dir)).y_train
     parts = split(labels, **config.partitioning())
     print(histogram_text(labels, parts, data.class_names))
@@ -163,4 +166,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

@@ -44,7 +44,8 @@ def train(message: Message, context: Context) -> Message:
     config, model, timer = bench.config, bench.model, StageTimer(bench.device)
     seed = derive_seed(config.seed, "train", round=round, partition_id=client)
     indices, _ = bench.samples(client)
-    augmenting = torch.Generator().manual_seed(seed) if config.augment else None
+    drawn = derive_seed(config.seed, "augment", round=round, partition_id=client)
+    augmenting = torch.Generator().manual_seed(drawn) if config.augment else None
     local = LocalTopology(model, held.topology, bench.method, round, seed)
     score = train_model(
         model,

@@ -34,8 +34,8 @@ def train_central(config: Config) -> None:
         for round in range(1, config.rounds + 1):
             began, timer = time.perf_counter(), StageTimer(bench.device)
             seed = derive_seed(config.seed, "train", round=round)
-            augmenting = torch.Generator().manual_seed(seed) if config.augment else None
-            fetch = bench.fetch(everything, augmenting)
+            augmenting = torch.Generator().manual_seed(derive_seed(config.seed, "augment", round=round))
+            fetch = bench.fetch(everything, augmenting if config.augment else None)
             score = train(model, fetch, len(everything), config, round=round, seed=seed, timer=timer)
             if not math.isfinite(score.loss):
                 raise RunFailed(f"round {round}: the loss is {score.loss}; lower the learning rate")

@@ -4,7 +4,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Purpose = Literal["model", "partition", "sample", "train", "compress", "holdout", "topology", "network", "calibration"]
+Purpose = Literal[
+    "model", "partition", "sample", "train", "compress", "holdout", "topology", "network", "augment", "calibration"
+]
 
 
 def derive_seed(seed: int, purpose: Purpose, *, round: int = 0, partition_id: int = 0) -> int:

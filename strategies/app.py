@@ -56,6 +56,8 @@ def main(grid: Grid, context: Context) -> None:
     weights = strategy.broadcast(1)
     dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
     keep_log(folder)
+    if parts.moved:
+        print(f"{parts.moved} samples changed hands, so that every client holds at least {config.min_samples}")
     with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense)) as recorder:
         recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
         strategy.start(

@@ -127,8 +127,8 @@ def group_counts(
 
 def layer_edges(layout: Layout, start: int, size: int) -> np.ndarray:
     """Where the layout's entries inside a segment begin, counted from its start, and its end."""
-    starts = [e.start - start for e in layout.entries if start < e.start < start + size]
-    return np.array([0, *starts, size])
+    starts = {e.start - start for e in layout.entries if start < e.start < start + size}  # empty entries share one
+    return np.array([0, *sorted(starts), size])
 
 
 def matrix_shape(entry: Entry) -> tuple[int, int]:

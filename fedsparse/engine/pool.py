@@ -7,11 +7,13 @@ whole, so a lost worker loses no update.
 
 import copy
 import multiprocessing
+import os
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -21,6 +23,22 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedsparse.engine.apps import Apps
+
+
+@contextmanager
+def _as_the_fork_server_needs_it() -> Iterator[None]:
+    """It imports the app before it learns where this process imports from (Python 3.11), and knows no Ctrl-C yet."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Pool:
@@ -36,7 +54,8 @@ class Pool:
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload([__name__, client_app.partition(":")[0]])
         self._new_worker = partial(_Worker, processes, (client_app, together), threads, client_timeout)
-        self._workers = [self._new_worker(number) for number in range(workers)]
+        with _as_the_fork_server_needs_it():
+            self._workers = [self._new_worker(number) for number in range(workers)]
 
     def run(
         self, groups: list[list[Message]], context_of: Callable[[int], Context], deadline: float | None

@@ -57,6 +57,8 @@ def _vgg(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str,
     for i, layer in enumerate(model.features):
         if isinstance(layer, nn.BatchNorm2d):
             model.features[i] = _norm_layer(norm)(layer.num_features)
+        if isinstance(layer, nn.MaxPool2d):  # 28 pixels end in 2x2, so that BatchNorm can tell one image's pixels apart
+            layer.ceil_mode = True
     stem = model.features[0]
     model.features[0] = nn.Conv2d(input_shape[0], stem.out_channels, 3, padding=1)
     model.features[-1] = nn.AdaptiveMaxPool2d(1)  # the fifth halving, which 28 pixels do not reach

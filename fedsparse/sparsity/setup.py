@@ -48,7 +48,7 @@ def layers_of(config: Config, model: nn.Module, layout: Layout) -> tuple[Layer, 
 
 
 def check_sparsity(config: Config, input_shape: Shape, classes: int) -> None:
-    """Find out before a run whether the sparsity can be met.
+    """Find out before a run whether the model fits the images, and whether the sparsity can be met.
 
     Raises:
         ConfigError: it cannot; told in one line.
@@ -57,8 +57,12 @@ def check_sparsity(config: Config, input_shape: Shape, classes: int) -> None:
         with torch.device("meta"):
             model = build_network(config, input_shape, classes, seed=0)
             layers = layers_of(config, model, Layout.of(model))
+            model.eval()(torch.empty(1, *input_shape))
         method = build_method(config)
         if not isinstance(method, Dense):
             method.counts(layers, config.sparsity)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    except (RuntimeError, ZeroDivisionError):
+        shape = "x".join(str(size) for size in input_shape)
+        raise ConfigError(f"model = {config.model}: does not fit images of {shape} (channels, height, width)") from None

@@ -17,6 +17,11 @@ def test_every_model_takes_every_image_and_learns(name: str, shape: tuple[int, i
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_on_a_single_image(name: str) -> None:
+    build_model(name, (1, 28, 28), 10, "batch", seed=0).train()(torch.randn(1, 1, 28, 28)).sum().backward()
+
+
 def test_the_cnn_has_the_papers_number_of_weights() -> None:
     assert sum(p.numel() for p in build_model("cnn", (1, 28, 28), 10, "batch", 0).parameters()) == 1_663_370
 
