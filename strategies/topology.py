@@ -206,8 +206,8 @@ class ServerTopology:
 
     def _measure(self, old: Topology, consensus: float | None) -> None:
         new = self.topology
-        either = int(((old.mask | new.mask) & new.prunable).sum())
-        changed = int((old.mask ^ new.mask).sum())
+        either = int(((old.mask | new.mask) & new.prunable).count_nonzero())  # the sum of bools makes int64 of them
+        changed = int((old.mask ^ new.mask).count_nonzero())
         self.metrics = {"topology/density": new.density, "topology/changed": changed / max(either, 1)}
         pairs = zip(new.layers, new.counts, strict=True)
         self.details = {f"density/{layer.name}": count / layer.size for layer, count in pairs}
