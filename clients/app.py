@@ -8,6 +8,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 
 from clients.exchange import encode_update, receive_topology, report_array
+from clients.upload import prune_upload
 from clients.workbench import SparseModel, Workbench, workbench
 from fedsparse.compression import decode
 from fedsparse.config import Config
@@ -44,7 +45,8 @@ def train(message: Message, context: Context) -> Message:
     before = model.vector.clone()
     indices, _ = bench.samples(client)
     augmenting = torch.Generator().manual_seed(seed) if config.augment else None
-    local = LocalTopology(model, held.topology, bench.method, round, seed)
+    trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
+    local = LocalTopology(model, trained, bench.method, round, seed)
     score = train_model(
         model,
         bench.fetch(indices, augmenting),
@@ -55,7 +57,14 @@ def train(message: Message, context: Context) -> Message:
         timer=timer,
         topology=local,
     )
-    own = bench.under(bench.method.upload_topology(local.topology, model.vector[: model.layout.parameters]))
+    if config.upload_pruning == "off":
+        kept = bench.method.upload_topology(local.topology, model.vector[: model.layout.parameters])
+    else:
+        with timer("prune"):
+            kept = prune_upload(
+                bench, indices, derive_seed(config.seed, "calibration", round=round, partition_id=client)
+            )
+    own = bench.under(kept)
     arrays = ArrayRecord()
     if bench.method.reports and bench.method.is_readjustment(round):
         with timer("backward"):
