@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 
 from clients.exchange import encode_update, receive_topology, report_array
+from clients.upload import prune_upload
 from clients.workbench import SparseModel, Workbench, workbench
 from fedsparse.cohort import train_cohort
 from fedsparse.config import Config
@@ -46,7 +47,8 @@ def train(message: Message, context: Context) -> Message:
     indices, _ = bench.samples(client)
     drawn = derive_seed(config.seed, "augment", round=round, partition_id=client)
     augmenting = torch.Generator().manual_seed(drawn) if config.augment else None
-    local = LocalTopology(model, held.topology, bench.method, round, seed)
+    trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
+    local = LocalTopology(model, trained, bench.method, round, seed)
     score = train_model(
         model,
         bench.fetch(indices, augmenting),
@@ -95,7 +97,13 @@ def _reply(
     """From the local weights in ``bench.model``, trained under ``local`` in the end, to what the server gets."""
     client, round = int(context.node_config[PARTITION_ID_KEY]), _round(message)
     model, (indices, _) = bench.model, bench.samples(client)
-    own = bench.under(bench.method.upload_topology(local, model.vector[: model.layout.parameters]))
+    if bench.config.upload_pruning == "off":
+        kept = bench.method.upload_topology(local, model.vector[: model.layout.parameters])
+    else:
+        with timer("prune"):
+            seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)
+            kept = prune_upload(bench, indices, seed)
+    own = bench.under(kept)
     arrays = ArrayRecord()
     if bench.method.reports and bench.method.is_readjustment(round):
         with timer("backward"):

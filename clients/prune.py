@@ -4,12 +4,12 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from clients.upload import calibration_batches
 from clients.workbench import Workbench
 from fedsparse.config import Config, ConfigError
 from fedsparse.seeds import derive_seed
@@ -18,7 +18,6 @@ from fedsparse.telemetry.folder import create_run_folder, write_json
 from fedsparse.training import evaluate
 
 METHODS: dict[str, Method] = {"sparsegpt": "sparsegpt", "magnitude": "magnitude"}
-BATCH = 128
 RECALIBRATION = 2048
 """Samples from which BatchNorm's statistics are measured anew."""
 
@@ -45,7 +44,14 @@ def prune_checkpoint(
     module = bench.model.module
     load_weights(module, Path(checkpoint), config.model)
     accuracy = {"before": _accuracy(bench)}
-    masks = prune_model(module, _batches(bench, calibration), share, nm=nm, method=METHODS[method])
+    masks = prune_model(
+        module,
+        _batches(bench, calibration),
+        share,
+        nm=nm,
+        method=METHODS[method],
+        dense_layers=config.dense_layer_names(),
+    )
     accuracy["after"] = _accuracy(bench)
     if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
         recalibrate_batchnorm(module, _batches(bench, RECALIBRATION))
@@ -100,12 +106,9 @@ def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
 
 
 def _batches(bench: Workbench, samples: int) -> list[Tensor]:
-    """Inputs from the pooled training data, as the model sees them, without augmentation."""
-    total = len(bench.data.y_train)
-    rng = np.random.default_rng(derive_seed(bench.config.seed, "calibration"))
-    chosen = torch.from_numpy(rng.permutation(total)[:samples]).to(bench.device)
-    fetch = bench.fetch(chosen)
-    return [fetch(positions)[0] for positions in torch.arange(len(chosen), device=bench.device).split(BATCH)]
+    """Inputs from the pooled training data."""
+    everything = torch.arange(len(bench.data.y_train), device=bench.device)
+    return calibration_batches(bench, everything, samples, derive_seed(bench.config.seed, "calibration"))
 
 
 def _accuracy(bench: Workbench) -> float:

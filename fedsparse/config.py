@@ -177,14 +177,6 @@ class Config(BaseModel):
     round_deadline: float = Field(0.0, ge=0)
     """Simulated seconds after which a client's update comes too late for its round; 0 for none."""
 
-    # Before upload
-    upload_pruning: Literal["off", "sparsegpt", "magnitude"] = "off"
-    """Prune the trained weights in one shot and upload the survivors, instead of a compressor's choice."""
-    upload_sparsity: float = Field(0.5, ge=0, le=1)
-    """Share of the weights that upload pruning removes, in every layer that it prunes."""
-    nm: str = ""
-    """N:M, such as 2:4 (in quotes in YAML): pruning keeps N of every M input channels, whatever the sparsity."""
-
     # Topology: which weights exist
     sparsity: float = Field(0.0, ge=0, lt=1)
     """Share of the convolution and linear weights that do not exist; what remains is all that travels."""
@@ -205,6 +197,14 @@ class Config(BaseModel):
     """First round without readjustment, so that what was grown last is trained; 0 for three quarters of the rounds."""
     growth: Literal["gradient", "random", "momentum"] = "gradient"
     """What ranks the weights that may grow: gradient magnitude, chance, or a moving average of gradients."""
+
+    # Before upload
+    upload_pruning: Literal["off", "sparsegpt", "magnitude"] = "off"
+    """Prune the trained weights in one shot and upload the survivors, instead of a compressor's choice."""
+    upload_sparsity: float = Field(0.5, ge=0, lt=1)
+    """Share of the weights that upload pruning removes, in every layer that it prunes."""
+    nm: str = ""
+    """N:M, such as 2:4 (in quotes in YAML): pruning keeps N of every M input channels, whatever the sparsity."""
 
     # Evaluation
     eval_every: int = Field(5, ge=1)
@@ -248,6 +248,11 @@ class Config(BaseModel):
         n, _, m = self.nm.partition(":")
         if self.nm and not (n.isdecimal() and m.isdecimal() and 0 < int(n) <= int(m)):
             raise ValueError(f"nm = {self.nm}: should be N:M with 1 <= N <= M, such as 2:4")
+        if self.upload_pruning != "off" and self.method != "dense":
+            raise ValueError(
+                f"upload-pruning = {self.upload_pruning} chooses the topology; leave topology, sparsity and "
+                "need-readjust out, and give upload-sparsity or nm"
+            )
         if self.workers != "auto" and self.workers < 1:
             raise ValueError(f"workers = {self.workers}: should be auto or at least 1")
         nothing = Layout((), 0, 0)
@@ -308,12 +313,6 @@ class Config(BaseModel):
         }
 
     @property
-    def n_of_m(self) -> tuple[int, int] | None:
-        """``nm`` as two numbers; None when it is empty."""
-        n, _, m = self.nm.partition(":")
-        return (int(n), int(m)) if m else None
-
-    @property
     def method(self) -> str:
         """The name in ``METHODS`` that the settings mean."""
         if self.topology != "auto":
@@ -330,6 +329,16 @@ class Config(BaseModel):
             "end": self.readjustment_end or math.ceil(self.rounds * 3 / 4),
             "growth": self.growth,
         }
+
+    @property
+    def n_of_m(self) -> tuple[int, int] | None:
+        """``nm`` as two numbers; None when it is empty."""
+        n, _, m = self.nm.partition(":")
+        return (int(n), int(m)) if m else None
+
+    def dense_layer_names(self) -> list[str]:
+        """``dense_layers``, one by one."""
+        return [name.strip() for name in self.dense_layers.split(",") if name.strip()]
 
     def compression(self) -> dict[str, Any]:
         """The arguments of ``UpdateCodec`` behind the layout, for updates.

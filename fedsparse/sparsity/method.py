@@ -74,6 +74,8 @@ class Method:
     clients_vote: ClassVar[bool] = False
     """The server decides by the clients' weights: in readjustment rounds they upload all that they hold, for what a
     compressor keeps back would count as a vote against it."""
+    trains_all: ClassVar[bool] = False
+    """Clients train the weights that do not exist too, from 0."""
 
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None

@@ -9,6 +9,7 @@ from fedsparse.sparsity import METHODS, Method
 from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.topology import Layer, weight_layers
+from fedsparse.sparsity.upload import UploadPruning
 from fedsparse.vector import Layout
 
 Shape = tuple[int, int, int]
@@ -35,6 +36,8 @@ def build_network(config: Config, input_shape: Shape, classes: int, seed: int) -
 
 def build_method(config: Config) -> Method:
     """How weights are chosen, by the settings."""
+    if config.upload_pruning != "off":
+        return UploadPruning(config.upload_sparsity, nm=config.n_of_m)
     return METHODS[config.method](**config.readjustment())
 
 
@@ -44,7 +47,7 @@ def layers_of(config: Config, model: nn.Module, layout: Layout) -> tuple[Layer, 
     Raises:
         ValueError: ``dense-layers`` names a layer that does not exist.
     """
-    return weight_layers(model, layout, [name.strip() for name in config.dense_layers.split(",") if name.strip()])
+    return weight_layers(model, layout, config.dense_layer_names())
 
 
 def check_sparsity(config: Config, input_shape: Shape, classes: int) -> None:

@@ -20,7 +20,19 @@ from torch.utils.tensorboard import SummaryWriter
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
 
-STAGES = ("sample", "data", "forward", "backward", "optimizer", "compress", "encode", "decode", "aggregate", "evaluate")
+STAGES = (
+    "sample",
+    "data",
+    "forward",
+    "backward",
+    "optimizer",
+    "prune",
+    "compress",
+    "encode",
+    "decode",
+    "aggregate",
+    "evaluate",
+)
 """Of a round, in order. The client's stages are summed over the cohort."""
 
 TAGS = (
