@@ -7,9 +7,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 
+from clients.downlink import receive_weights
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.workbench import SparseModel, Workbench, workbench
-from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
 from fedsparse.seeds import derive_seed
@@ -109,7 +109,7 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
     torch.set_num_threads(bench.config.threads)
     task = message.content.config_records["task"]
     held = receive_topology(bench, context, message.content.array_records.get("topology"), str(task["topology"]))
-    payload = message.content.array_records["arrays"]["weights"].data
-    weights = held.compact.widen(decode(payload, held.compact.layout))
+    client = int(context.node_config[PARTITION_ID_KEY])
+    weights = held.compact.widen(receive_weights(bench, context, message, held.compact.layout, client))
     bench.model.vector.copy_(torch.from_numpy(weights.to_dense()))
-    return bench, held, int(context.node_config[PARTITION_ID_KEY]), int(task["round"])  # type: ignore[arg-type]
+    return bench, held, client, int(task["round"])  # type: ignore[arg-type]
