@@ -4,6 +4,7 @@
 python main.py --distribution dirichlet --beta 0.1    run an experiment
 python main.py --config configs/quick-test.yaml       with settings from a file; flags override it
 python main.py partition --distribution shards        show which client holds which classes
+python main.py bench-compressors --density 0.01       compare all compressors on updates of a short run
 python main.py sweep configs/ablation-compression.yaml   run a grid of settings and seeds; table and plot at the end
 python main.py report runs/A runs/B                   compare finished runs: accuracy against uplink, and a table
 python main.py train-central --rounds 20              the same model on the pooled data; a round is --epochs passes
@@ -119,9 +120,19 @@ def prune(settings: Settings, checkpoint: str = "", **asked: str) -> None:
     prune_checkpoint(check(Config.from_mapping(own | {"outfile": "", "nm": ""} | settings)), checkpoint, **asked)
 
 
+def bench_compressors(settings: Settings, size: str = "") -> None:
+    """Compare all compressors on updates of a short run, or on ``size`` random numbers."""
+    from benchmarks.compressors import bench
+
+    if size and not (size.isdecimal() and int(size)):
+        raise ConfigError(f"size = {size}: should be at least 1")
+    bench(check(Config.from_mapping(settings)), int(size or 0))
+
+
 COMMANDS = {
     "run": Command(run),
     "partition": Command(partition),
+    "bench-compressors": Command(bench_compressors, own={"size": "random numbers instead of updates of a run"}),
     "sweep": Command(sweep, "FILE", {"jobs": "cells at once; auto is one a core, or one on a GPU [auto]"}),
     "report": Command(report, "RUN_FOLDER..."),
     "train-central": Command(central),

@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 
+from clients.downlink import receive_weights
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.upload import prune_upload
 from clients.workbench import SparseModel, Workbench, workbench
@@ -155,8 +156,13 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
     torch.set_num_threads(bench.config.threads)
     task = message.content.config_records["task"]
     held = receive_topology(bench, context, message.content.array_records.get("topology"), str(task["topology"]))
-    bench.receive(message.content.array_records["arrays"]["weights"].data, held.compact)
-    return bench, held, int(context.node_config[PARTITION_ID_KEY]), _round(message)
+    client = int(context.node_config[PARTITION_ID_KEY])
+    if bench.config.downlink_is_whole:
+        bench.receive(message.content.array_records["arrays"]["weights"].data, held.compact)
+    else:
+        weights = receive_weights(bench, context, message, held.compact.layout, client)
+        bench.load(held.compact.widen(weights).to_dense())
+    return bench, held, client, _round(message)
 
 
 def _round(message: Message) -> int:

@@ -1,11 +1,9 @@
 """What a client exchanges with the server under a topology: the mask it is sent, the update it sends."""
 
-from pathlib import Path
-
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
-from clients.state import load_state, load_topology, save_state, save_topology
+from clients.state import load_state, load_topology, save_state, save_topology, state_file
 from clients.workbench import SparseModel, Workbench
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
@@ -44,7 +42,7 @@ def encode_update(
     What the client remembers follows it to this topology: the residual of a weight that is gone is dropped.
     """
     round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
-    file = Path(str(task["state-folder"])) / f"{client}.npz" if task["state-folder"] else None
+    file = state_file(task, client)
     state = load_state(context, file)
     last = bench.under_bits(state.topology)
     last.codec.settle(state, accepted)

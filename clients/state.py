@@ -18,39 +18,47 @@ STYPE = "little-endian"  # the plain bytes of an array: read back as a view, wit
 Flat = dict[str, np.ndarray | bytes | int]
 
 
-def load_state(context: Context, file: Path | None) -> ClientState:
-    """What the client remembers; a fresh state when it has never trained. Arrays may be read-only views."""
-    return ClientState.from_dict(_from_context(context) if file is None else _from_file(file))
+def state_file(task: ConfigRecord, client: int, kind: str = "") -> Path | None:
+    """Where a client keeps its state of this kind, by the server's message; None for its Context."""
+    return Path(str(task["state-folder"])) / f"{client}{kind}.npz" if task["state-folder"] else None
 
 
-def save_state(context: Context, file: Path | None, state: ClientState) -> None:
+def load_state(context: Context, file: Path | None, kind: str = "") -> ClientState:
+    """What the client remembers; a fresh state when it has never trained. Arrays may be read-only views.
+
+    Each ``kind`` is a memory of its own.
+    """
+    return ClientState.from_dict(_from_context(context, kind) if file is None else _from_file(file))
+
+
+def save_state(context: Context, file: Path | None, state: ClientState, kind: str = "") -> None:
     """Replace what the client remembers.
 
     Raises:
         OSError: the file cannot be written; what it held before is still there.
     """
     if file is None:
-        _to_context(context, state.to_dict())
+        _to_context(context, state.to_dict(), kind)
     else:
         _to_file(file, state.to_dict())
 
 
-def _from_context(context: Context) -> Flat:
+def _from_context(context: Context, kind: str) -> Flat:
     flat: Flat = {}
-    for key, array in context.state.array_records.get(ARRAYS, ArrayRecord()).items():
+    for key, array in context.state.array_records.get(ARRAYS + kind, ArrayRecord()).items():
         flat[key] = np.frombuffer(array.data, array.dtype).reshape(array.shape)
-    flat |= context.state.config_records.get(SCALARS, ConfigRecord())  # type: ignore[arg-type]
+    flat |= context.state.config_records.get(SCALARS + kind, ConfigRecord())  # type: ignore[arg-type]
     return flat
 
 
-def _to_context(context: Context, flat: Flat) -> None:
+def _to_context(context: Context, flat: Flat, kind: str) -> None:
     arrays, scalars = ArrayRecord(), ConfigRecord()
     for key, value in flat.items():
         if isinstance(value, np.ndarray):
             arrays[key] = Array(value.dtype.newbyteorder("<").str, value.shape, STYPE, value.tobytes())
         else:
             scalars[key] = value
-    context.state[ARRAYS], context.state[SCALARS] = arrays, scalars
+    context.state[ARRAYS + kind], context.state[SCALARS + kind] = arrays, scalars
 
 
 def _from_file(file: Path) -> Flat:

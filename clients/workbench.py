@@ -68,8 +68,13 @@ class Workbench:
     def receive(self, payload: bytes, compact: Compact) -> None:
         """Load global weights into ``model``; also kept, as ``received``: decoded once for all clients of a round."""
         if payload is not self._payload:
-            weights = compact.widen(decode(payload, compact.layout)).to_dense()
-            self._payload, self.received = payload, torch.from_numpy(weights).to(self.device)
+            self.load(compact.widen(decode(payload, compact.layout)).to_dense())
+            self._payload = payload
+        self.model.vector.copy_(self.received)
+
+    def load(self, weights: np.ndarray) -> None:
+        """Load global weights, float32 ``(layout.size,)``, into ``model`` and ``received``."""
+        self._payload, self.received = b"", torch.from_numpy(weights).to(self.device)
         self.model.vector.copy_(self.received)
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:

@@ -359,6 +359,11 @@ class Config(BaseModel):
         chosen |= {"error_feedback": False, "density": self.downlink_density}
         return chosen | self._options(chosen["compressor"])
 
+    @property
+    def downlink_is_whole(self) -> bool:
+        """Whether every message carries the global weights, and clients need not keep them."""
+        return self.downlink_compressor == "none" and self.downlink_values in ("auto", "f32")
+
     def _options(self, compressor: str) -> dict[str, Any]:
         """A compressor's own arguments."""
         lowrank = ("energy", "power_iterations", "residual_iterations", "balance", "sparse")

@@ -23,6 +23,7 @@ from fedsparse.engine import RunFailed
 from fedsparse.engine.records import array_bytes, payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.timers import StageTimer
+from strategies.downlink import Downlink
 from strategies.replies import read_metrics
 from strategies.topology import Replies, ServerTopology
 
@@ -54,6 +55,7 @@ class FedAvg(Strategy):
         self.layout = topology.layout
         self.state_folder = ""
         self.network = config.network()
+        self.downlink = Downlink(config)
         self._sent: dict[int, int] = {}  # bytes that each client of the cohort received
         self.settings = ConfigRecord(config.flat())
         topology.topology.apply_(weights)
@@ -77,8 +79,9 @@ class FedAvg(Strategy):
         """The global weights, those that exist, as clients of ``round`` receive them."""
         compact = self.topology.compact
         try:
+            weights = self.downlink.advance(compact.gather(self.weights), compact.layout, round)
             codec = UpdateCodec(compact.layout, compressor="none")
-            payload, _ = codec.encode(compact.gather(self.weights), ClientState(), round=round, seed=0)
+            payload, _ = codec.encode(weights, ClientState(), round=round, seed=0)
         except NonFiniteError as error:
             raise RoundFailed(
                 f"round {round}: the global weights diverged ({error.layer}); lower the learning rates"
@@ -114,7 +117,8 @@ class FedAvg(Strategy):
         self._sent = {}
         for node, client in self._cohort.items():
             task = ConfigRecord({"round": round, "accepted-round": self._accepted[client], **fixed})
-            content = RecordDict({"arrays": arrays, "config": self.settings, "task": task})
+            received = self.downlink.arrays_for(client, arrays)
+            content = RecordDict({"arrays": received, "config": self.settings, "task": task})
             if mask := self.topology.mask_for(client):
                 content["topology"] = mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
@@ -187,11 +191,13 @@ class FedAvg(Strategy):
             if reply is None:
                 self._fail(client, round, f"no reply within {self.config.round_timeout:g} s")
             elif reply.has_error():
+                self.downlink.forget(client)
                 self._fail(client, round, (reply.error.reason or "").strip() or "no reason given")
             elif not reply.has_content():
                 self._fail(client, round, "its reply is empty")
             else:
                 self.topology.answered(client)
+                self.downlink.confirm(client)
                 yield client, reply
 
     def _fail(self, client: int, round: int, reason: str) -> None:

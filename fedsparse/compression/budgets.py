@@ -23,22 +23,20 @@ def by_energy(sizes: np.ndarray, energies: np.ndarray, density: float) -> np.nda
     total = int(proportional(sizes, density).sum())
     if not 0 < energies.sum() < math.inf:
         return proportional(sizes, density)
+    # A trace of every layer's size, so that what full layers leave has somewhere to go when the others did not move.
+    weights = energies / energies.sum() + 1e-9 * sizes / sizes.sum()
     shares, full = np.zeros(sizes.size), np.zeros(sizes.size, bool)
-    while True:
-        rest = np.where(full, 0.0, energies)
-        left = total - sizes[full].sum()
-        shares = np.where(full, sizes, left * rest / rest.sum() if rest.sum() > 0 else 0.0)
+    while not full.all():
+        shares = np.where(full, sizes, (total - sizes[full].sum()) * weights / weights[~full].sum())
         over = ~full & (shares >= sizes)
         if not over.any():
             break
         full |= over
     counts = np.clip(np.floor(shares), 1, sizes).astype(np.int64)
     # What rounding left goes to the largest fractions; what the ones took too much comes from the largest counts.
-    while (missing := total - int(counts.sum())) != 0:
-        if missing > 0:
-            fractions = np.where(counts < sizes, shares - counts, -np.inf)
-            chosen = np.argsort(-fractions, kind="stable")[: min(missing, int((counts < sizes).sum()))]
-            counts[chosen] += 1
-        else:
-            counts[np.argmax(counts)] -= 1
+    while (missing := total - int(counts.sum())) > 0:
+        fractions = np.where(counts < sizes, shares - counts, -np.inf)
+        counts[np.argsort(-fractions, kind="stable")[: min(missing, int((counts < sizes).sum()))]] += 1
+    for _ in range(-missing):
+        counts[np.argmax(counts)] -= 1
     return counts

@@ -1,5 +1,7 @@
 """What several test files share: small layouts, awkward vectors, and top-k by sorting everything."""
 
+import math
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -14,6 +16,17 @@ def layout_of(*sizes: int, buffers: tuple[int, ...] = ()) -> Layout:
             entries.append(Entry(f"{name}{i}", (size,), start, size))
             start += size
     return Layout(tuple(entries), sum(sizes), start)
+
+
+def layout_of_shapes(*shapes: tuple[int, ...], buffers: int = 0) -> Layout:
+    """A layout with parameters ``layer0, layer1, ...`` of the given shapes, and perhaps a buffer."""
+    entries, start = [], 0
+    for i, shape in enumerate(shapes):
+        entries.append(Entry(f"layer{i}", shape, start, math.prod(shape)))
+        start += entries[-1].size
+    if buffers:
+        entries.append(Entry("buffer", (buffers,), start, buffers))
+    return Layout(tuple(entries), start, start + buffers)
 
 
 def top_by_sorting(vector: np.ndarray, k: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from fedsparse.compression.indices import IndexCodec, gap_bits, pack, unpack
 from fedsparse.compression.values import F16, F32, VALUES, Sign
 from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode, mask_hash
 
-from .common import draw_vector, layout_of
+from .common import draw_vector, layout_of, layout_of_shapes
 
 LAYOUT = layout_of(500, 20, 300, buffers=(8,))
 
@@ -217,6 +217,12 @@ def mutations(count: int, seed: int):
         for scope in ("global", "layer")
     ]
     sources += [(large, payload_of("topk", 0.45, "sign", "global", large))]
+    factored = layout_of_shapes((40, 30), (7,), (16, 3, 3, 3), (20, 50), buffers=5)
+    sources += [
+        (factored, payload_of(compressor, 0.2, values, "global", factored))
+        for compressor in ("lowrank", "powersgd")
+        for values in ("f32", "f16", "bf16", "int8")
+    ] * 2
     for _ in range(count):
         layout, payload = sources[rng.integers(len(sources))]
         damaged, kind = bytearray(payload), rng.integers(6)

@@ -1,0 +1,157 @@
+"""Low rank against the singular value decomposition."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.lowrank import SHAPES, spectrum
+from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
+from fedsparse.compression.lowrank import LowRank
+from fedsparse.compression.powersgd import PowerSGD
+from fedsparse.compression.values import F16
+from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode
+
+from .common import KINDS, draw_vector, layout_of_shapes
+from .test_wire import changed
+
+LAYOUT = layout_of_shapes((40, 30), (7,), (16, 3, 3, 3), (3, 3), (60, 50), buffers=5)
+FIRST = HEADER.size
+
+
+def error(matrix: torch.Tensor, method, rank: int, state: ClientState | None = None) -> float:
+    p, q = method.factor(matrix, rank, state or ClientState(), "layer", 7)
+    assert p.shape[1] == q.shape[1] <= rank
+    return float((matrix - p @ q.T).norm())
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (256, 5000), (50, 20)])
+@pytest.mark.parametrize("options", [{}, {"sparse": True}, {"power_iterations": 2}, {"residual_iterations": 1}])
+def test_the_error_is_within_five_percent_of_the_best(shape, options) -> None:
+    matrix, values = spectrum(*shape)
+    rank = min(shape) // 10
+    best = float(values[rank:].square().sum().sqrt())
+    assert best <= error(matrix, LowRank(energy=1.0, **options), rank) <= 1.05 * best
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_powersgd_reaches_the_best_from_where_it_was(shape) -> None:
+    matrix, values = spectrum(*shape)
+    rank, state = min(shape) // 10, ClientState()
+    errors = [error(matrix, PowerSGD(), rank, state) for _ in range(5)]
+    best = float(values[rank:].square().sum().sqrt())
+    assert errors[-1] <= 1.05 * best < errors[0]
+
+
+@pytest.mark.parametrize("energy", [0.5, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_adaptive_rank_keeps_the_asked_energy_within_a_percent(shape, energy: float) -> None:
+    matrix, values = spectrum(*shape)
+    p, q = LowRank(energy=energy).factor(matrix, min(shape) // 2, ClientState(), "layer", 0)
+    kept = 1 - float((matrix - p @ q.T).square().sum() / matrix.square().sum())
+    needed = int((values.square().cumsum(0) / values.square().sum() < energy).sum()) + 1
+    assert kept >= energy - 0.01
+    assert needed <= p.shape[1] <= needed + max(1, 0.05 * needed)  # and no more rank than that takes
+
+
+def test_balanced_rows_keep_small_rows_as_well_as_large_ones() -> None:
+    matrix, _ = spectrum(60, 40)
+    scales = torch.logspace(-4, 0, 60)[:, None]
+    relative = []
+    for balance in (False, True):
+        p, q = LowRank(energy=1.0, balance=balance).factor(matrix * scales, 8, ClientState(), "layer", 0)
+        relative.append(float(((matrix * scales - p @ q.T) / scales).norm() / matrix.norm()))
+    assert relative[1] < 0.85 * relative[0]
+
+
+@pytest.mark.parametrize("compressor", ["lowrank", "powersgd"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_update_arrives_finite_and_the_rest_stays(compressor: str, kind: str) -> None:
+    codec, state = UpdateCodec(LAYOUT, compressor, 0.2), ClientState()
+    n, old = LAYOUT.parameters, 0.0
+    for round in (1, 2, 3):
+        update = draw_vector(kind, LAYOUT.size, round)
+        payload, stats = codec.encode(update, state, round=round, seed=round)
+        codec.settle(state, round)
+        sent = codec.decode(payload).to_dense()
+        total = old + update[:n]
+        np.testing.assert_allclose(sent[:n] + state.residual, total, rtol=1e-5, atol=2e-6 * np.abs(total).max())
+        assert np.array_equal(sent[n:], update[n:])
+        assert stats["density"] < 0.5
+        old = state.residual.copy()
+
+
+def test_what_a_lost_payload_of_factors_held_returns() -> None:
+    codec, state = UpdateCodec(LAYOUT, "lowrank", 0.2), ClientState()
+    update = draw_vector("normal", LAYOUT.size, 0)
+    codec.encode(update, state, round=1, seed=1)
+    codec.settle(state, None)
+    np.testing.assert_allclose(state.residual, update[: LAYOUT.parameters], atol=1e-5)
+
+
+def test_small_layers_and_vectors_go_dense_and_together() -> None:
+    codec = UpdateCodec(LAYOUT, "powersgd", rank=2)
+    payload, _ = codec.encode(draw_vector("normal", LAYOUT.size, 0), ClientState(), round=1, seed=0)
+    assert [s.size for s in codec.decode(payload).segments] == [1200, 7, 432, 9, 3000, 5]
+    tiny = layout_of_shapes((3, 3), (5,), (2, 4), (9,))
+    codec = UpdateCodec(tiny, "lowrank", 1.0)
+    update = draw_vector("normal", tiny.size, 0)
+    payload, stats = codec.encode(update, ClientState(), round=1, seed=0)
+    assert [s.size for s in codec.decode(payload).segments] == [tiny.size]
+    assert np.array_equal(codec.decode(payload).to_dense(), update)
+    assert stats["density"] == 1
+
+
+def test_a_deep_network_has_more_segments_than_a_byte_counts() -> None:
+    layout = layout_of_shapes(*[(30, 30), (3,)] * 200)
+    codec = UpdateCodec(layout, "powersgd", rank=1)
+    payload, _ = codec.encode(draw_vector("normal", layout.size, 0), ClientState(), round=1, seed=0)
+    assert len(codec.decode(payload).segments) == 400
+
+
+def test_zeros_have_rank_zero() -> None:
+    codec = UpdateCodec(layout_of_shapes((40, 30)), "lowrank")
+    payload, _ = codec.encode(np.zeros(1200, np.float32), ClientState(), round=1, seed=0)
+    assert len(payload) == HEADER.size + SEGMENT.size + 4
+    assert not codec.decode(payload).to_dense().any()
+
+
+def factored(rank: int = 2, values: np.ndarray | None = None) -> bytes:
+    layout = layout_of_shapes((40, 30), (7,))
+    columns = draw_vector("normal", 70 * rank, 0) if values is None else values
+    body, codec = F16().encode(columns, np.array([columns.size]), 0), F16()
+    return encode(layout, 1, [Coded(1200, None, codec, body, rank=rank), Coded(7, None, codec, bytes(14))])
+
+
+@pytest.mark.parametrize(
+    ("at", "new", "message"),
+    [
+        (FIRST + 3, (1199).to_bytes(4, "little"), "1199 coordinates that are no matrix"),
+        (FIRST + 3, (1207).to_bytes(4, "little"), "1207 coordinates that are no matrix"),
+        (FIRST + 7, (141).to_bytes(4, "little"), "141 values"),
+        (FIRST + 7, (70 * 40).to_bytes(4, "little"), "2800 values of 1200"),
+        (FIRST + 7, (70 * 10).to_bytes(4, "little"), "values are cut off"),
+        (FIRST + 11, (2).to_bytes(4, "little"), "2 bytes of indices"),
+        (FIRST + 2, b"\1", "for factors of 40 x 30"),
+        (FIRST + SEGMENT.size, b"\xff\xff", "not finite"),
+    ],
+)
+def test_a_fault_in_factors_is_refused(at: int, new: bytes, message: str) -> None:
+    layout = layout_of_shapes((40, 30), (7,))
+    decode(factored(), layout)
+    with pytest.raises(PayloadError, match=message):
+        decode(changed(factored(), at, new), layout)
+
+
+def test_factors_of_a_vector_or_a_buffer_are_refused() -> None:
+    payload = factored()
+    for layout_shape in ((1200,), (30, 40)):
+        with pytest.raises(PayloadError):
+            decode(payload, layout_of_shapes(layout_shape, (7,)))
+
+
+@pytest.mark.parametrize("options", [{"energy": 0}, {"energy": 1.5}, {"rank": -1}, {"power_iterations": -1}])
+def test_a_wrong_option_is_named(options) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        LowRank(**options)
+    with pytest.raises(ValueError, match="too coarse"):
+        UpdateCodec(LAYOUT, "powersgd", values="sign")

@@ -1,0 +1,215 @@
+"""Named compressors as users know them: what they fix, what they promise, and that they learn."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fedsparse.compression import COMPRESSORS, PRESETS, ClientState, UpdateCodec, resolve
+from fedsparse.compression.budgets import by_energy, proportional
+from fedsparse.config import Config, ConfigError
+
+from .common import KINDS, draw_vector, layout_of, layout_of_shapes
+
+NAMES = (*COMPRESSORS, *PRESETS)
+LAYOUT = layout_of_shapes((60, 40), (40,), (8, 4, 3, 3), (8,), buffers=4)
+
+
+def codec_of(name: str, density: float = 0.1, **settings: object) -> UpdateCodec:
+    config = Config.from_mapping({"compressor": name, "density": density} | settings)
+    return UpdateCodec(LAYOUT, **config.compression())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("density", [1e-6, 0.001, 0.1, 0.5, 0.9, 1.0])
+def test_no_payload_is_longer_than_dense_float32_and_64_bytes(name: str, density: float) -> None:
+    for kind in ("normal", "heavy-tailed", "zeros", "one outlier"):
+        payload, _ = codec_of(name, density).encode(draw_vector(kind, LAYOUT.size, 1), ClientState(), round=1, seed=1)
+        assert len(payload) <= 4 * LAYOUT.size + 64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sent_plus_residual_is_update_plus_old_residual_for_all_that_feed_back(name: str) -> None:
+    for kind in KINDS:
+        codec, state, n = codec_of(name, error_feedback=True, dgc_momentum=0.0), ClientState(), LAYOUT.parameters
+        for round in (1, 2, 3):
+            update = draw_vector(kind, LAYOUT.size, round)
+            old = 0.0 if state.residual is None else state.residual.copy()
+            payload, _ = codec.encode(update, state, round=round, seed=round)
+            codec.settle(state, round)
+            left = 0.0 if state.residual is None else state.residual
+            total = old + update[:n]
+            sent = codec.decode(payload).to_dense()[:n]
+            np.testing.assert_allclose(sent + left, total, rtol=1e-5, atol=2e-6 * np.abs(total).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_error_feedback_every_compressor_is_a_contraction_where_density_has_a_say(name: str) -> None:
+    for kind in ("normal", "heavy-tailed", "sorted"):
+        x = draw_vector(kind, LAYOUT.size, 2)[: LAYOUT.parameters].astype(np.float64)
+        update = np.append(x, np.zeros(4)).astype(np.float32)
+        payload, stats = codec_of(name, error_feedback=True, threshold=0.5).encode(
+            update, ClientState(), round=1, seed=1
+        )
+        left = np.square(x - codec_of(name).decode(payload).to_dense()[: x.size]).sum()
+        assert left < np.square(x).sum()
+        if name in ("topk", "hggtopk", "dgc"):  # Stich et al. 2018: delta = k / n; and half precision
+            assert left <= (1 - stats["density"] + 1e-6) * np.square(x).sum()
+
+
+@pytest.mark.parametrize("name", ["terngrad", "qsgd", "natural", "eden", "randomk"])
+def test_unbiased_methods_are_the_update_on_average(name: str) -> None:
+    layout, draws = layout_of(150, 50), 2500
+    config = Config.from_mapping({"compressor": name, "density": 0.3, "unbiased": True})
+    codec = UpdateCodec(layout, **config.compression())
+    update = draw_vector("heavy-tailed", 200, 3)
+    mean, squares = np.zeros(200), 0.0
+    for seed in range(draws):
+        payload, _ = codec.encode(update, ClientState(), round=1, seed=seed)
+        received = codec.decode(payload).to_dense()
+        mean += received / draws
+        squares += float(np.square(received - update).sum()) / draws
+    assert np.linalg.norm(mean - update) <= 1.35 * np.sqrt(squares / draws) + 1e-6 * np.linalg.norm(update)
+
+
+def regression(name: str, rounds: int, lr: float, **settings: object) -> list[float]:
+    """Losses of federated least squares, 4 of 20 clients a round, each client's data its own."""
+    rng, n = np.random.default_rng(0), LAYOUT.size
+    truth = rng.standard_normal(n)
+    curvatures, shifts = rng.uniform(0.2, 1, (20, n)), rng.standard_normal((20, n))
+    shifts -= (curvatures * shifts).sum(0) / curvatures.sum(0)  # the common optimum is the truth
+    codec, weights = codec_of(name, 0.1, **settings), np.zeros(n)
+    states, losses = [ClientState() for _ in range(20)], []
+    accepted = dict.fromkeys(range(20), 0)
+    for round in range(1, rounds + 1):
+        mean = np.zeros(n)
+        for client in rng.choice(20, 4, replace=False):
+            update = -lr * curvatures[client] * (weights - truth - shifts[client])
+            codec.settle(states[client], accepted[client])
+            payload, _ = codec.encode(
+                update.astype(np.float32), states[client], round=round, seed=1000 * round + int(client)
+            )
+            accepted[client] = round
+            codec.decode(payload).add_to(mean, 0.25)
+        weights += mean
+        losses.append(float(np.square(weights - truth).mean()))
+    return losses
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_error_feedback_with_clients_that_come_and_go_does_not_diverge(name: str) -> None:
+    losses = regression(name, 150, lr=0.05, dgc_momentum=0.5)
+    assert max(losses) < 4 * losses[0]
+    assert np.mean(losses[-20:]) < 0.6 * losses[0]
+
+
+def test_a_preset_is_its_parts() -> None:
+    update = draw_vector("normal", LAYOUT.size, 1)
+    parts = [codec_of("stc"), UpdateCodec(LAYOUT, "hggtopk", 0.1, values="sign")]
+    payloads = [c.encode(update, ClientState(), round=1, seed=1)[0] for c in parts]
+    assert payloads[0] == payloads[1]
+
+
+def test_what_a_name_fixes_and_what_may_be_said_otherwise() -> None:
+    assert resolve("topk") == {"compressor": "topk", "values": "f16", "error_feedback": True, "unbiased": False}
+    assert resolve("none")["values"] == "f32"
+    assert resolve("topk", "int8")["values"] == "int8"
+    assert resolve("stc", "sign") == resolve("stc")
+    assert resolve("eden") == {"compressor": "none", "values": "eden", "error_feedback": False, "unbiased": True}
+    assert resolve("eden", error_feedback=True)["unbiased"] is False
+    assert resolve("signsgd", error_feedback=False)["error_feedback"] is False
+    assert resolve("randomk", unbiased=True) == {
+        "compressor": "randomk", "values": "bf16", "error_feedback": False, "unbiased": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"compressor": "stc", "values": "int8"}, "values = int8: compressor = stc means sign"),
+        ({"compressor": "qsgd", "unbiased": "on", "error-feedback": "on"}, "error-feedback = True: excludes"),
+        ({"compressor": "topk", "unbiased": True}, "topk with values bf16 is never unbiased"),
+        ({"compressor": "powersgd", "values": "sign"}, "powersgd sends factors, for which sign is too coarse"),
+        ({"downlink-compressor": "dgc"}, "downlink-compressor = dgc"),
+        ({"downlink-compressor": "stc", "downlink-values": "f32"}, "compressor = stc means sign"),
+        ({"compressor": "nothing"}, "compressor = nothing: should be 'none', 'topk'"),
+    ],
+)
+def test_a_contradiction_is_one_line(settings: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=line) as caught:
+        Config.from_mapping(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_mean_the_same_after_a_trip_through_flowers_run_config() -> None:
+    for name in NAMES:
+        config = Config.from_mapping({"compressor": name})
+        assert Config.from_mapping(config.flat()).compression() == config.compression()
+
+
+def test_budgets_sum_to_the_density_and_follow_the_energy() -> None:
+    sizes, rng = np.array([1000, 1, 50, 400]), np.random.default_rng(0)
+    for _ in range(50):
+        energies, density = rng.exponential(size=4) ** 4, float(rng.uniform(0.002, 1))
+        counts = by_energy(sizes, energies, density)
+        assert counts.sum() == proportional(sizes, density).sum()
+        assert ((counts >= 1) & (counts <= sizes)).all()
+    assert by_energy(sizes, np.array([1.0, 0, 0, 3.0]), 0.1).tolist() == [36, 1, 1, 108]
+    assert by_energy(sizes, np.zeros(4), 0.1).tolist() == [100, 1, 5, 40]
+    assert by_energy(sizes, np.array([0, 0, 1.0, 0]), 0.1).tolist()[2] == 50
+
+
+def test_an_energy_budget_sends_more_of_the_layer_that_moved() -> None:
+    update = draw_vector("normal", LAYOUT.size, 0)
+    update[LAYOUT.layers[2].slice] *= 30
+    kept = {}
+    for budget in ("proportional", "energy"):
+        codec = UpdateCodec(LAYOUT, "topk", 0.05, "layer", budget=budget)
+        payload, stats = codec.encode(update, ClientState(), round=1, seed=0)
+        kept[budget] = np.count_nonzero(codec.decode(payload).to_dense()[LAYOUT.layers[2].slice])
+        assert stats["density"] == pytest.approx(0.05, abs=0.002)
+    assert kept["energy"] > 5 * kept["proportional"]
+
+
+def test_a_residual_in_bf16_takes_half_the_memory_and_loses_nothing_on_average() -> None:
+    codec, state = UpdateCodec(LAYOUT, "topk", 0.01, residual_dtype="bf16"), ClientState()
+    n, total, sent = LAYOUT.parameters, np.zeros(LAYOUT.parameters), np.zeros(LAYOUT.parameters)
+    for round in range(1, 60):
+        update = np.full(LAYOUT.size, 0.001, np.float32) + draw_vector("normal", LAYOUT.size, round) * 1e-3
+        payload, _ = codec.encode(update, state, round=round, seed=round)
+        assert state.residual.dtype == np.uint16
+        assert state.to_dict()["residual"].nbytes == 2 * n
+        state = ClientState.from_dict(state.to_dict())
+        codec.settle(state, round)
+        sent += codec.decode(payload).to_dense()[:n]
+        total += update[:n]
+    left = (state.residual.astype(np.uint32) << 16).view(np.float32)
+    drift = sent + left - total
+    assert abs(drift.mean()) < 0.002 * np.abs(total).mean()
+    assert np.abs(drift).max() < 0.02 * np.abs(total).max()
+    codec.settle(state, None)
+
+
+def test_a_residual_decays_for_missed_rounds_only() -> None:
+    codec = UpdateCodec(layout_of(100), "topk", 0.05, residual_decay=0.5)
+    state, zero = ClientState(), np.zeros(100, np.float32)
+    codec.encode(draw_vector("normal", 100, 0), state, round=1, seed=0)
+    norms = []
+    for round in (2, 3, 6):
+        codec.settle(state, state.sent_round)
+        norms.append(float(np.square(state.residual).sum()))
+        payload, _ = codec.encode(zero, state, round=round, seed=0)
+        norms.append(float(np.square(state.residual).sum() + np.square(codec.decode(payload).to_dense()).sum()))
+    ratios = [after / before for before, after in list(pairwise(norms))[::2]]
+    assert ratios == pytest.approx([1, 1, 0.0625], rel=1e-4)
+
+
+def test_the_density_warms_up_for_any_compressor() -> None:
+    for name in ("topk", "gaussian", "powersgd"):
+        codec, state, kept = UpdateCodec(LAYOUT, name, 0.05, warmup_rounds=4), ClientState(), []
+        for round in range(1, 7):
+            _, stats = codec.encode(draw_vector("normal", LAYOUT.size, round), state, round=round, seed=0)
+            codec.settle(state, round)
+            kept.append(stats["density"])
+        assert kept[0] > kept[1] > kept[3] * 1.2
+        assert kept[4] == pytest.approx(kept[5], rel=0.5)

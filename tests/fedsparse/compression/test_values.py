@@ -1,0 +1,118 @@
+"""Value codings against their definitions: unbiased ones on average, the others as contractions."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from fedsparse.compression.eden import hadamard, rotate
+from fedsparse.compression.levels import block_lengths
+from fedsparse.compression.values import VALUES, from_bf16, to_bf16
+
+from .common import KINDS, draw_vector
+
+UNBIASED = [name for name, codec in VALUES.items() if codec.unbiased]
+
+
+def through(name: str, values: np.ndarray, counts: np.ndarray, seed: int = 0, unbiased: bool = False) -> np.ndarray:
+    codec = VALUES[name]
+    return codec.decode(memoryview(bytes(codec.encode(values, counts, seed, unbiased))), counts)
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "one outlier", "ties", "mostly zeros"])
+def test_the_mean_over_many_draws_is_the_value_itself(name: str, kind: str) -> None:
+    draws, counts = 3000, np.array([40, 0, 160])
+    values = draw_vector(kind, 200, 4)
+    total, squares = np.zeros(200), np.zeros(200)
+    for seed in range(draws):
+        received = through(name, values, counts, seed, unbiased=True)
+        total += received
+        squares += (received - values) ** 2
+    error, deviation = np.linalg.norm(total / draws - values), np.sqrt(squares.sum()) / draws
+    assert error <= 1.35 * deviation + 1e-6 * np.linalg.norm(values)
+
+
+# ||x - C(x)||^2 <= (1 - delta) ||x||^2, with the delta that each definition gives
+DELTA = {
+    "f32": lambda x: 1.0,
+    "bf16": lambda x: 1 - 2.0**-16,
+    "int8": lambda x: 1 - x.size / 254**2,  # half a level each
+    "int4": lambda x: 1 - 1 / 9 - x.size * 2.0**-14,  # a third of itself, or half of the lowest level
+    "power-of-two": lambda x: 1 - 1 / 9,
+    "ternary": lambda x: 1 / x.size,
+    "sign": lambda x: np.abs(x).sum() ** 2 / (x.size * np.square(x).sum()),
+    "two-means": lambda x: np.abs(x).sum() ** 2 / (x.size * np.square(x).sum()),  # never worse than one mean
+    "eden": lambda x: 0.2,  # 2 / pi on average over rotations; with room for one
+}
+
+
+@pytest.mark.parametrize("name", DELTA)
+@pytest.mark.parametrize(
+    "kind", ["normal", "heavy-tailed", "constant", "ties", "mostly zeros", "sorted", "one outlier"]
+)
+def test_to_the_nearest_every_coding_is_a_contraction(name: str, kind: str) -> None:
+    for seed in range(5):
+        x = draw_vector(kind, 200, seed).astype(np.float64)
+        received = through(name, x.astype(np.float32), np.array([200]), seed)
+        bound = (1 - DELTA[name](x)) * np.square(x).sum()
+        assert np.square(x - received).sum() <= bound + 1e-9 * np.square(x).sum(), seed
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_whatever_the_values_what_arrives_is_finite_and_as_long_as_declared(name, kind, unbiased) -> None:
+    codec = VALUES[name]
+    for n in (0, 1, 5, 31, 300, 5000):
+        values, counts = draw_vector(kind, max(n, 1), n)[:n], np.array([n // 4, 0, n - n // 4])
+        body = codec.encode(values, counts, 2**64 - 1, unbiased and codec.unbiased)
+        assert len(body) == codec.size(counts)
+        received = codec.decode(memoryview(bytes(body)), counts)
+        assert received.dtype == np.float32
+        assert received.shape == (n,)
+        assert np.isfinite(received).all()
+
+
+def test_bits_of_each_coding() -> None:
+    bits = {name: 8 * codec.size(np.array([1 << 16])) / (1 << 16) for name, codec in VALUES.items()}
+    most = {"f32": 32, "f16": 16, "bf16": 16, "int8": 8.13, "int4": 4.13, "ternary": 1.61, "power-of-two": 9,
+            "two-means": 1.01, "sign": 1.01, "eden": 1.01}  # fmt: skip
+    assert bits.keys() == most.keys()
+    assert all(bits[name] <= most[name] for name in most)
+
+
+def test_eden_errs_as_its_paper_says() -> None:
+    x = draw_vector("normal", 1 << 16, 0)
+    counts = np.array([x.size])
+    for unbiased, expected in ((True, np.pi / 2 - 1), (False, 1 - 2 / np.pi)):
+        received = through("eden", x, counts, 3, unbiased)
+        assert np.square(x - received).sum() / np.square(x).sum() == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("width", [32, 64, 128, 4096])
+def test_the_hadamard_transform_is_the_matrix_and_the_rotation_turns_back(width: int) -> None:
+    x = draw_vector("normal", 3 * width, 1)
+    expected = x.reshape(3, width) @ scipy.linalg.hadamard(width) / np.sqrt(width)
+    np.testing.assert_allclose(hadamard(x, np.array([width] * 3)).reshape(3, width), expected, atol=1e-5)
+    widths = np.array([width, width, 64, 32])
+    y = draw_vector("normal", int(widths.sum()), 2)
+    np.testing.assert_allclose(rotate(rotate(y, widths, 7), widths, 7, back=True), y, atol=1e-5)
+
+
+def test_a_rotation_is_the_same_on_every_machine() -> None:
+    turned = rotate(np.arange(32, dtype=np.float32), np.array([32]), 5)
+    assert turned[:4].tolist() == [-17.25, 14.749998092651367, 19.75, 27.749996185302734]
+
+
+def test_bf16_rounds_as_torch_does_and_at_random_between_neighbours() -> None:
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([draw_vector(kind, 500, 3) for kind in KINDS])
+    nearest = torch.from_numpy(x).to(torch.bfloat16).float().numpy()
+    assert np.array_equal(from_bf16(to_bf16(x)), nearest)
+    random = from_bf16(to_bf16(x, seed=1))
+    assert (np.abs(random - x) <= np.abs(x) * 2.0**-7 + 1e-40).all()
+
+
+def test_groups_are_cut_into_blocks() -> None:
+    lengths = block_lengths(np.array([0, 5, 256, 257, 0, 600]), 256)
+    assert lengths.tolist() == [5, 256, 256, 1, 256, 256, 88]
