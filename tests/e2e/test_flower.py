@@ -35,7 +35,7 @@ def test_both_engines_give_the_same_bits(tmp_path: Path) -> None:
 def test_a_run_that_fails_on_flowers_runtime_exits_1_with_the_reason(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code, _ = run(tmp_path, "flower", "--lr", "1e30")
+    code, _ = run(tmp_path, "flower", "--lr", "1e6", "--epochs", "9")
     assert code == 1
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert "NaN or infinity" in last

@@ -186,7 +186,7 @@ def test_a_yaml_file_with_a_typo_is_one_line(tmp_path: Path, capsys: pytest.Capt
 def test_training_that_diverges_names_client_and_layer_and_exits_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*SMALL, "--workers", "1", "--lr", "1e30", "--logdir", str(tmp_path)]) == 1
+    assert main([*SMALL, "--workers", "1", "--lr", "1e6", "--epochs", "9", "--logdir", str(tmp_path)]) == 1
     shown = capsys.readouterr().err
     assert "client" in shown
     assert "'0.weight' has NaN or infinity" in shown

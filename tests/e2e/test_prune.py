@@ -31,7 +31,7 @@ def test_central_training_learns_and_evaluates_when_due(trained: Path) -> None:
 
 
 def test_central_training_that_diverges_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["train-central", "--dataset", tiny(tmp_path), "--clients", "10", "--lr", "1e30"]
+    arguments = ["train-central", "--dataset", tiny(tmp_path), "--clients", "10", "--lr", "1e6", "--epochs", "9"]
     assert main([*arguments, "--logdir", str(tmp_path / "runs")]) == 1
     assert "lower the learning rate" in capsys.readouterr().err
 
