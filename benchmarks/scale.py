@@ -3,8 +3,7 @@
     python -m benchmarks.scale
 
 Whole runs of main.py, a process each, and the CPU time of rounds alone. The memory of the images and of who holds them
-is linear in the data and told
-apart; all else should not know how many clients there are.
+is linear in the data and told apart; all else should not know how many clients there are.
 """
 
 import argparse
