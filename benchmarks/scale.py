@@ -2,49 +2,59 @@
 
     python -m benchmarks.scale
 
-Whole runs of main.py, a process each. The memory of the images and of who holds them is linear in the data and told
-apart; all else should not know how many clients there are.
+Whole runs of main.py, a process each, and the CPU time of rounds alone. The memory of the images and of who holds them
+is linear in the data and told apart; all else should not know how many clients there are.
 """
 
 import argparse
-import json
+import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import machine, write_images
+from benchmarks.common import Federation, machine, medians, write_images
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
 
 MAIN = Path(__file__).parents[1] / "main.py"
 FEDERATIONS = (100, 1_000_000)
 
 
 def run(clients: int, rounds: int, folder: Path) -> dict[str, float]:
-    """Median seconds of a round, seconds of the rest of the run, and the peak of resident memory in bytes."""
-    data, outfile = write_images(folder / f"{clients}.npz", 2 * clients, side=4), folder / f"{clients}.json"
+    """CPU seconds of a round and of a whole run, and the peak of resident memory in bytes."""
+    data = write_images(folder / f"{clients}.npz", 2 * clients, side=4)
     flags = f"--clients {clients} --rounds {rounds} --eval-every {rounds} --model mlp-small --workers 1 --device cpu"
-    command = [sys.executable, str(MAIN), *flags.split(), "--dataset", data, "--outfile", str(outfile)]
-    with subprocess.Popen([*command, "--logdir", str(folder)], stdout=subprocess.DEVNULL) as child:
+    command = [sys.executable, str(MAIN), *flags.split(), "--dataset", data, "--logdir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(f"main.py failed with {clients} clients")
-    seconds = [r["time/round"] for r in json.loads(outfile.read_text())["rounds"] if 1 < r["round"] < rounds]
+    with multiprocessing.get_context("spawn").Pool(1) as fresh:
+        seconds = fresh.apply(round_seconds, (data, clients, rounds))
     return {
-        "round": statistics.median(seconds),
+        "round": seconds,
         "cpu": usage.ru_utime + usage.ru_stime,
         "peak": 1024 * usage.ru_maxrss,  # Linux counts kilobytes
         "data": 2 * clients * (4 * 4 + 8),
     }
 
 
+def round_seconds(data: str, clients: int, rounds: int) -> float:
+    settings = {"dataset": data, "clients": clients, "model": "mlp-small", "device": "cpu"}
+    config = Config.from_mapping(settings)
+    with LocalGrid("clients.app:app", clients) as grid:
+        federation = Federation(config, grid, grid.get_node_ids())
+        return medians({"round": federation.round}, rounds)["round"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=100)
     arguments = parser.parse_args()
-    print(f"{machine()}\n\n| clients | a round | CPU of the run | peak memory | of which images and labels |")
+    print(f"{machine()}\n\n| clients | CPU of a round | CPU of the run | peak memory | of which images and labels |")
     print("|---|---|---|---|---|")
     results = []
     with tempfile.TemporaryDirectory() as folder:
