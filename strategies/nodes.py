@@ -22,23 +22,21 @@ class FederationError(RunFailed):
 def meet_federation(grid: Grid, config: Config) -> tuple[Config, Sequence[int]]:
     """The settings, with ``clients`` as many as there are nodes, and the node ids by partition id.
 
-    Flower decides how many nodes there are, for `flwr run .` by hand ten: when fewer than ``clients`` are connected and
+    Flower decides how many nodes there are, for `flwr run .` by hand two: when fewer than ``clients`` are connected and
     no more come, the federation is those.
 
     Raises:
-        FederationError: too few nodes for a cohort, or partitions that are missing or held twice.
+        FederationError: partitions that are missing or held twice.
     """
     if isinstance(grid, LocalGrid):
         return config, grid.get_node_ids()
     nodes = _connected(grid, config.clients)
-    if len(nodes) < config.clients_per_round:
-        raise FederationError(f"{len(nodes)} nodes are connected, but clients-per-round = {config.clients_per_round}")
     if len(nodes) < config.clients:
         log.warning(
             "%d nodes are connected: clients = %d instead of %d (more with --federation-config num-supernodes=%d)",
             *(len(nodes), len(nodes), config.clients, config.clients),
         )
-        config = config.replace(clients=len(nodes))
+        config = config.replace(clients=len(nodes), clients_per_round=min(config.clients_per_round, len(nodes)))
     held = _held_partitions(grid, nodes, config.round_timeout)
     if missing := set(range(config.clients)) - set(held):
         raise FederationError(f"no node holds partition {min(missing)}; partition ids are 0 to {config.clients - 1}")
