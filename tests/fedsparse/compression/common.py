@@ -3,9 +3,12 @@
 import math
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
 from fedsparse.vector import Entry, Layout
+
+torch.set_num_threads(1)  # as clients do: side by side, OpenMP's spinning makes small products many times slower
 
 
 def layout_of(*sizes: int, buffers: tuple[int, ...] = ()) -> Layout:
