@@ -1,3 +1,5 @@
+import signal
+
 import numpy as np
 import pytest
 
@@ -11,3 +13,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     arrays = {name: getattr(data, name)[:200].squeeze().numpy() for name in ("x_train", "y_train", "x_test", "y_test")}
     np.savez(file, **arrays)
     return str(file)
+
+
+# A shell starts background jobs with Ctrl-C ignored, and their children inherit that; tests that send it need it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
