@@ -10,13 +10,14 @@ NumPy on the CPU (its ``flatnonzero`` and comparisons beat torch's there by larg
 """
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedsparse.compression.selection import Part, Selected, accumulate
-from fedsparse.compression.state import Array, ClientState, buffer_for, to_numpy
+from fedsparse.compression.selection import Part, Selected
+from fedsparse.compression.state import Array, ClientState, beside, buffer_for, to_numpy
 from fedsparse.compression.topk import largest
 
 SAMPLE = 1 << 14  # the threshold's relative error falls with its root; costs microseconds
@@ -27,9 +28,7 @@ BIN_SHIFT = 17  # bits of a float32 below the histogram's bins: 64 bins an octav
 class HGGTopK:
     def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
         if isinstance(update, Tensor):
-            vector = accumulate(update, state)
-            assert isinstance(vector, Tensor)
-            return Selected(vector, [start + largest_on_device(vector[start:stop], k) for start, stop, k in parts])
+            return select_on_device(update, state, parts)
         residual = None if state.residual is None else to_numpy(state.residual)
         vector = update if residual is None else buffer_for(residual)
         guides = state.memory.get("thresholds")
@@ -158,15 +157,41 @@ def trim(candidates: np.ndarray, magnitudes: np.ndarray, k: int) -> np.ndarray:
     return candidates[keep]
 
 
-def largest_on_device(vector: Tensor, k: int) -> Tensor:
-    """The same on a device: a sampled threshold, then top-k of the candidates; their count is the one wait for it."""
-    magnitudes = vector.abs()
-    stride = sample_stride(vector.numel())
-    sample = magnitudes[::stride]
-    wanted = sampled_count(sample.numel(), k / vector.numel(), stride)
-    if wanted < sample.numel():
-        threshold = torch.topk(sample, wanted, sorted=False).values.min()
-        candidates = torch.nonzero(magnitudes >= threshold).squeeze(1)
-        if candidates.numel() >= k:
-            return candidates[largest(magnitudes[candidates], k)]
-    return largest(magnitudes, k)
+def select_on_device(update: Tensor, state: ClientState, parts: list[Part]) -> Selected:
+    """``HGGTopK.select`` where the update is on a device: nothing leaves it, and each part waits for it once."""
+    residual = None if state.residual is None else beside(state.residual, update)
+    assert not isinstance(residual, np.ndarray)
+    vector = update if residual is None else residual
+    indices = []
+    for start, stop, k in parts:
+        s = slice(start, stop)
+        found = top_indices_on_device(update[s], None if residual is None else residual[s], vector[s], k)
+        indices.append(found + start)
+    if residual is not None:
+        state.residual = vector
+    return Selected(vector, indices)
+
+
+def top_indices_on_device(update: Tensor, residual: Tensor | None, out: Tensor, k: int) -> Tensor:
+    """``top_indices`` for tensors, without a guide: a threshold from the sample costs next to nothing here."""
+    if update.is_cuda and find_spec("triton"):
+        from fedsparse.compression.fused import collect_on_device
+    else:
+        collect_on_device = collect_with_torch
+    stride = sample_stride(update.numel())
+    sample = (update[::stride] if residual is None else update[::stride] + residual[::stride]).abs()
+    wanted = min(sampled_count(sample.numel(), k / update.numel(), stride), sample.numel())
+    threshold = torch.topk(sample, wanted, sorted=False).values.min()
+    candidates = collect_on_device(update, residual, out, threshold, 2 * wanted * stride)
+    if candidates is None or candidates.numel() < k:  # the sample misled
+        return largest(out.abs(), k)
+    return candidates[largest(out[candidates].abs(), k)]
+
+
+def collect_with_torch(
+    update: Tensor, residual: Tensor | None, out: Tensor, threshold: Tensor, capacity: int
+) -> Tensor | None:
+    """``fused.collect_on_device`` where there is no Triton."""
+    if residual is not None:
+        torch.add(update, residual, out=out)
+    return torch.nonzero(out.abs() >= threshold).squeeze(1)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsparse.compression.hggtopk import SAMPLE, HGGTopK, largest_on_device, top_indices
+from fedsparse.compression.hggtopk import SAMPLE, HGGTopK, top_indices, top_indices_on_device
 from fedsparse.compression.indices import draw
 from fedsparse.compression.selection import Part
 from fedsparse.compression.state import ClientState
@@ -72,14 +72,15 @@ def test_topk_and_the_device_path_agree_with_sorting(vector, share):
     k = max(1, round(share * vector.size))
     expected, tensor = top_by_sorting(vector, k), torch.from_numpy(vector)
     assert np.array_equal(largest(tensor.abs(), k).numpy(), expected)
-    assert np.array_equal(largest_on_device(tensor, k).numpy(), expected)
+    assert np.array_equal(top_indices_on_device(tensor, None, tensor, k).numpy(), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_device_path_finds_the_true_top_k_when_it_only_sees_a_sample(kind):
     vector = draw_vector(kind, 5 * SAMPLE, 9)
     for k in (1, vector.size // 100, vector.size // 2, vector.size):
-        assert np.array_equal(largest_on_device(torch.from_numpy(vector), k).numpy(), top_by_sorting(vector, k))
+        tensor = torch.from_numpy(vector)
+        assert np.array_equal(top_indices_on_device(tensor, None, tensor, k).numpy(), top_by_sorting(vector, k))
 
 
 @pytest.mark.parametrize("selection", [TopK(), HGGTopK()])
