@@ -21,7 +21,7 @@ from fedsparse.compression.state import Array, ClientState, beside, buffer_for, 
 from fedsparse.compression.topk import largest
 
 SAMPLE = 1 << 14  # the threshold's relative error falls with its root; costs microseconds
-CHUNK = 1 << 15  # elements: update, residual and magnitudes of a chunk stay in a core's L2 cache together
+CHUNK = 1 << 16  # elements: update, residual and magnitudes of a chunk stay in a core's L2 cache together
 BIN_SHIFT = 17  # bits of a float32 below the histogram's bins: 64 bins an octave
 
 
@@ -40,7 +40,8 @@ class HGGTopK:
             found, thresholds[i] = top_indices(
                 update[s], None if residual is None else residual[s], vector[s], k, float(guides[i])
             )
-            indices.append(found + start)
+            found += start
+            indices.append(found)
         if residual is not None:
             state.residual = vector
         state.memory["thresholds"] = thresholds
@@ -138,11 +139,28 @@ def collect(
         magnitude, hit = magnitudes[: chunk.size], hits[: chunk.size]
         np.abs(chunk, out=magnitude)
         np.greater_equal(magnitude, bound, out=hit)
-        indices = np.flatnonzero(hit)
+        indices = positions(hit)
         reached.append(magnitude[indices])
         indices += start
         found.append(indices)
     return np.concatenate(found), np.concatenate(reached)
+
+
+def positions(hits: np.ndarray) -> np.ndarray:
+    """``np.flatnonzero`` of bools of which few are true, for half of its time.
+
+    Up to a tenth of them true, NumPy's branches on each; beyond, it does not. Eight at a time, and then all of the
+    eights that hold one, is beyond.
+    """
+    if hits.size % 8:
+        return np.flatnonzero(hits)
+    eights = hits.view(np.uint64)
+    held = np.flatnonzero(eights != 0)
+    found = np.flatnonzero(eights[held].view(np.bool_))
+    held -= np.arange(held.size)
+    held *= 8  # how far each eight stood from where it stands among those held
+    found += held[found >> 3]
+    return found
 
 
 def trim(candidates: np.ndarray, magnitudes: np.ndarray, k: int) -> np.ndarray:
@@ -154,7 +172,7 @@ def trim(candidates: np.ndarray, magnitudes: np.ndarray, k: int) -> np.ndarray:
     keep = magnitudes > kth
     ties = np.flatnonzero(magnitudes == kth)
     keep[ties[: k - np.count_nonzero(keep)]] = True
-    return candidates[keep]
+    return candidates.compress(keep)
 
 
 def select_on_device(update: Tensor, state: ClientState, parts: list[Part]) -> Selected:
