@@ -27,7 +27,7 @@ class IndexCodec(IntEnum):
 RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too
 PIECE = 1 << 18  # indices in one pcodec chunk: the most that pcodec puts in one page
 PIECE_BYTES = 6 * PIECE  # more than a chunk of so many can take
-CONFIG = ChunkConfig(compression_level=7, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
+CONFIG = ChunkConfig(compression_level=6, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
 PCODEC_VERSION = FileCompressor().write_header()
 
 
@@ -49,8 +49,8 @@ def pack(indices: np.ndarray, size: int) -> tuple[IndexCodec, bytes]:
         bits = np.zeros(size, np.bool_)
         bits[indices] = True
         return IndexCodec.BITMAP, np.packbits(bits).tobytes()
-    gaps = np.diff(indices, prepend=-1).astype(np.uint32)
-    gaps -= 1
+    gaps = indices.astype(np.uint32)
+    gaps[1:] -= gaps[:-1] + np.uint32(1)
     packed = pack_gaps(gaps)
     if count <= RICE_LIMIT:
         rice = pack_rice(gaps, size)
@@ -147,7 +147,7 @@ def unpack_rice(body: memoryview, count: int, size: int) -> np.ndarray:
     if b > 31 or count > RICE_LIMIT or 8 * (len(body) - 1) > count * (b + 1) + (size >> b) + 7:
         raise IndexFault("a Rice code that is too long for its counts")
     bits = np.unpackbits(np.frombuffer(body[1:], np.uint8))
-    ones = np.flatnonzero(bits)[:count]
+    ones = np.flatnonzero(bits[: count + (size >> b)])[:count]  # the longest that the unary part can be
     end = int(ones[-1]) + 1 if ones.size else 0
     if ones.size != count or not 0 <= bits.size - end - b * count < 8 or bits[end + b * count :].any():
         raise IndexFault("a Rice code of the wrong length")
