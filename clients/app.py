@@ -109,7 +109,7 @@ def _reply(
     if bench.method.reports and bench.method.is_readjustment(round):
         with timer("backward"):
             gradient = dense_gradient(model, bench.fetch(indices), len(indices))
-        report = bench.method.report(held.topology, gradient, round)
+        report = bench.method.report(held.topology, model.vector[: model.layout.parameters], gradient, round)
         if report is not None and report.indices.numel():
             arrays["report"] = report_array(report, model.layout, round)
     if own.bits != held.bits:

@@ -7,7 +7,7 @@ and published code then sends 26 times too many or too few. Here bisection goes 
 
 import math
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from fedsparse.compression.near import magnitudes_of, near_threshold, select_near
 from fedsparse.compression.selection import Part, Selected, accumulate
@@ -24,7 +24,7 @@ def gaussian_indices(part: Array, k: int) -> Array:
     """Sorted indices of about the ``k`` largest magnitudes of ``part``, float32."""
     magnitudes = magnitudes_of(part)
     largest = float(magnitudes.max())
-    quantile = float(norm.ppf(1 - k / len(part) / 2))  # both tails
+    quantile = float(ndtri(1 - k / len(part) / 2))  # both tails
     mean = float(part.mean())
     guess = abs(mean) + math.sqrt(max(0.0, squares(part) / len(part) - mean * mean)) * quantile
     guess = guess if guess < largest else largest

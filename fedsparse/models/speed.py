@@ -6,10 +6,9 @@ from functools import partial
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-BLOCKS = (BasicBlock, Bottleneck, InvertedResidual)
+BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual")
+"""Names of torchvision's residual blocks: importing them takes a second."""
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -18,7 +17,7 @@ def recompute_blocks(model: nn.Module) -> None:
     Chen et al. 2016, "Training deep nets with sublinear memory cost". Networks without such blocks stay as they are.
     """
     for block in model.modules():
-        if isinstance(block, BLOCKS):
+        if type(block).__name__ in BLOCKS:
             contexts = partial(_contexts, block)
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
 

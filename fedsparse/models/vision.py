@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torchvision import models
 
 from fedsparse.models.cnn import scaled
 
@@ -18,42 +17,49 @@ Shape = tuple[int, int, int]
 
 def resnet18(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """ResNet-18 with a 3x3 stem of stride 1 and no initial pooling (11.2M weights)."""
-    return _resnet(models.resnet18, input_shape, classes, norm, width)
+    return _resnet("resnet18", input_shape, classes, norm, width)
 
 
 def resnet50(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """ResNet-50 with a 3x3 stem of stride 1 and no initial pooling (23.5M weights)."""
-    return _resnet(models.resnet50, input_shape, classes, norm, width)
+    return _resnet("resnet50", input_shape, classes, norm, width)
 
 
 def vgg11(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """VGG-11 with normalisation and one linear layer behind the convolutions (9.2M weights)."""
-    return _vgg(models.vgg11_bn, input_shape, classes, norm, width)
+    return _vgg("vgg11_bn", input_shape, classes, norm, width)
 
 
 def vgg16(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """VGG-16 with normalisation and one linear layer behind the convolutions (14.7M weights)."""
-    return _vgg(models.vgg16_bn, input_shape, classes, norm, width)
+    return _vgg("vgg16_bn", input_shape, classes, norm, width)
 
 
 def mobilenet_v2(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
     """MobileNetV2 with strides 1 in its first convolution and its second stage (2.2M weights)."""
-    model = models.mobilenet_v2(num_classes=classes, norm_layer=_norm_layer(norm))
+    model = _torchvision("mobilenet_v2", num_classes=classes, norm_layer=_norm_layer(norm))
     stem = model.features[0][0]
     model.features[0][0] = nn.Conv2d(input_shape[0], stem.out_channels, 3, padding=1, bias=False)
     model.features[2].conv[1][0].stride = (1, 1)
     return _slimmed(model, width, norm)
 
 
-def _resnet(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
-    model = build(num_classes=classes, norm_layer=_norm_layer(norm))
+def _torchvision(name: str, **settings: Any) -> Any:
+    """torchvision's network; imported here, for that takes a second, and most models do not need it."""
+    from torchvision import models
+
+    return getattr(models, name)(**settings)
+
+
+def _resnet(name: str, input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
+    model = _torchvision(name, num_classes=classes, norm_layer=_norm_layer(norm))
     model.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return _slimmed(model, width, norm)
 
 
-def _vgg(build: Callable[..., Any], input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
-    model = build(num_classes=1)  # its three large linear layers are thrown away below
+def _vgg(name: str, input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
+    model = _torchvision(name, num_classes=1)  # its three large linear layers are thrown away below
     for i, layer in enumerate(model.features):
         if isinstance(layer, nn.BatchNorm2d):
             model.features[i] = _norm_layer(norm)(layer.num_features)

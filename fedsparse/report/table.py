@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from fedsparse.report.results import Result
 from fedsparse.telemetry.progress import human_bytes
@@ -30,7 +30,7 @@ class Estimate:
         n = len(values)
         if n < 2:
             return cls(float(np.mean(values)), math.nan)
-        return cls(float(np.mean(values)), float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)))
+        return cls(float(np.mean(values)), float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n)))
 
 
 @dataclass(frozen=True)

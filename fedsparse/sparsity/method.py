@@ -119,8 +119,8 @@ class Method:
         """Which of its trained weights the client uploads; ``topology`` is what it trained under. Asked every round."""
         return topology
 
-    def report(self, topology: Topology, gradient: Tensor, round: int) -> Report | None:
-        """What else the client sends in a readjustment round, about its trained weights' dense gradient."""
+    def report(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Report | None:
+        """What else the client sends in a readjustment round, about its trained weights and their dense gradient."""
         return None
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:

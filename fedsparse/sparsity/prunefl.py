@@ -29,7 +29,7 @@ class PruneFL(Method):
     def reports(self) -> bool:
         return True
 
-    def report(self, topology: Topology, gradient: Tensor, round: int) -> Report | None:
+    def report(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Report | None:
         indices = topology.prunable.nonzero().squeeze(1)
         return Report(indices, gradient[indices].square().float())
 

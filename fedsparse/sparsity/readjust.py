@@ -99,18 +99,24 @@ def top_report(scores: Tensor, candidates: Tensor, k: int) -> Report:
     return Report(indices, scores[indices].float())
 
 
-def report_growth(topology: Topology, gradient: Tensor, fraction: float) -> Report:
-    """The largest inactive gradient magnitudes of each layer, as many as the layer will exchange.
+def report_growth(topology: Topology, weights: Tensor, gradient: Tensor, fraction: float) -> Report:
+    """The largest inactive gradient magnitudes of each layer, as many as the layer will exchange, and what beats them
+    among the weights that this client would drop: a dropped weight may grow again, if the server hears of it.
 
     Args:
+        weights: the local ones, shape ``(parameters,)``.
         gradient: shape ``(parameters,)``, dense: of the weights that do not exist too.
     """
     magnitudes = gradient.abs()
-    parts = [
-        layer.start + top_indices(magnitudes[layer.slice], ~topology.mask[layer.slice], r)
-        for layer, r in zip(topology.layers, exchange_counts(topology, fraction), strict=True)
-    ]
-    indices = torch.cat(parts).sort().values if parts else torch.zeros(0, dtype=torch.int64)
+    reported = torch.zeros_like(topology.mask)
+    for layer, r in zip(topology.layers, exchange_counts(topology, fraction), strict=True):
+        if r:
+            mask, scores = topology.mask[layer.slice], magnitudes[layer.slice]
+            grown = top_indices(scores, ~mask, r)
+            dropped = top_indices(-weights[layer.slice].abs(), mask, r)
+            reported[layer.start + grown] = True
+            reported[layer.start + dropped[scores[dropped] >= scores[grown].min()]] = True
+    indices = reported.nonzero().squeeze(1)
     return Report(indices, magnitudes[indices].float())
 
 

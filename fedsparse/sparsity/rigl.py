@@ -1,7 +1,8 @@
 """RigL in a federation: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners" (algorithm 1).
 
-Clients report the largest gradient magnitudes among the weights that do not exist; the server adds them up, drops and
-grows, so that all clients share one topology. ``growth`` turns it into SNFS (momentum) or SET (random).
+Clients report the largest gradient magnitudes among the weights that do not exist, or are about to be dropped; the
+server adds them up, drops and grows, so that all clients share one topology. ``growth`` turns it into SNFS (momentum)
+or SET (random).
 """
 
 import math
@@ -22,10 +23,10 @@ class RigL(Method):
     def reports(self) -> bool:
         return self.growth != "random"
 
-    def report(self, topology: Topology, gradient: Tensor, round: int) -> Report | None:
+    def report(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Report | None:
         if self.growth == "random":
             return None
-        return report_growth(topology, gradient, self.fraction(round))
+        return report_growth(topology, weights, gradient, self.fraction(round))
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
         if self.growth == "random":

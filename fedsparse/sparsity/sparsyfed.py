@@ -2,15 +2,19 @@
 
 Clients train re-parameterised weights ``w = psi |psi|^(alpha - 1)`` (powerpropagation, Schwarz et al. 2021, section 2):
 the gradient of psi scales with |psi|, so that large weights grow, small ones stay small and zeros stay zero. Before
-upload each keeps the largest weights of all layers together. The server averages, and the weights that any client kept
-exist in the next round; zeros never return, so that clients soon agree.
+upload each keeps its largest weights. The server averages, and the weights that any client kept exist in the next
+round; zeros never return, so that clients soon agree.
+
+Not as in the paper: the largest weights are taken of each layer, as many as the sparsity distribution gives it. Taken
+over all layers together, a layer whose initial weights are small loses every one in round 1, and the network never
+learns: PyTorch draws them within 1 / sqrt(inputs). The paper's pruning of activations, which saves computation only, is
+left out.
 """
 
 from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.method import Layers, Method, RoundResult
 from fedsparse.sparsity.readjust import top_indices
 from fedsparse.sparsity.topology import Topology
@@ -33,7 +37,7 @@ def gradient_of_psi(gradient: Tensor, psi: Tensor, alpha: float) -> Tensor:
 
 @dataclass
 class SparsyFed(Method):
-    """No mask is imposed on training; every upload is a top-k of the weights, at the given sparsity.
+    """No mask is imposed on training; every upload is a top-k of each layer's weights, at the given sparsity.
 
     Attributes:
         alpha: applied to the prunable weights.
@@ -46,16 +50,16 @@ class SparsyFed(Method):
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
     ) -> Topology:
-        budget(layers, self.sparsity)  # an impossible sparsity is told before the first round, not after it
+        self.counts(layers, self.sparsity)  # an impossible sparsity is told before the first round, not after it
         return Topology.full(layers, parameters)
 
     def is_readjustment(self, round: int) -> bool:
         return True
 
     def upload_topology(self, topology: Topology, weights: Tensor) -> Topology:
-        keep = budget(topology.layers, self.sparsity)
         mask = ~topology.prunable
-        mask[top_indices(weights.abs(), topology.prunable & topology.mask, keep)] = True
+        for layer, count in zip(topology.layers, self.counts(topology.layers, self.sparsity), strict=True):
+            mask[layer.start + top_indices(weights[layer.slice].abs(), topology.mask[layer.slice], count)] = True
         return topology.changed(mask, counts=True)
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:

@@ -40,7 +40,7 @@ def play_round(method: Method, topology: Topology, weights, round: int, clients:
         local = own.apply_(weights + noise[1])
         own = method.upload_topology(own, local)
         models.append((local, own.mask, client + 1))
-        report = method.report(topology, noise[2], round) if method.is_readjustment(round) else None
+        report = method.report(topology, local, noise[2], round) if method.is_readjustment(round) else None
         if report:
             reports.add(report)
     total, held = models_of(models)
@@ -177,8 +177,9 @@ def test_prunefl_ranks_all_layers_by_squared_gradient_per_second_and_keeps_large
     reports = ReportSum(parameters)
     gradient = torch.tensor([0.0, 1.0, 2.0, 0.5, 0.1, 3.0])
     method = PruneFL(1 / 3, ratio=0.5, interval=1, end=10**9)
-    reports.add(method.report(topology, gradient, 1))
-    result = RoundResult(1, torch.tensor([5.0, 0.1, 0, 4.0, 0.2, 0]), generator(), reports)
+    weights = torch.tensor([5.0, 0.1, 0, 4.0, 0.2, 0])
+    reports.add(method.report(topology, weights, gradient, 1))
+    result = RoundResult(1, weights, generator(), reports)
     assert method.decide(topology, result).mask.tolist() == [True, False, True, True, False, True]
     slow = PruneFL(1 / 3, ratio=0.5, interval=1, end=10**9, seconds={"1.weight": 10.0})
     assert slow.decide(topology, result).mask.tolist() == [True, True, True, True, False, False]
@@ -207,14 +208,18 @@ def test_powerpropagation_is_inverted_and_its_gradient_is_the_chain_rules():
     assert gradient_of_psi(torch.ones(1), torch.zeros(1), 1.25).item() == 0.0
 
 
-def test_sparsyfed_uploads_exactly_the_largest_weights_and_what_no_client_keeps_never_returns():
+def test_sparsyfed_uploads_exactly_the_largest_weights_of_each_layer_and_what_no_client_keeps_never_returns():
     method = SparsyFed(0.9)
     topology = start(method, small_cnn())
     weights = torch.randn(topology.mask.numel(), generator=generator())
     keep = budget(topology.layers, 0.9)
+    weights[topology.layers[1].slice] *= 1e-6  # a layer of small weights, which the others must not empty
     for round in range(1, 5):
         own = method.upload_topology(topology, weights)
-        assert sum(own.counts) == keep
+        assert own.counts == erk(topology.layers, 0.9)
+        for layer in topology.layers:
+            sizes, mask = weights[layer.slice].abs(), own.mask[layer.slice]
+            assert bool(mask.all()) or sizes[mask].min() >= sizes[~mask].max()
         new, weights = play_round(method, topology, weights, round)
         assert not bool((new.mask & ~topology.mask).any())
         assert keep <= sum(new.counts) <= 3 * keep

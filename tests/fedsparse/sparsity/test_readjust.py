@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.densities import erk
@@ -136,17 +136,31 @@ def summed(topology: Topology, reports: list[Report]) -> ReportSum:
 def test_one_clients_sparse_report_decides_what_its_dense_gradient_would(model, sparsity):
     topology = make(model, sparsity)
     weights = torch.randn(topology.mask.numel(), generator=generator(7))
-    gradient = gradients(topology, 1)[0]
-    sparse = readjust(topology, weights, summed(topology, [report_growth(topology, gradient, 0.3)]).scores, 0.3)
-    dense = readjust(topology, weights, gradient.abs().masked_fill(topology.mask, -1), 0.3)
-    assert torch.equal(sparse.mask, dense.mask)
+    gradient = gradients(topology, 1)[0].round(decimals=1)  # with ties
+    sparse = summed(topology, [report_growth(topology, weights, gradient, 0.3)]).scores
+    assert torch.equal(
+        readjust(topology, weights, sparse, 0.3).mask, readjust(topology, weights, gradient.abs(), 0.3).mask
+    )
 
 
-def test_a_report_names_inactive_weights_only_and_its_size_is_what_is_exchanged():
-    topology = make(small_cnn(), 0.5)
-    report = report_growth(topology, gradients(topology, 1)[0], 0.3)
-    assert not bool(topology.mask[report.indices].any())
-    assert report.indices.numel() == sum(exchange_counts(topology, 0.3))
+def test_the_server_regrows_a_weight_just_dropped_when_its_gradient_is_among_the_largest():
+    layers, _ = layers_of(torch.nn.Linear(5, 1, bias=False), [])
+    topology = Topology(layers, torch.tensor([True, True, False, False, False]))
+    weights, gradient = torch.tensor([0.1, 2.0, 0, 0, 0]), torch.tensor([9.0, 0, 1, 5, 2])
+    report = report_growth(topology, weights, gradient, 0.5)
+    assert report.indices.tolist() == [0, 3]
+    assert readjust(topology, weights, summed(topology, [report]).scores, 0.5) is topology
+
+
+def test_a_report_names_as_many_inactive_weights_as_are_exchanged_and_few_that_are_about_to_be_dropped():
+    topology = make(nn.Linear(100, 100), 0.9)
+    weights, r = torch.rand(topology.mask.numel()), exchange_counts(topology, 0.3)[0]
+    report = report_growth(topology, weights, gradients(topology, 1)[0], 0.3)
+    active = report.indices[topology.mask[report.indices]]
+    assert r == 300
+    assert report.indices.numel() - active.numel() == r
+    assert 0 < active.numel() < 0.1 * r
+    assert weights[active].max() <= weights[topology.mask].sort().values[r + 100]  # a hundred biases are no weights
     assert bool((report.indices.diff() > 0).all())
 
 
@@ -155,7 +169,7 @@ def test_a_report_names_inactive_weights_only_and_its_size_is_what_is_exchanged(
 def test_a_readjustment_with_two_of_ten_clients_lost_is_valid_and_exact(model, sparsity):
     topology = make(model, sparsity)
     weights = torch.randn(topology.mask.numel())
-    reports = [report_growth(topology, gradient, 0.5) for gradient in gradients(topology, 10)]
+    reports = [report_growth(topology, weights, gradient, 0.5) for gradient in gradients(topology, 10)]
     new = readjust(topology, weights, summed(topology, reports[:8]).scores, 0.5)
     assert new.counts == topology.counts
     nobody = readjust(topology, weights, summed(topology, []).scores, 0.5)
