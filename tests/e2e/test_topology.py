@@ -12,6 +12,9 @@ from tests.e2e.test_main import run
 
 DYNAMIC = ["--sparsity", "0.5", "--need-readjust", "--readjustment-interval", "1", "--beta", "0.1", "--rounds", "4"]
 
+WEIGHTS = 55_248
+"""Of cnn-small's convolutions and linear layers."""
+
 
 def test_a_dynamic_sparse_run_measures_its_topology_and_shows_it_in_tensorboard(
     tmp_path: Path, tiny_dataset: str
@@ -69,5 +72,6 @@ def test_flowers_runtime_gives_the_same_bits(tmp_path: Path, tiny_dataset: str, 
     local, flower = results
     assert local["summary"]["weights-hash"] == flower["summary"]["weights-hash"]
     for a, b in zip(local["rounds"], flower["rounds"], strict=True):
-        for tag in ("topology/changed", "comm/uplink_bytes", "comm/downlink_bytes"):
+        for tag in ("topology/density", "topology/changed", "comm/uplink_bytes", "comm/downlink_bytes"):
             assert a.get(tag) == b.get(tag), tag
+        assert round(a["topology/density"] * WEIGHTS) == round(0.5 * WEIGHTS)

@@ -18,6 +18,13 @@ def test_every_model_takes_every_image_and_learns(name: str, shape: tuple[int, i
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_outputs_are_logits_for_cross_entropy_normalises_them_itself(name: str) -> None:
+    outputs = build_model(name, (1, 28, 28), 10, "group", seed=0)(torch.randn(3, 1, 28, 28))
+    assert outputs.min() < 0
+    assert (outputs.exp().sum(1) - 1).abs().min() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_trains_on_a_single_image(name: str) -> None:
     build_model(name, (1, 28, 28), 10, "batch", seed=0).train()(torch.randn(1, 1, 28, 28)).sum().backward()
 
