@@ -53,6 +53,19 @@ def test_adaptive_rank_keeps_the_asked_energy_within_a_percent(shape, energy: fl
     assert needed <= p.shape[1] <= needed + max(1, 0.05 * needed)  # and no more rank than that takes
 
 
+@pytest.mark.parametrize("method", [LowRank(energy=1.0), PowerSGD()])
+def test_a_matrix_of_less_rank_than_allowed_arrives_whole_and_so_does_a_richer_one_later(method) -> None:
+    generator, state = torch.Generator().manual_seed(0), ClientState()
+    for rank in (2, 8):
+        left, right = (torch.randn(n, rank, generator=generator) for n in (60, 40))
+        matrix = left @ right.T / 50
+        for _ in range(3):
+            p, q = method.factor(matrix, 8, state, "layer", 1)
+            basis = p if isinstance(method, PowerSGD) else q
+            torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]), atol=1e-5, rtol=0)
+        assert float((matrix - p @ q.T).norm()) <= 1e-5 * float(matrix.norm())
+
+
 def test_balanced_rows_keep_small_rows_as_well_as_large_ones() -> None:
     matrix, _ = spectrum(60, 40)
     scales = torch.logspace(-4, 0, 60)[:, None]
