@@ -11,9 +11,8 @@ from flwr.common.constant import PARTITION_ID_KEY
 from clients.downlink import receive_weights
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.upload import prune_upload
-from clients.workbench import SparseModel, Workbench, workbench
+from clients.workbench import SparseModel, Workbench, workbench_of
 from fedsparse.cohort import train_cohort
-from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
@@ -46,8 +45,10 @@ def train(message: Message, context: Context) -> Message:
     config, model, timer = bench.config, bench.model, StageTimer(bench.device)
     seed = derive_seed(config.seed, "train", round=round, partition_id=client)
     indices, _ = bench.samples(client)
-    drawn = derive_seed(config.seed, "augment", round=round, partition_id=client)
-    augmenting = torch.Generator().manual_seed(drawn) if config.augment else None
+    augmenting = None
+    if config.augment:
+        drawn = derive_seed(config.seed, "augment", round=round, partition_id=client)
+        augmenting = torch.Generator().manual_seed(drawn)
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
     local = LocalTopology(model, trained, bench.method, round, seed)
     score = train_model(
@@ -66,7 +67,7 @@ def train(message: Message, context: Context) -> Message:
 def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
     """Train the clients of these messages, all of one round, at once; returns what answers each as ``train`` does."""
     # Opening a message changes its Context, and each is opened again when it is answered.
-    scratch = Context(**{**vars(contexts[0]), "state": RecordDict(dict(contexts[0].state))})
+    scratch = Context(**{**vars(contexts[0]), "state": contexts[0].state.copy()})
     bench, held, _, round = _open(messages[0], scratch)
     config, timer = bench.config, StageTimer(bench.device)
     samples = {c: bench.samples(c)[0] for c in (int(context.node_config[PARTITION_ID_KEY]) for context in contexts)}
@@ -114,8 +115,9 @@ def _reply(
             arrays["report"] = report_array(report, model.layout, round)
     if own.bits != held.bits:
         arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
-    task = message.content.config_records["task"]
-    arrays["update"], stats = encode_update(bench, context, task, model.vector - bench.received, own, client)
+    task: Any = message.content["task"]
+    update = model.vector.sub_(bench.received)  # in place: the next message loads the model anew
+    arrays["update"], stats = encode_update(bench, context, task, update, own, client)
     metrics: dict[str, Any] = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
@@ -152,13 +154,13 @@ def evaluate(message: Message, context: Context) -> Message:
 
 def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, int, int]:
     """The workbench with the message's weights loaded, the topology they are under, the partition id and the round."""
-    bench = workbench(Config.from_mapping(message.content.config_records["config"]))
+    content: Any = message.content  # its views by type, such as array_records, are built anew at every look
+    bench = workbench_of(tuple(content["config"].items()))
     torch.set_num_threads(bench.config.threads)
-    task = message.content.config_records["task"]
-    held = receive_topology(bench, context, message.content.array_records.get("topology"), str(task["topology"]))
+    held = receive_topology(bench, context, content.get("topology"), content["task"]["topology"])
     client = int(context.node_config[PARTITION_ID_KEY])
     if bench.config.downlink_is_whole:
-        bench.receive(message.content.array_records["arrays"]["weights"].data, held.compact)
+        bench.receive(content["arrays"]["weights"].data, held.compact)
     else:
         weights = receive_weights(bench, context, message, held.compact.layout, client)
         bench.load(held.compact.widen(weights).to_dense())
@@ -166,4 +168,4 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
 
 
 def _round(message: Message) -> int:
-    return int(message.content.config_records["task"]["round"])  # type: ignore[arg-type]
+    return int(message.content["task"]["round"])  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ server's acknowledgement, like every other lost payload.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
@@ -45,9 +46,10 @@ def save_state(context: Context, file: Path | None, state: ClientState, kind: st
 
 def _from_context(context: Context, kind: str) -> Flat:
     flat: Flat = {}
-    for key, array in context.state.array_records.get(ARRAYS + kind, ArrayRecord()).items():
+    state: Any = context.state
+    for key, array in state.get(ARRAYS + kind, {}).items():
         flat[key] = np.frombuffer(array.data, array.dtype).reshape(array.shape)
-    flat |= context.state.config_records.get(SCALARS + kind, ConfigRecord())  # type: ignore[arg-type]
+    flat |= state.get(SCALARS + kind, {})
     return flat
 
 
@@ -83,8 +85,8 @@ def _to_file(file: Path, flat: Flat) -> None:
 
 def load_topology(context: Context) -> bytes:
     """The bits of the server's topology that this client was last sent; empty, for all weights, when it never was."""
-    record = context.state.config_records.get(TOPOLOGY)
-    return bytes(record["bits"]) if record else b""  # type: ignore[arg-type]
+    record: Any = context.state.get(TOPOLOGY)
+    return record["bits"] if record else b""
 
 
 def save_topology(context: Context, bits: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -120,3 +120,9 @@ class Workbench:
 def workbench(config: Config) -> Workbench:
     """The workbench for these settings; the last one is kept."""
     return Workbench(config)
+
+
+@lru_cache(maxsize=1)
+def workbench_of(settings: tuple[tuple[str, Any], ...]) -> Workbench:
+    """The same for the items of a message's settings: validating a hundred of them for every message takes a while."""
+    return workbench(Config.from_mapping(dict(settings)))

@@ -7,6 +7,7 @@ import numpy as np
 Purpose = Literal[
     "model", "partition", "sample", "train", "compress", "holdout", "topology", "network", "augment", "calibration"
 ]
+PURPOSES = get_args(Purpose)
 
 
 def derive_seed(seed: int, purpose: Purpose, *, round: int = 0, partition_id: int = 0) -> int:
@@ -14,5 +15,5 @@ def derive_seed(seed: int, purpose: Purpose, *, round: int = 0, partition_id: in
 
     ``numpy.random.SeedSequence`` hashes the four numbers, so that neighbouring rounds or clients share nothing.
     """
-    sequence = np.random.SeedSequence([seed, round, partition_id, get_args(Purpose).index(purpose)])
+    sequence = np.random.SeedSequence([seed, round, partition_id, PURPOSES.index(purpose)])
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

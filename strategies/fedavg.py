@@ -64,6 +64,7 @@ class FedAvg(Strategy):
         self.failures: list[str] = []
         self._accepted: dict[int, int] = defaultdict(int)  # partition id -> last round accepted from it
         self._cohort: dict[int, int] = {}  # node id -> partition id, of the present round
+        self._broadcast = ArrayRecord()
 
     def summary(self) -> None:
         """Flower prints this before it starts; the run's own output says the same."""
@@ -93,6 +94,7 @@ class FedAvg(Strategy):
     ) -> Iterable[Message]:
         """One message a sampled client: the weights, all settings, and the last round accepted from that client."""
         self.timer, self.metrics, self.failures = StageTimer(), {}, []
+        self._broadcast = arrays
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=server_round))
             cohort = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
@@ -113,10 +115,11 @@ class FedAvg(Strategy):
         return self.config.eval_clients and self.evaluates(round)
 
     def _messages(self, kind: str, round: int, arrays: ArrayRecord) -> list[Message]:
-        messages, fixed = [], {"state-folder": self.state_folder, **self.topology.name}
+        messages, fixed = [], ConfigRecord({"round": round, "state-folder": self.state_folder, **self.topology.name})
         self._sent = {}
         for node, client in self._cohort.items():
-            task = ConfigRecord({"round": round, "accepted-round": self._accepted[client], **fixed})
+            task = fixed.copy()
+            task["accepted-round"] = self._accepted[client]
             received = self.downlink.arrays_for(client, arrays)
             content = RecordDict({"arrays": received, "config": self.settings, "task": task})
             if mask := self.topology.mask_for(client):
@@ -134,6 +137,7 @@ class FedAvg(Strategy):
         Raises:
             RoundFailed: not one reply carried a usable update.
         """
+        self._broadcast.clear()  # Flower holds it, as large as the model, though all have answered
         total = Replies(self.layout, self.topology.topology)
         sums: dict[str, float] = defaultdict(float)
         for client, reply in self._usable(replies, server_round):
@@ -142,7 +146,7 @@ class FedAvg(Strategy):
             try:
                 samples, measured = read_metrics(reply)
                 with self.timer("decode"):
-                    upload = self.topology.read(reply.content.array_records, server_round)
+                    upload = self.topology.read(reply.content, server_round)
             except PayloadError as error:
                 self._fail(client, server_round, f"its reply is refused: {error}")
                 continue

@@ -2,7 +2,7 @@
 
 import math
 
-from flwr.app import Message
+from flwr.app import Message, MetricRecord
 
 from fedsparse.compression import PayloadError
 from fedsparse.telemetry.recorder import STAGES
@@ -27,8 +27,8 @@ def read_metrics(reply: Message, least: int = 1) -> tuple[int, dict[str, float]]
     Raises:
         PayloadError: one line that says what is wrong with the reply.
     """
-    record = reply.content.metric_records.get("metrics") if reply.has_content() else None
-    if record is None:
+    record = reply.content.get("metrics") if reply.has_content() else None
+    if not isinstance(record, MetricRecord):
         raise PayloadError("it has no metrics")
     samples = record.get("num-examples")
     if not isinstance(samples, int) or not least <= samples <= MOST_SAMPLES:

@@ -5,11 +5,10 @@ when all have come, what the next topology is. A dense model is the topology in 
 travels, and the short vector that payloads are about is the flat vector itself.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor
 
 from fedsparse.compression import PayloadError, SparseUpdate, decode
@@ -159,14 +158,14 @@ class ServerTopology:
         """``client`` has replied: it holds the present topology."""
         self._held[client] = self.topology.hash
 
-    def read(self, records: Mapping[str, ArrayRecord], round: int) -> Upload:
+    def read(self, content: RecordDict, round: int) -> Upload:
         """What a client's arrays say.
 
         Raises:
             PayloadError: anything is wrong with them.
         """
-        arrays = records.get("arrays", ArrayRecord())
-        if "update" not in arrays:
+        arrays = content.get("arrays")
+        if not isinstance(arrays, ArrayRecord) or "update" not in arrays:
             raise PayloadError("it has no update")
         own, compact = None, self.compact
         if "mask" in arrays:

@@ -8,6 +8,7 @@ import math
 from enum import IntEnum
 
 import numpy as np
+import torch
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec
 from pcodec.wrapped import FileCompressor, FileDecompressor
 
@@ -78,9 +79,10 @@ def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.nda
     # of at most size of them cannot overflow.
     if count and int(gaps.max()) >= size:
         raise IndexFault("an index lies beyond the segment")
-    gaps += 1
-    indices = np.cumsum(gaps, dtype=np.int64)
-    indices -= 1
+    indices = gaps.astype(np.int64)
+    indices += 1
+    indices[:1] -= 1
+    torch.from_numpy(indices).cumsum_(0)  # NumPy takes 3 times as long
     if count and indices[-1] >= size:
         raise IndexFault("an index lies beyond the segment")
     return indices

@@ -92,7 +92,7 @@ class LocalGrid(Grid):
         assert self._apps is not None
         contexts = [self._context(message.metadata.dst_node_id) for message in group]
         # Copies of the records' dictionaries, not of the records: what a failing client wrote is dropped.
-        attempts = [Context(**{**vars(c), "state": RecordDict(dict(c.state))}) for c in contexts]
+        attempts = [Context(**{**vars(c), "state": c.state.copy()}) for c in contexts]
         replies = self._apps.answer(group, attempts)
         for reply, attempt in zip(replies, attempts, strict=True):
             if not reply.has_error():

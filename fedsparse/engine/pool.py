@@ -13,9 +13,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedsparse.engine.apps import Apps
+
+Answer = tuple[list[Message], list[RecordDict]]
+"""The replies to a group's messages, and its clients' new states."""
 
 
 @contextmanager
@@ -53,7 +57,9 @@ class Pool:
         # imported the app already, which makes replacing a worker quick.
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload([__name__, client_app.partition(":")[0]])
-        self._new_worker = partial(_Worker, processes, (client_app, together), threads, client_timeout)
+        # Each exchange has a thread: a process that stopped in the middle of a message blocks nobody else.
+        exchanges = ThreadPoolExecutor(workers)
+        self._new_worker = partial(_Worker, exchanges, processes, (client_app, together), threads, client_timeout)
         with _as_the_fork_server_needs_it():
             self._workers = [self._new_worker(number) for number in range(workers)]
 
@@ -70,7 +76,7 @@ class Pool:
             busy = {worker.job: worker for worker in self._workers if worker.job is not None}
             if not busy:
                 break
-            wait([worker.connection for worker in busy.values()], _patience(deadline, *busy.values()))
+            wait([worker.answer for worker in busy.values()], _patience(deadline, *busy.values()), FIRST_COMPLETED)
             for job, worker in busy.items():
                 outcome = worker.outcome()
                 if isinstance(outcome, str):
@@ -105,15 +111,20 @@ def _patience(deadline: float | None, *workers: "_Worker") -> float | None:
 
 
 class _Worker:
-    """One process, the pipe to it, the number of the group it works on, and when it must be done."""
+    """One process, the pipe to it, the number of the group it works on, its answer, and when it must be done."""
 
-    def __init__(self, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
+    def __init__(
+        self, exchanges: Executor, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float,
+        number: int,
+    ) -> None:  # fmt: skip
+        self.exchanges = exchanges
         self.connection, theirs = processes.Pipe()
         self.process = processes.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
         self.process.start()
         theirs.close()
         self.client_timeout = client_timeout
         self.job: int | None = None
+        self.answer: Future[Answer] = Future()
         self.limit: float | None = None
         self.records: dict[int, ArrayRecord] = {}  # what the process holds already: the round's weights go there once
 
@@ -128,14 +139,18 @@ class _Worker:
             rest = RecordDict({key: r for key, r in message.content.items() if key not in arrays})
             stripped.append((with_content(message, rest), {key: id(r) for key, r in arrays.items()}))
         self.records |= new
-        with suppress(OSError):  # the process is gone: outcome() says so
-            self.connection.send((stripped, new, list(self.records), contexts))
+        self.answer = self.exchanges.submit(self._exchange, (stripped, new, list(self.records), contexts))
 
-    def outcome(self) -> tuple[list[Message], list[RecordDict]] | str | None:
+    def _exchange(self, task: object) -> Answer:
+        self.connection.send(task)
+        answer: Answer = self.connection.recv()
+        return answer
+
+    def outcome(self) -> Answer | str | None:
         """The replies and the clients' new states; or why there will be none; or None while it works."""
-        if self.connection.poll():
+        if self.answer.done():
             try:
-                answered: tuple[list[Message], list[RecordDict]] = self.connection.recv()
+                answered = self.answer.result()
             except (EOFError, OSError):
                 return f"its worker process died ({self._epitaph()})"
             self.job = None
@@ -152,6 +167,8 @@ class _Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
+        if self.job is not None:
+            wait([self.answer])  # its thread meets the end of the pipe
         self.connection.close()
 
 

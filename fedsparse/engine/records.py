@@ -1,6 +1,6 @@
 """How bytes travel in Flower's records: as Arrays that only this project's apps can read."""
 
-from flwr.app import Array, RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedsparse.vector import Layout
 
@@ -19,4 +19,5 @@ def mask_array(mask: bytes) -> Array:
 
 def array_bytes(content: RecordDict) -> int:
     """The length of all that travels in a message but settings and metrics."""
-    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    return sum(len(array.data) for record in records for array in record.values())

@@ -25,20 +25,22 @@ class Models(NamedTuple):
 
 
 class MaskedMean:
-    """``sum n m u / sum n m`` in float64, one client at a time; 0 where nobody holds anything.
+    """``sum n m u / sum n m``, one client at a time; 0 where nobody holds anything.
+
+    In float64, but in float32 while every client holds every weight: that is plain averaging, and half the memory.
 
     Args:
         size: of the flat vector.
         mask: bool, shape ``(parameters,)``: what a client without a mask of its own holds.
 
     Attributes:
-        total: float64, shape ``(size,)``: ``sum n m u``.
+        total: shape ``(size,)``: ``sum n m u``.
         samples: of all clients.
     """
 
     def __init__(self, size: int, mask: Tensor) -> None:
         self.mask = mask
-        self.total = torch.zeros(size, dtype=torch.float64)
+        self.total = torch.zeros(size, dtype=torch.float32 if mask.all() else torch.float64)
         self.samples = 0.0
         self._shared = 0.0  # samples of those who hold the shared mask: no vector is needed while all do
         self._apart: Tensor | None = None
@@ -53,14 +55,15 @@ class MaskedMean:
         """
         if not samples > 0:
             raise ValueError(f"a client with {samples} samples has no weight in an average")
-        update.add_to(self.total, samples)
-        self.samples += samples
         if mask is None:
             self._shared += samples
         else:
             if self._apart is None:
+                self.total = self.total.double()
                 self._apart = torch.zeros(self.mask.numel(), dtype=torch.float64)
             self._apart.add_(mask, alpha=samples)
+        update.add_to(self.total, samples)
+        self.samples += samples
 
     @property
     def held(self) -> Tensor:

@@ -1,11 +1,12 @@
 """LocalGrid and its pool, with an app that does as it is told."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedsparse.engine import LocalGrid
 
@@ -19,9 +20,11 @@ def grid(request: pytest.FixtureRequest) -> Iterator[LocalGrid]:
         yield grid
 
 
-def ask(grid: LocalGrid, orders: dict[int, str], timeout: float | None = None) -> dict[int, Message]:
+def ask(
+    grid: LocalGrid, orders: dict[int, str], timeout: float | None = None, weights: ArrayRecord | None = None
+) -> dict[int, Message]:
     """Send every node its order; replies by node."""
-    weights = ArrayRecord()
+    weights = weights or ArrayRecord()
     messages = [
         Message(RecordDict({"arrays": weights, "order": ConfigRecord({"do": order})}), node, "train")
         for node, order in orders.items()
@@ -89,6 +92,19 @@ def test_a_client_that_hangs_is_given_up_and_the_others_are_not(workers: int) ->
         assert "did not answer within client-timeout = 2 s" in replies[1].error.reason
         assert calls(replies[2])["calls"] == 2
         assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
+
+
+def test_a_worker_that_stopped_before_it_could_read_its_message_is_given_up_too() -> None:
+    with LocalGrid(APP, clients=10, workers=2, client_timeout=2.0) as grid:
+        stopped = calls(ask(grid, {1: "sleep", 2: "sleep"})[1])["pid"]
+        os.kill(stopped, signal.SIGSTOP)
+        large = ArrayRecord({"weights": Array("uint8", (2**23,), "bytes", bytes(2**23))})  # no pipe holds so much
+        replies = ask(grid, dict.fromkeys(range(1, 5), "work"), weights=large)
+        failed = [reply for reply in replies.values() if reply.has_error()]
+        assert len(replies) == 4
+        assert len(failed) == 1
+        assert failed[0].error.reason == "it did not answer within client-timeout = 2 s"
+        assert not any(reply.has_error() for reply in ask(grid, dict.fromkeys(range(1, 5), "work")).values())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
