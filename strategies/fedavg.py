@@ -137,7 +137,7 @@ class FedAvg(Strategy):
         Raises:
             RoundFailed: not one reply carried a usable update.
         """
-        self._broadcast.clear()  # Flower holds it, as large as the model, though all have answered
+        self._broadcast.clear()  # Flower's loop holds it on, as large as the model, though all have answered
         total = Replies(self.layout, self.topology.topology)
         sums: dict[str, float] = defaultdict(float)
         for client, reply in self._usable(replies, server_round):

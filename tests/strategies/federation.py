@@ -4,12 +4,13 @@ from collections.abc import Set
 from typing import NamedTuple
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from torch import Tensor, nn
 
 from clients.app import app as client_app
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from fedsparse.engine.pool import with_content
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.setup import build_network
 from fedsparse.vector import FlatModel
@@ -52,7 +53,8 @@ def app(message: Message, context: Context) -> Message:
     if message.metadata.message_type == "train":
         if (message.content["task"]["round"], context.node_id) in LOST:
             raise RuntimeError("lost")
-        TRAFFIC.append((message, reply))
+        kept = RecordDict({key: record.copy() for key, record in message.content.items()})  # the server empties its own
+        TRAFFIC.append((with_content(message, kept), reply))
     return reply
 
 

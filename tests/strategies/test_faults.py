@@ -1,0 +1,51 @@
+"""Clients that fail at the worst moment: what they remember is on the disk already, and the server never hears."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+
+from clients.app import app as client_app
+from fedsparse.compression import decode
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
+from strategies.app import make_strategy
+from tests.strategies.faulty import ROUND, VICTIM
+from tests.strategies.federation import model_of
+
+REASONS = {
+    "raise": "client 0: ValueError: as told",
+    "die": "client 0: its worker process died (SIGKILL)",
+    "hang": "client 0: it did not answer within client-timeout = 10 s",
+}
+
+
+@pytest.mark.parametrize("fault", REASONS)
+def test_an_update_whose_reply_was_lost_arrives_once_with_the_next(
+    fault: str, tiny_dataset: str, tmp_path: Path
+) -> None:
+    settings = {"clients": 2, "clients-per-round": 2, "rounds": 3, "compressor": "topk", "density": 1.0}
+    config = Config.from_mapping(settings | {"values": "f32", "dataset": tiny_dataset, "name": fault})
+    with LocalGrid(
+        "tests.strategies.faulty:app", 2, workers=2, client_timeout=10.0 if fault == "hang" else 0.0
+    ) as grid:
+        strategy = make_strategy(config, model := model_of(config), grid.get_node_ids(), grid)
+        strategy.state_folder = str(tmp_path)
+        arrays = strategy.broadcast(1)
+        for round in (1, 2, 3):
+            messages = strategy.configure_train(round, arrays, {}, grid)
+            replies = grid.send_and_receive(messages)
+            if round < 3:
+                arrays, _ = strategy.aggregate_train(round, replies)
+            if round == ROUND:
+                assert strategy.failures == [REASONS[fault]]
+                with np.load(tmp_path / f"{VICTIM}.npz") as state:
+                    lost = decode(state["payload"].tobytes(), model.layout).to_dense()
+    messages[VICTIM].content["task"]["state-folder"] = ""  # the same round by a client that remembers nothing
+    fresh = client_app(messages[VICTIM], Context(1, VICTIM, {"partition-id": VICTIM}, RecordDict(), {}))
+    third, sent = (
+        decode(reply.content["arrays"]["update"].data, model.layout).to_dense() for reply in (fresh, replies[VICTIM])
+    )
+    assert lost.any()
+    np.testing.assert_array_equal(sent, lost + third)
