@@ -16,6 +16,7 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid
+from fedsparse.engine.stopping import stoppable
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.setup import build_method, build_network, layers_of
@@ -58,7 +59,8 @@ def main(grid: Grid, context: Context) -> None:
     keep_log(folder)
     if parts.moved:
         print(f"{parts.moved} samples changed hands, so that every client holds at least {config.min_samples}")
-    with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense)) as recorder:
+    recording = Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense))
+    with stoppable(), recording as recorder:
         recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
         strategy.start(
             grid,

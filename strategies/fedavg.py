@@ -8,11 +8,12 @@ weights exist is another matter, that of ``strategies.topology``.
 """
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, Metadata, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -24,6 +25,7 @@ from fedsparse.engine.records import array_bytes, payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.timers import StageTimer
 from strategies.downlink import Downlink
+from strategies.nodes import Nodes
 from strategies.replies import read_metrics
 from strategies.topology import Replies, ServerTopology
 
@@ -51,7 +53,8 @@ class FedAvg(Strategy):
     """
 
     def __init__(self, config: Config, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
-        self.config, self.topology, self.weights, self.nodes = config, topology, weights, nodes
+        self.config, self.topology, self.weights = config, topology, weights
+        self.nodes = Nodes(nodes, config.round_timeout)
         self.layout = topology.layout
         self.state_folder = ""
         self.network = config.network()
@@ -65,6 +68,8 @@ class FedAvg(Strategy):
         self._accepted: dict[int, int] = defaultdict(int)  # partition id -> last round accepted from it
         self._cohort: dict[int, int] = {}  # node id -> partition id, of the present round
         self._broadcast = ArrayRecord()
+        self._asked: list[Metadata] = []  # of the last messages; Flower gives them their ids when they leave
+        self._asked_at = 0.0
 
     def summary(self) -> None:
         """Flower prints this before it starts; the run's own output says the same."""
@@ -98,7 +103,8 @@ class FedAvg(Strategy):
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=server_round))
             cohort = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
-            self._cohort = {self.nodes[client]: client for client in cohort}
+            self.nodes.update(grid)
+            self._cohort = {self.nodes.ids[client]: client for client in cohort}
         return self._messages(MessageType.TRAIN, server_round, arrays)
 
     def configure_evaluate(
@@ -126,6 +132,7 @@ class FedAvg(Strategy):
                 content["topology"] = mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
             self._sent[client] = array_bytes(content)
+        self._asked, self._asked_at = [message.metadata for message in messages], time.monotonic()
         self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sum(self._sent.values())
         return messages
 
@@ -189,11 +196,18 @@ class FedAvg(Strategy):
 
     def _usable(self, replies: Iterable[Message], round: int) -> Iterator[tuple[int, Message]]:
         """The replies without an error, by ascending partition id: floating-point addition has one order."""
-        answered = {reply.metadata.src_node_id: reply for reply in replies}
+        # For a node that it lost, the SuperLink answers in its own name.
+        asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
+        answered = {}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            answered[node if node in self._cohort else asked.get(reply.metadata.reply_to_message_id)] = reply
+        waited = time.monotonic() - self._asked_at > self.config.round_timeout
         for client, node in sorted((client, node) for node, client in self._cohort.items()):
             reply = answered.pop(node, None)
             if reply is None:
-                self._fail(client, round, f"no reply within {self.config.round_timeout:g} s")
+                limit = f" within round-timeout = {self.config.round_timeout:g} s" if waited else ": its node has left"
+                self._fail(client, round, f"no reply{limit}")
             elif reply.has_error():
                 self.downlink.forget(client)
                 self._fail(client, round, (reply.error.reason or "").strip() or "no reason given")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -37,10 +37,38 @@ def meet_federation(grid: Grid, config: Config) -> tuple[Config, Sequence[int]]:
             *(len(nodes), len(nodes), config.clients, config.clients),
         )
         config = config.replace(clients=len(nodes), clients_per_round=min(config.clients_per_round, len(nodes)))
-    held = _held_partitions(grid, nodes, config.round_timeout)
+    held: dict[int, int] = {}
+    silent = ""
+    for node, answer in _ask_partitions(grid, nodes, config.round_timeout):
+        if isinstance(answer, str):
+            silent = f" (a node does not say its own: {answer})"
+        elif answer in held:
+            raise FederationError(f"two nodes hold partition {answer}; give each its own partition-id")
+        else:
+            held[answer] = node
     if missing := set(range(config.clients)) - set(held):
-        raise FederationError(f"no node holds partition {min(missing)}; partition ids are 0 to {config.clients - 1}")
+        last = config.clients - 1
+        raise FederationError(f"no node holds partition {min(missing)}; partition ids are 0 to {last}{silent}")
     return config, [held[partition_id] for partition_id in range(config.clients)]
+
+
+class Nodes:
+    """Node ids by partition id, through a run: a SuperNode that was started again comes back under another id."""
+
+    def __init__(self, ids: Sequence[int], timeout: float) -> None:
+        self.ids, self.timeout = ids, timeout
+        self._met = set(ids)
+
+    def update(self, grid: Grid) -> None:
+        """Ask nodes that were not there before which partition they hold, and let them take its place."""
+        if isinstance(grid, LocalGrid) or not (strangers := sorted(set(grid.get_node_ids()) - self._met)):
+            return
+        self._met |= set(strangers)
+        self.ids = list(self.ids)
+        for node, answer in _ask_partitions(grid, strangers, self.timeout):
+            if isinstance(answer, int) and 0 <= answer < len(self.ids):
+                log.warning("client %d is at another node now", answer)
+                self.ids[answer] = node
 
 
 def _connected(grid: Grid, wanted: int) -> list[int]:
@@ -55,16 +83,13 @@ def _connected(grid: Grid, wanted: int) -> list[int]:
     return nodes
 
 
-def _held_partitions(grid: Grid, nodes: list[int], timeout: float) -> dict[int, int]:
-    """Node id by partition id, asked of every node."""
+def _ask_partitions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tuple[int, int | str]]:
+    """Every node that answers, with its partition id, or with the reason why it does not tell."""
     question = RecordDict({"config": ConfigRecord()})
     asked = [Message(question, dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
-    held: dict[int, int] = {}
     for reply in grid.send_and_receive(asked, timeout=timeout):
+        node = reply.metadata.src_node_id
         if reply.has_error():
-            raise FederationError(f"node {reply.metadata.src_node_id} cannot say its partition: {reply.error.reason}")
-        partition_id = int(reply.content.config_records["node"]["partition-id"])  # type: ignore[arg-type]
-        if partition_id in held:
-            raise FederationError(f"two nodes hold partition {partition_id}; give each its own partition-id")
-        held[partition_id] = reply.metadata.src_node_id
-    return held
+            yield node, ((reply.error.reason or "").strip() or "no reason given").splitlines()[-1]
+        else:
+            yield node, int(reply.content.config_records["node"]["partition-id"])  # type: ignore[arg-type]

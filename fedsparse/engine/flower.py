@@ -25,6 +25,7 @@ from fedsparse.engine.errors import RunFailed
 
 SCRIPTS = Path(sys.executable).parent
 STARTUP_SECONDS = 60
+SAVING_SECONDS = 10  # after Ctrl-C
 
 
 def run_flower(config: Config, app_folder: Path) -> None:
@@ -89,18 +90,15 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
     )
     log = home / "superlink.log"
     command = [str(SCRIPTS / "flower-superlink"), "--insecure", "--simulation", "--port", str(port)]
-    with log.open("w") as output:
-        superlink = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, cwd=home, start_new_session=True
-        )
-        try:
-            _wait_until_ready(superlink, port, log)
-            yield environment
-        finally:
-            superlink.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                superlink.wait(10)
-            _kill_all(f"FLWR_HOME={home}")
+    try:
+        with log.open("w") as output:
+            superlink = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, cwd=home, start_new_session=True
+            )
+        _wait_until_ready(superlink, port, log)
+        yield environment
+    finally:
+        _end_all(f"FLWR_HOME={home}")
 
 
 def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -137,11 +135,34 @@ def _reason(log: list[str]) -> str:
     return "the run on Flower's runtime failed; its log is above"
 
 
-def _kill_all(mark: str) -> None:
-    """End every process with ``mark`` in its environment: Ray's daemons leave the session and outlive the SuperLink."""
+def _end_all(mark: str) -> None:
+    """End every process with ``mark`` in its environment: Ray's daemons leave the session and outlive the SuperLink.
+
+    First a run that was interrupted, so that it saves what was measured. A second Ctrl-C does not cut this short.
+    """
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for pid in _marked(mark, "flwr-simulation"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + SAVING_SECONDS
+        while _marked(mark, "flwr-simulation") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        while left := _marked(mark):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
+
+def _marked(mark: str, name: str = "") -> list[int]:
+    """The other processes with ``mark`` in their environment and ``name`` in their command line."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(folder.name) != os.getpid() and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                os.kill(int(folder.name), signal.SIGKILL)
-        except OSError:
-            continue  # it has ended by itself, or is not ours to see
+        with suppress(OSError):  # it has ended by itself, or is not ours to see
+            marked = mark.encode() in (folder / "environ").read_bytes().split(b"\0")
+            if marked and int(folder.name) != os.getpid() and name.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found

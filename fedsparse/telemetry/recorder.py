@@ -95,7 +95,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        self.extra["ended"] = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
+        stopped = kind in (KeyboardInterrupt, SystemExit)  # Flower stops a ServerApp by the latter
+        self.extra["ended"] = "complete" if kind is None else "interrupted" if stopped else "failed"
         self._write_result()
         self._board.close()
         self._csv_file.close()

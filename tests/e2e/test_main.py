@@ -99,9 +99,9 @@ def test_uplink_is_the_payloads_length_and_the_server_adds_what_they_decode_to(
 def test_a_seed_gives_the_same_bits_again_with_any_number_of_workers(tmp_path: Path) -> None:
     hashes = [
         run(tmp_path, "--seed", seed, "--workers", workers)["summary"]["weights-hash"]
-        for seed, workers in (("1", "1"), ("1", "1"), ("1", "2"), ("2", "1"))
+        for seed, workers in (("1", "1"), ("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"))
     ]
-    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
+    assert hashes[0] == hashes[1] == hashes[2] == hashes[3] != hashes[4]
 
 
 def test_an_error_feedback_residual_waits_for_the_client_to_come_back(tmp_path: Path) -> None:
@@ -181,6 +181,14 @@ def test_a_yaml_file_with_a_typo_is_one_line(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "typo.yaml").write_text("clients-per-ronud: 4\n")
     assert main(["--config", str(tmp_path / "typo.yaml")]) == 2
     assert "did you mean clients-per-round?" in capsys.readouterr().err
+
+
+def test_a_key_given_twice_in_a_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "twice.yaml").write_text("clients-per-round: 4\nrounds: 3\nclients_per_round: 5\n")
+    assert main(["--config", str(tmp_path / "twice.yaml")]) == 2
+    shown = capsys.readouterr().err
+    assert "clients-per-round is given twice" in shown
+    assert shown.count("\n") == 1
 
 
 def test_training_that_diverges_names_client_and_layer_and_exits_1(

@@ -193,6 +193,19 @@ def test_a_missing_reply_is_a_failure() -> None:
     assert "no reply" in strategy.failures[0]
 
 
+def test_a_node_that_the_superlink_lost_is_told_by_its_client_and_reason() -> None:
+    strategy, grid = make()
+    u = updates(1)
+    messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
+    for i, message in enumerate(messages):
+        message.metadata.__dict__["_message_id"] = f"id {i}"
+    lost = Message(Error(1, "Node Unavailable"), reply_to=messages[1])
+    lost.metadata.__dict__["_src_node_id"] = 99  # the SuperLink's own
+    strategy.aggregate_train(1, [lost, *(reply(messages[i], u[i], 1, 1) for i in (0, 2))])
+    assert strategy.failures == ["client 1: Node Unavailable"]
+    assert strategy.metrics["comm/clients"] == 2
+
+
 def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it() -> None:
     u = updates(1)
     size = len(UpdateCodec(LAYOUT, "none").encode(u[0], ClientState(), round=1, seed=0)[0])

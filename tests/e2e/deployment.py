@@ -1,0 +1,65 @@
+"""The project's script that starts a SuperLink and SuperNodes on this machine, run by a test."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "configs" / "deployment" / "one_machine.sh"
+
+
+@contextmanager
+def deployment(folder: Path, nodes: int, settings: str) -> Iterator[subprocess.Popen]:
+    """The running script, its output in ``folder / "log"``; whatever it started is ended at last."""
+    environment = os.environ | {
+        "FLWR_HOME": str(folder / "flwr"),
+        "FEDSPARSE_PORT": str(free_ports(1 + nodes)),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    (folder / "flwr").mkdir()
+    with (folder / "log").open("w") as log:
+        script = subprocess.Popen([SCRIPT, str(nodes), settings], stdout=log, stderr=log, env=environment, cwd=folder)
+    try:
+        yield script
+    finally:
+        script.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            script.wait(10)
+        for pid in marked(f"FLWR_HOME={folder / 'flwr'}"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    for first in range(21000, 60000, count):
+        with suppress(OSError):
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+    raise OSError("no free ports")
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def marked(variable: str) -> list[int]:
+    """The processes with this ``NAME=value`` in their environment, but for this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return [pid for pid in found if pid != os.getpid()]

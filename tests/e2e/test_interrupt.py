@@ -1,0 +1,60 @@
+"""Ctrl-C at any moment: exit code 130, what was measured is saved, no process stays behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.deployment import ROOT, marked, wait_until
+
+
+def interrupt(tmp_path: Path, moment: str | float, *flags: str) -> list[dict]:
+    """Send Ctrl-C to a run, as a terminal does, after so many seconds or at a line; its summaries, none or one."""
+    command = [sys.executable, "main.py", "--rounds", "100000", "--clients", "4", "--clients-per-round", "2"]
+    command += ["--eval-every", "1", "--model", "mlp-small", "--logdir", str(tmp_path / "runs"), *flags]
+    variable = {"FEDSPARSE_TEST": str(tmp_path)}  # marks the run's processes
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | variable, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout
+    if isinstance(moment, str):
+        shown = next((line for line in process.stdout if line.startswith(moment)), None)
+        assert shown is not None, process.stderr.read()
+    else:
+        time.sleep(moment)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    wait_until(lambda: not marked(f"FEDSPARSE_TEST={tmp_path}"), 20)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    return [json.loads(file.read_text())["summary"] for file in tmp_path.glob("runs/*/result.json")]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 4.0])
+def test_a_run_that_starts_is_interrupted(tmp_path: Path, seconds: float) -> None:
+    interrupt(tmp_path, seconds, "--workers", "2")
+
+
+def test_a_run_in_its_first_round_is_interrupted(tmp_path: Path) -> None:
+    (summary,) = interrupt(tmp_path, "round      0/", "--workers", "2", "--epochs", "100000")
+    assert (summary["ended"], summary["rounds"]) == ("interrupted", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [4.0, 20.0])
+def test_a_run_on_flowers_runtime_that_starts_is_interrupted(tmp_path: Path, seconds: float) -> None:
+    interrupt(tmp_path, seconds, "--engine", "flower")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("moment", "least", "epochs"), [("round      0/", 0, "100000"), ("round      2/", 2, "1")])
+def test_a_run_on_flowers_runtime_saves_what_was_measured(tmp_path: Path, moment: str, least: int, epochs: str) -> None:
+    (summary,) = interrupt(tmp_path, moment, "--engine", "flower", "--workers", "2", "--epochs", epochs)
+    assert summary["ended"] == "interrupted"
+    assert summary["rounds"] >= least

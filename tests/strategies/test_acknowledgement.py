@@ -1,0 +1,83 @@
+"""What a client sent counts once: accepted, or refused and sent again, or answered twice."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
+from strategies import FedAvg
+from strategies.app import make_strategy
+from tests.strategies.federation import model_of
+
+CLIENT = 0
+
+
+@pytest.fixture
+def grid() -> Iterator[LocalGrid]:
+    with LocalGrid("clients.app:app", clients=2) as grid:
+        yield grid
+
+
+def federation(grid: LocalGrid, dataset: str, folder: str, density: float) -> FedAvg:
+    settings = {"clients": 2, "clients-per-round": 2, "compressor": "topk", "density": density, "values": "f32"}
+    config = Config.from_mapping({**settings, "dataset": dataset, "model": "mlp-small"})
+    strategy = make_strategy(config, model_of(config), grid.get_node_ids(), grid)
+    strategy.state_folder = folder
+    return strategy
+
+
+def messages_of(strategy: FedAvg, grid: LocalGrid, round: int) -> list[Message]:
+    return list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
+
+
+def sent(strategy: FedAvg, reply: Message, round: int) -> np.ndarray:
+    return strategy.topology.read(reply.content.array_records, round).update.to_dense()
+
+
+def update_alone(message: Message) -> np.ndarray:
+    """What a client that remembers nothing makes of this message."""
+    whole = Config.from_mapping({**message.content["config"], "compressor": "none"})
+    task = ConfigRecord({**message.content["task"], "state-folder": ""})
+    records = {**message.content, "config": ConfigRecord(whole.flat()), "task": task}
+    with LocalGrid("clients.app:app", clients=2) as grid:
+        (reply,) = grid.send_and_receive([Message(RecordDict(records), message.metadata.dst_node_id, "train")])
+    strategy = make_strategy(whole, model_of(whole), grid.get_node_ids(), grid)
+    return sent(strategy, reply, message.content["task"]["round"])
+
+
+@pytest.mark.parametrize("store", ["context", "files"])
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_refused_payload_is_part_of_the_clients_next_one(
+    grid: LocalGrid, tiny_dataset: str, tmp_path: Path, refused: bool, store: str
+) -> None:
+    strategy = federation(grid, tiny_dataset, str(tmp_path) if store == "files" else "", density=1.0)
+    replies = grid.send_and_receive(messages_of(strategy, grid, 1))
+    first = sent(strategy, replies[CLIENT], 1)
+    if refused:
+        array = replies[CLIENT].content["arrays"]["update"]
+        array.data = array.data[:-1] + bytes([array.data[-1] ^ 1])
+    strategy.aggregate_train(1, replies)
+    assert len(strategy.failures) == refused
+    messages = messages_of(strategy, grid, 2)
+    second = sent(strategy, grid.send_and_receive(messages)[CLIENT], 2)
+    expected = update_alone(messages[CLIENT]) + (first if refused else 0)
+    assert np.abs(first).max() > 1e-3
+    np.testing.assert_allclose(second, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_message_that_is_answered_twice_sends_the_update_once(
+    grid: LocalGrid, tiny_dataset: str, tmp_path: Path
+) -> None:
+    """A SuperNode that loses sight of a ClientApp starts another for the same message."""
+    strategy = federation(grid, tiny_dataset, str(tmp_path), density=0.05)
+    for round in (1, 2):
+        messages = messages_of(strategy, grid, round)
+        attempts = [grid.send_and_receive(messages) for _ in range(2)]
+        first, second = (sent(strategy, replies[CLIENT], round) for replies in attempts)
+        assert np.array_equal(first, second)
+        strategy.aggregate_train(round, attempts[1])
+        assert strategy.metrics["comm/clients"] == 2
