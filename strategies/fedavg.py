@@ -224,7 +224,8 @@ class FedAvg(Strategy):
         self.failures.append(f"client {client}: {last}")
         self.metrics["comm/failures"] = len(self.failures)
         log.warning("round %d: client %d failed: %s", round, client, last)
-        log.info("%s", reason)
+        if reason != last:
+            log.info("%s", reason)
 
     def _late(self, client: int, measured: Mapping[str, float], uplink: int) -> str:
         """Advance the simulated clock by this client; the reason when its update would have missed the deadline."""
