@@ -37,5 +37,9 @@ def test_a_run_that_fails_on_flowers_runtime_exits_1_with_the_reason(
 ) -> None:
     code, _ = run(tmp_path, "flower", "--lr", "1e6", "--epochs", "9")
     assert code == 1
-    last = capfd.readouterr().err.strip().splitlines()[-1]
+    shown = capfd.readouterr()
+    last = shown.err.strip().splitlines()[-1]
+    assert "all 3 clients failed" in last
     assert "NaN or infinity" in last
+    assert "Traceback" in shown.out  # the client's own
+    assert "in encode_update" in shown.out
