@@ -198,7 +198,7 @@ class FedAvg(Strategy):
         """The replies without an error, by ascending partition id: floating-point addition has one order."""
         # For a node that it lost, the SuperLink answers in its own name.
         asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
-        answered = {}
+        answered: dict[int | None, Message] = {}
         for reply in replies:
             node = reply.metadata.src_node_id
             answered[node if node in self._cohort else asked.get(reply.metadata.reply_to_message_id)] = reply

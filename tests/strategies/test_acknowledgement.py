@@ -35,7 +35,7 @@ def messages_of(strategy: FedAvg, grid: LocalGrid, round: int) -> list[Message]:
 
 
 def sent(strategy: FedAvg, reply: Message, round: int) -> np.ndarray:
-    return strategy.topology.read(reply.content.array_records, round).update.to_dense()
+    return strategy.topology.read(reply.content, round).update.to_dense()
 
 
 def update_alone(message: Message) -> np.ndarray:
