@@ -199,9 +199,10 @@ class FedAvg(Strategy):
         # For a node that it lost, the SuperLink answers in its own name.
         asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
         answered: dict[int | None, Message] = {}
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            answered[node if node in self._cohort else asked.get(reply.metadata.reply_to_message_id)] = reply
+        for message in replies:
+            sender = message.metadata.src_node_id
+            known = sender if sender in self._cohort else asked.get(message.metadata.reply_to_message_id)
+            answered[known] = message
         waited = time.monotonic() - self._asked_at > self.config.round_timeout
         for client, node in sorted((client, node) for node, client in self._cohort.items()):
             reply = answered.pop(node, None)
