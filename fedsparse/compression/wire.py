@@ -215,6 +215,9 @@ def decode(payload: bytes, layout: Layout, mask: np.ndarray | None = None) -> Sp
         raise PayloadError("payload is damaged: its checksum does not match")
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"payload is for layout {fingerprint:016x}, not {layout.fingerprint:016x}")
+    most = 2 * len(layout.layers) + 2  # every layer alone, dense neighbours between, and the buffers
+    if segments > most:  # each costs time that its few bytes do not show
+        raise PayloadError(f"payload of {segments} segments; this layout needs no more than {most}")
     found, start, rest = [], 0, body[HEADER.size :]
     for _ in range(segments):
         try:

@@ -14,7 +14,7 @@ from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression import indices as module
 from fedsparse.compression.indices import IndexCodec, gap_bits, pack, unpack
 from fedsparse.compression.values import F16, F32, VALUES, Sign
-from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode, mask_hash
+from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, encode, mask_hash
 
 from .common import draw_vector, layout_of, layout_of_shapes
 
@@ -111,6 +111,18 @@ def test_values_for_a_shared_topology_carry_its_hash_instead_of_indices():
     for other in (None, ~mask, np.roll(mask, 1)):
         with pytest.raises(PayloadError, match="topology that is not the receiver's"):
             decode(payload, layout, other)
+
+
+def test_many_tiny_segments_are_refused_before_they_cost_time():
+    sizes = [100] * 50
+    layout, one = layout_of(*sizes), (7).to_bytes(8, "little") + (1).to_bytes(4, "little")
+    for count, accepted in ((102, True), (103, False), (500, False)):
+        segments = SEGMENT.pack(IndexCodec.SEED, 0, BY_LAYER, 1, 1, 12) + one + bytes(4)
+        rest = SEGMENT.pack(IndexCodec.GAPS, 0, WHOLE, 5000 - (count - 1), 0, 0)
+        header = HEADER.pack(b"fsp", 1, 0, count, layout.fingerprint, 1)
+        payload = resigned(header + segments * (count - 1) + rest + bytes(4))
+        with contextlib.nullcontext() if accepted else pytest.raises(PayloadError, match="no more than 102"):
+            decode(payload, layout)
 
 
 def test_segments_must_cover_the_layout():
