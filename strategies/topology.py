@@ -174,7 +174,11 @@ class ServerTopology:
         update = compact.widen(decode(arrays["update"].data, compact.layout))
         if update.round != round:
             raise PayloadError(f"it was made in round {update.round}")
-        report = decode_report(arrays["report"].data, self.layout, round) if "report" in arrays else None
+        report = None
+        if "report" in arrays:
+            if not (self.method.reports and self.method.is_readjustment(round)):
+                raise PayloadError("it has a report that nobody asked for")
+            report = decode_report(arrays["report"].data, self.layout, round)
         return Upload(update, own, report)
 
     def votes(self, round: int, replies: Replies, weights: Tensor) -> Models | None:

@@ -30,9 +30,11 @@ def decode_report(payload: bytes, layout: Layout, round: int) -> Report:
         PayloadError: for any fault, another round and negative values among them.
     """
     decoded = wire.decode(payload, report_layout(layout))
-    (segment,) = decoded.segments
     if decoded.round != round:
         raise wire.PayloadError(f"a report of round {decoded.round}")
+    if len(decoded.segments) != 1:
+        raise wire.PayloadError(f"a report of {len(decoded.segments)} segments")
+    segment = decoded.segments[0]
     if segment.values.size and segment.values.min() < 0:
         raise wire.PayloadError("a report with negative values")
     indices = np.arange(segment.size) if segment.indices is None else segment.indices

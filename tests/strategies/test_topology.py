@@ -5,7 +5,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedsparse.compression import ClientState, UpdateCodec, decode
+from fedsparse.compression import VALUES, ClientState, UpdateCodec, decode, wire
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import mask_array, payload_array
@@ -13,6 +13,8 @@ from fedsparse.sparsity import METHODS, Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.masks import decode_mask, encode_mask
+from fedsparse.sparsity.readjust import Report
+from fedsparse.sparsity.reports import encode_report, report_layout
 from fedsparse.sparsity.setup import build_method
 from fedsparse.vector import Layout
 from strategies import STRATEGIES, FedAvg
@@ -275,3 +277,50 @@ def test_a_client_that_has_not_answered_is_sent_the_whole_mask_again() -> None:
     assert len(topology.mask_for(0)["mask"].data) >= len(first["mask"].data)
     topology.answered(0)
     assert topology.mask_for(0) is None
+
+
+# Replies that are well-formed, but not what was asked for
+
+
+def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = None) -> str:
+    """Why the first of two clients is refused that sends this report, or uploads under this mask; "" if it is not."""
+    grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
+    start = strategy.topology.topology
+    messages = strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid)
+    masks = zip(messages, (own or start, start), strict=True)
+    first, second = (own_reply(message, strategy, torch.ones(N), mask, 1) for message, mask in masks)
+    if report:
+        first.content["arrays"]["report"] = payload_array(report, report_layout(LAYOUT))
+    strategy.aggregate_train(1, [first, second])
+    assert strategy.metrics["comm/clients"] == 2 - len(strategy.failures)
+    return "".join(strategy.failures)
+
+
+def report_of(*sizes: int, round: int = 1) -> bytes:
+    """A report about every weight, in segments of these sizes."""
+    codec, layout = VALUES["f32"], report_layout(LAYOUT)
+    values = [np.ones(size, np.float32) for size in sizes]
+    return wire.encode(
+        layout, round, [wire.Coded(v.size, None, codec, codec.encode(v, np.array([v.size]), 0)) for v in values]
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        (report_of(10, P - 10), "a report of 2 segments"),
+        (report_of(P, round=2), "a report of round 2"),
+        (report_of(P)[:-1], "damaged"),
+        (report_of(P), ""),
+    ],
+)
+def test_a_report_of_another_structure_costs_its_client_the_round_and_not_the_run(report: bytes, reason: str) -> None:
+    failure = refused(server(topology="rigl", **{"readjustment-interval": 1}), report=report)
+    assert reason in failure
+    assert bool(reason) == bool(failure)
+
+
+@pytest.mark.parametrize("settings", [{"topology": "static"}, {"topology": "rigl"}, {"topology": "feddst"}])
+def test_a_report_that_nobody_asked_for_is_refused(settings: dict[str, str]) -> None:
+    report = encode_report(Report(torch.tensor([0]), torch.tensor([1.0])), LAYOUT, 1)
+    assert "nobody asked for" in refused(server(**settings), report=report)
