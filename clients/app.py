@@ -7,6 +7,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
+from torch import Tensor
 
 from clients.downlink import receive_weights
 from clients.exchange import encode_update, receive_topology, report_array
@@ -61,7 +62,7 @@ def train(message: Message, context: Context) -> Message:
         timer=timer,
         topology=local,
     )
-    return _reply(message, context, bench, held, local.topology, score, timer)
+    return _reply(message, context, bench, held, indices, local.topology, score, timer)
 
 
 def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
@@ -87,25 +88,26 @@ def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> 
         bench, held, client, _ = _open(message, context)
         row = clients.index(client)
         bench.model.vector.copy_(weights[row])
-        return _reply(message, context, bench, held, held.topology, scores[row], timer.share(len(clients)))
+        share = timer.share(len(clients))
+        return _reply(message, context, bench, held, samples[client], held.topology, scores[row], share)
 
     return answer
 
 
 def _reply(
-    message: Message, context: Context, bench: Workbench, held: SparseModel, local: Topology, score: Score,
-    timer: StageTimer,
+    message: Message, context: Context, bench: Workbench, held: SparseModel, indices: Tensor, local: Topology,
+    score: Score, timer: StageTimer,
 ) -> Message:  # fmt: skip
-    """From the local weights in ``bench.model``, trained under ``local`` in the end, to what the server gets."""
-    client, round = int(context.node_config[PARTITION_ID_KEY]), _round(message)
-    model, (indices, _) = bench.model, bench.samples(client)
+    """From the local weights in ``bench.model``, trained on the samples ``indices`` under ``local`` in the end, to what
+    the server gets."""
+    client, round, model = int(context.node_config[PARTITION_ID_KEY]), _round(message), bench.model
     if bench.config.upload_pruning == "off":
         kept = bench.method.upload_topology(local, model.vector[: model.layout.parameters])
     else:
         with timer("prune"):
             seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)
             kept = prune_upload(bench, indices, seed)
-    own = bench.under(kept)
+    own = held if kept is held.topology else bench.under(kept)
     arrays = ArrayRecord()
     if bench.method.reports and bench.method.is_readjustment(round):
         with timer("backward"):

@@ -54,6 +54,8 @@ def _from_context(context: Context, kind: str) -> Flat:
 
 
 def _to_context(context: Context, flat: Flat, kind: str) -> None:
+    if not flat and ARRAYS + kind not in context.state:
+        return
     arrays, scalars = ArrayRecord(), ConfigRecord()
     for key, value in flat.items():
         if isinstance(value, np.ndarray):

@@ -40,7 +40,7 @@ class MaskedMean:
 
     def __init__(self, size: int, mask: Tensor) -> None:
         self.mask = mask
-        self.total = torch.zeros(size, dtype=torch.float32 if mask.all() else torch.float64)
+        self.total = torch.zeros(size, dtype=torch.float32 if mask.numpy().all() else torch.float64)
         self.samples = 0.0
         self._shared = 0.0  # samples of those who hold the shared mask: no vector is needed while all do
         self._apart: Tensor | None = None
