@@ -140,7 +140,7 @@ def collect(
         np.abs(chunk, out=magnitude)
         np.greater_equal(magnitude, bound, out=hit)
         indices = positions(hit)
-        reached.append(magnitude[indices])
+        reached.append(magnitude.take(indices))
         indices += start
         found.append(indices)
     return np.concatenate(found), np.concatenate(reached)
@@ -156,10 +156,10 @@ def positions(hits: np.ndarray) -> np.ndarray:
         return np.flatnonzero(hits)
     eights = hits.view(np.uint64)
     held = np.flatnonzero(eights != 0)
-    found = np.flatnonzero(eights[held].view(np.bool_))
+    found = np.flatnonzero(eights.take(held).view(np.bool_))
     held -= np.arange(held.size)
     held *= 8  # how far each eight stood from where it stands among those held
-    found += held[found >> 3]
+    found += held.take(found >> 3)
     return found
 
 
