@@ -32,7 +32,7 @@ class Upload(NamedTuple):
 
     Attributes:
         update: in the coordinates of the flat vector.
-        topology: of the client, where it is not the server's.
+        topology: of the client, in rounds in which clients choose; None for the server's.
         report: what it says about weights that do not exist.
     """
 
@@ -52,7 +52,7 @@ class Replies:
     def __init__(self, layout: Layout, topology: Topology) -> None:
         self.mean = MaskedMean(layout.size, topology.mask)
         self.reports: ReportSum | None = None
-        self._parameters = layout.parameters
+        self._parameters, self._prunable = layout.parameters, int(topology.prunable.sum())
         self._wishes: Tensor | None = None  # how many clients wish for each weight
         self._wishing = 0
 
@@ -64,7 +64,8 @@ class Replies:
         if upload.report:
             self.reports = self.reports or ReportSum(self._parameters)
             self.reports.add(upload.report, samples)
-            self._wish(upload.report.indices)
+            if upload.report.indices.numel() < self._prunable:  # to tell about everything is no wish
+                self._wish(upload.report.indices)
 
     def _wish(self, weights: Tensor) -> None:
         """Note one client's wishes: positions, or a mask."""
@@ -82,7 +83,7 @@ class Replies:
     def consensus(self) -> float | None:
         """Of the weights that a client wishes for, the share that another one wishes for too, over all pairs of them.
 
-        Wishes are a client's own mask, or what it reports. None when fewer than two have any.
+        Wishes are a client's mask where clients choose, or the few weights it reports. None when fewer than two wish.
         """
         if self._wishes is None or self._wishing < 2 or not self._wishes.any():
             return None
@@ -167,9 +168,13 @@ class ServerTopology:
         arrays = content.get("arrays")
         if not isinstance(arrays, ArrayRecord) or "update" not in arrays:
             raise PayloadError("it has no update")
-        own, compact = None, self.compact
+        own, compact = self.topology if self._clients_choose(round) else None, self.compact
         if "mask" in arrays:
+            if own is None:
+                raise PayloadError("it has a mask of its own")
             own = decode_mask(arrays["mask"].data, self.layers, self.layout.parameters, self.topology)
+            if not self.method.allows(self.topology, own):
+                raise PayloadError(f"its mask has {own.counts} weights, which the method does not leave it")
             compact = Compact(self.layout, own)
         update = compact.widen(decode(arrays["update"].data, compact.layout))
         if update.round != round:
@@ -183,8 +188,10 @@ class ServerTopology:
 
     def votes(self, round: int, replies: Replies, weights: Tensor) -> Models | None:
         """The clients' models, summed, where the next topology depends on them; ``weights`` are the round's first."""
-        wanted = self.method.clients_choose and self.method.is_readjustment(round)
-        return replies.mean.models(weights) if wanted else None
+        return replies.mean.models(weights) if self._clients_choose(round) else None
+
+    def _clients_choose(self, round: int) -> bool:
+        return self.method.clients_choose and self.method.is_readjustment(round)
 
     def finish(self, round: int, replies: Replies, votes: Models | None, weights: Tensor) -> Tensor | None:
         """Choose the next topology, and set what does not exist in it to 0.

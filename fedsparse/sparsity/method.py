@@ -119,6 +119,10 @@ class Method:
         """Which of its trained weights the client uploads; ``topology`` is what it trained under. Asked every round."""
         return topology
 
+    def allows(self, topology: Topology, own: Topology) -> bool:
+        """Whether a client that was sent ``topology`` may upload under ``own``; asked where ``clients_choose``."""
+        return own.counts == topology.counts
+
     def report(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Report | None:
         """What else the client sends in a readjustment round, about its trained weights and their dense gradient."""
         return None

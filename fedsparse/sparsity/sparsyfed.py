@@ -62,6 +62,9 @@ class SparsyFed(Method):
             mask[layer.start + top_indices(weights[layer.slice].abs(), topology.mask[layer.slice], count)] = True
         return topology.changed(mask, counts=True)
 
+    def allows(self, topology: Topology, own: Topology) -> bool:
+        return own.counts == self.counts(own.layers, self.sparsity) and not bool((own.mask & ~topology.mask).any())
+
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
         if result.models is None:
             return topology

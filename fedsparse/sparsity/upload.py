@@ -37,6 +37,12 @@ class UploadPruning(Method):
     def is_readjustment(self, round: int) -> bool:
         return True
 
+    def allows(self, topology: Topology, own: Topology) -> bool:
+        """Every layer whole, or as pruning leaves it: elected by itself, it stays as it is."""
+        pairs = zip(own.layers, own.counts, strict=True)
+        parts = [(layer, own.mask[layer.slice]) for layer, count in pairs if count < layer.size]
+        return all(torch.equal(self._elected(mask.double(), layer), mask) for layer, mask in parts)
+
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
         """By the votes ``|sum n m w|``, as many weights of each layer as every client kept.
 

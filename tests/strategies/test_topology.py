@@ -13,10 +13,11 @@ from fedsparse.sparsity import METHODS, Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.masks import decode_mask, encode_mask
-from fedsparse.sparsity.readjust import Report
+from fedsparse.sparsity.prune import prune_model
+from fedsparse.sparsity.readjust import Report, readjust
 from fedsparse.sparsity.reports import encode_report, report_layout
 from fedsparse.sparsity.setup import build_method
-from fedsparse.vector import Layout
+from fedsparse.vector import FlatModel, Layout
 from strategies import STRATEGIES, FedAvg
 from strategies.topology import REMEMBERED, ServerTopology
 from tests.strategies.federation import TRAFFIC, model_of, network, play
@@ -169,8 +170,17 @@ def test_consensus_of_the_clients_is_measured(tiny_dataset: str) -> None:
     for method in ("rigl", "feddst", "sparsyfed"):
         rounds = play(tiny_dataset, rounds=1, topology=method)
         assert 0 < rounds[1].details["topology/consensus"] < 1, method
-    assert play(tiny_dataset, rounds=1, topology="prunefl")[1].details["topology/consensus"] == 1
-    assert "topology/consensus" not in play(tiny_dataset, rounds=1, topology="static")[1].details
+    for method in ("static", "prunefl"):  # whose clients wish for nothing: they say nothing, or tell about everything
+        assert "topology/consensus" not in play(tiny_dataset, rounds=1, topology=method)[1].details
+
+
+def test_a_client_that_wishes_for_the_servers_mask_counts_in_the_consensus() -> None:
+    strategy = server(topology="feddst", **{"readjustment-interval": 1})
+    start = strategy.topology.topology
+    moved = readjust(start, torch.rand(P), torch.rand(P), 0.5)
+    aggregate(strategy, [(torch.ones(N), own, 1) for own in (moved, start)])
+    shared, count = (int((mask & start.prunable).sum()) for mask in (moved.mask & start.mask, start.mask))
+    assert strategy.topology.details["topology/consensus"] == pytest.approx(shared / count)
 
 
 # A strategy with made-up replies
@@ -203,14 +213,14 @@ def aggregate(strategy: FedAvg, clients, order: int = 1) -> torch.Tensor:
 
 
 def halves(strategy: FedAvg) -> tuple[Topology, Topology]:
-    """Masks that have no prunable weight in common."""
+    """Masks of half of every layer that have no prunable weight in common."""
     start = strategy.topology.topology
     odd = torch.arange(P) % 2 == 1
     return tuple(start.changed(half | ~start.prunable, counts=True) for half in (odd, ~odd))  # type: ignore[return-value]
 
 
 def test_two_clients_with_disjoint_masks_are_copied_and_not_halved() -> None:
-    strategy = server(topology="sparsyfed")
+    strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
     a, b = halves(strategy)
     u = torch.randn(2, N)
     got = aggregate(strategy, [(u[0], a, 5), (u[1], b, 50)])
@@ -224,7 +234,7 @@ def test_two_clients_with_disjoint_masks_are_copied_and_not_halved() -> None:
 def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_not(own: bool) -> None:
     u, results = torch.randn(2, N), []
     for samples, order in (((1, 3), 1), ((1, 3), -1), ((1, 1), 1)):
-        strategy = server(topology="sparsyfed")
+        strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
         masks = halves(strategy) if own else [strategy.topology.topology] * 2
         results.append(aggregate(strategy, list(zip(u, masks, samples, strict=True)), order).clone())
     assert torch.equal(results[0], results[1])
@@ -324,3 +334,47 @@ def test_a_report_of_another_structure_costs_its_client_the_round_and_not_the_ru
 def test_a_report_that_nobody_asked_for_is_refused(settings: dict[str, str]) -> None:
     report = encode_report(Report(torch.tensor([0]), torch.tensor([1.0])), LAYOUT, 1)
     assert "nobody asked for" in refused(server(**settings), report=report)
+
+
+UPLOADS = {"upload-pruning": "magnitude", "upload-sparsity": 0.5, "sparsity": 0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topology": "static"},
+        {"topology": "rigl", "readjustment-interval": 1},
+        {"topology": "feddst", "readjustment-interval": 2},
+        {"topology": "feddst", "readjustment-interval": 1},
+        {"topology": "sparsyfed"},
+        UPLOADS,
+        UPLOADS | {"nm": "2:4"},
+    ],
+)
+@pytest.mark.parametrize("kept", [0, 1, 0.25])
+def test_a_mask_that_the_method_does_not_leave_a_client_is_refused(settings: dict[str, object], kept: float) -> None:
+    strategy = server(**settings)
+    start = strategy.topology.topology
+    own = start.changed(~start.prunable | (torch.rand(P) < kept), counts=True)
+    assert "mask" in refused(strategy, own=own) or own is start
+    new = strategy.topology.topology
+    assert not strategy.weights[:P][~new.mask].any()
+    assert min(new.counts) > 0
+
+
+@pytest.mark.parametrize("settings", [UPLOADS, UPLOADS | {"nm": "2:4"}, {"topology": "sparsyfed"}])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mask_of_an_honest_client_is_taken(settings: dict[str, object], seed: int) -> None:
+    strategy, model = server(**settings), FlatModel(network())
+    start = strategy.topology.topology
+    torch.manual_seed(seed)
+    model.vector[:P].normal_()
+    if "topology" in settings:
+        own = strategy.topology.method.upload_topology(start, model.vector[:P])
+    else:
+        masks = prune_model(model.module, [torch.randn(9, 1, 8, 8)], 0.5, nm=strategy.config.n_of_m, dense_layers=[])
+        mask = start.mask.clone()
+        for layer in LAYERS:
+            mask[layer.slice] = masks[layer.name].flatten()
+        own = start.changed(mask, counts=True)
+    assert refused(strategy, own=own) == ""
