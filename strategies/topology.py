@@ -215,10 +215,11 @@ class ServerTopology:
         return stale
 
     def _measure(self, old: Topology, consensus: float | None) -> None:
-        new = self.topology
-        either = int(((old.mask | new.mask) & new.prunable).count_nonzero())  # the sum of bools makes int64 of them
-        changed = int((old.mask ^ new.mask).count_nonzero())
-        self.metrics = {"topology/density": new.density, "topology/changed": changed / max(either, 1)}
+        new, share = self.topology, 0.0
+        if new is not old:
+            either = int(((old.mask | new.mask) & new.prunable).count_nonzero())  # the sum of bools makes int64 of them
+            share = int((old.mask ^ new.mask).count_nonzero()) / max(either, 1)
+        self.metrics = {"topology/density": new.density, "topology/changed": share}
         pairs = zip(new.layers, new.counts, strict=True)
         self.details = {f"density/{layer.name}": count / layer.size for layer, count in pairs}
         if consensus is not None:
