@@ -29,7 +29,7 @@ from fedsparse.config import Config, ConfigError, read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
 from fedsparse.sparsity.setup import check_sparsity
-from fedsparse.telemetry.folder import check_writable, create_run_folder
+from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
 from partitions import DataError, load_dataset
 from partitions import partition as split
 
@@ -167,15 +167,19 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was measured so far is saved", file=sys.stderr)
         return 130
-    except (ConfigError, DataError, OSError) as error:  # OutputError is an OSError
+    except (ConfigError, DataError, OutputError) as error:
         print(f"main.py: {error}", file=sys.stderr)
         return 2
-    except RunFailed as error:
+    except BrokenPipeError:  # `main.py partition | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (RunFailed, OSError) as error:
         print(f"main.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C, a batch system's end, a closed terminal
+        signal.signal(ending, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

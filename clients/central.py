@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from clients.workbench import Workbench
-from fedsparse.config import Config
+from fedsparse.config import Config, ConfigError
 from fedsparse.engine.errors import RunFailed
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder
@@ -24,8 +24,12 @@ def train_central(config: Config) -> None:
     same seed. Writes ``model.pt`` and ``result.json`` into a run folder.
 
     Raises:
+        ConfigError: settings of a sparse network, which this does not train.
         RunFailed: training diverged.
     """
+    if config.method != "dense":
+        raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
+    config = config.replace(strategy="fedavg")  # fedprox would pull every round back to where it began
     torch.set_num_threads(config.threads)
     bench = Workbench(config)
     model, everything = bench.model, torch.arange(len(bench.data.y_train), device=bench.device)

@@ -90,11 +90,11 @@ def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
     Raises:
         ConfigError: one line: no such file, not a checkpoint, or another model than ``name``.
     """
+    if not checkpoint.is_file():
+        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ConfigError(f"checkpoint = {checkpoint}: {error.strerror or error}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
         raise ConfigError(f"checkpoint = {checkpoint}: is not a file that torch.save wrote") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"checkpoint = {checkpoint}: should be a state dict, as in a run's model.pt")
@@ -102,6 +102,8 @@ def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
     for key in [*own, *state]:
         if key not in state or key not in own or state[key].shape != own[key].shape:
             raise ConfigError(f"checkpoint = {checkpoint}: is not of model = {name}: {key!r} differs")
+        if not torch.isfinite(state[key]).all():
+            raise ConfigError(f"checkpoint = {checkpoint}: {key!r} has NaN or infinity")
     module.load_state_dict(state)
 
 

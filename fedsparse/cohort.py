@@ -118,7 +118,8 @@ def train_cohort(
 
 def _schedule(samples: Sequence[int], config: Config, seeds: Sequence[int], device: torch.device) -> Iterator[Tensor]:
     """The positions of every step: int64 ``(c, b)`` for the ``c`` clients that still train, some ``PADDING``."""
-    size, steps = config.batch_size, [config.epochs * -(-n // config.batch_size) for n in samples]
+    size = min(config.batch_size, samples[0])
+    steps = [config.epochs * -(-n // size) for n in samples]
     plan = torch.full((steps[0], len(samples), size), PADDING)
     for client, (n, seed) in enumerate(zip(samples, seeds, strict=True)):
         shuffle = torch.Generator().manual_seed(seed)

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn, get_args
+from types import UnionType
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from fedsparse.config import KEYS, Config, ConfigError, read_yaml, unknown_key
 
@@ -37,7 +38,11 @@ def parse(
         ConfigError: one line that says what is wrong.
     """
     parser = Parser(
-        "main.py", description=description, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
+        "main.py",
+        usage="main.py [COMMAND] [FILE...] [--SETTING VALUE...]",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("command", nargs="?", default="run", help=f"one of {', '.join(commands)}; run when left out")
     parser.add_argument("files", nargs="*", help="what sweep and report read")
@@ -47,7 +52,7 @@ def parse(
         text = f"{name}: {commands[name].own[flag]}"
         parser.add_argument(f"--{flag}", dest=flag, default=argparse.SUPPRESS, metavar="VALUE", help=text)
     for key, field in zip(KEYS, Config.model_fields.values(), strict=True):
-        text = f"{field.description} [{field.default}]".replace("%", "%%")
+        text = f"{field.description}{_choices(field.annotation)} [{field.default}]".replace("%", "%%")
         is_switch = bool in (field.annotation, *get_args(field.annotation))
         switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
         parser.add_argument(f"--{key}", dest=key, default=argparse.SUPPRESS, metavar="VALUE", help=text, **switch)
@@ -72,3 +77,10 @@ def parse(
     for file in flags.pop("config"):
         settings |= read_yaml(file)
     return command, settings | flags, files, own
+
+
+def _choices(annotation: Any) -> str:
+    """The strings that a field may be, as a line of help."""
+    options = annotation.__args__ if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    names = [name for option in options if get_origin(option) is Literal for name in get_args(option)]
+    return f"\nOne of {', '.join(names)}." if len(names) > 1 else ""

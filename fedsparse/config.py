@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -80,8 +80,8 @@ class Config(BaseModel):
     """Clients in the federation."""
     clients_per_round: int = Field(10, ge=1)
     """Clients sampled each round (the cohort)."""
-    server_lr: float = Field(1.0, gt=0, le=1e6)
-    """Server learning rate; fedadam wants about 0.01."""
+    server_lr: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] = "auto"
+    """Server learning rate; auto: 1, of fedadam 0.01."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of fedavgm, and beta_1 of fedadam."""
     server_beta2: float = Field(0.99, ge=0, lt=1)
@@ -175,7 +175,7 @@ class Config(BaseModel):
     compute_seconds: float = Field(0.0, ge=0)
     """Seconds of a client's computation on the simulated clock; 0 takes the measured ones."""
     round_deadline: float = Field(0.0, ge=0)
-    """Simulated seconds after which a client's update comes too late for its round; 0 for none."""
+    """Simulated seconds after which a client's update comes too late; 0 for never. It needs compute-seconds."""
 
     # Topology: which weights exist
     sparsity: float = Field(0.0, ge=0, lt=1)
@@ -216,7 +216,7 @@ class Config(BaseModel):
 
     # The run
     name: str = Field("", pattern=r"^[\w.\- ]{0,100}$")
-    """Name of the run folder; made of the main settings when empty."""
+    """Letters, digits, spaces and any of -_. for the run folder; made of the main settings when empty."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Same seed, same bits, in every engine."""
     engine: Literal["local", "flower"] = "local"
@@ -258,8 +258,15 @@ class Config(BaseModel):
         nothing = Layout((), 0, 0)
         UpdateCodec(nothing, **self.compression())  # says what contradicts what
         UpdateCodec(nothing, **self.downlink_compression())
+        if self.round_deadline and not self.compute_seconds:
+            raise ValueError(
+                f"round-deadline = {self.round_deadline:g} needs compute-seconds: by measured seconds, who is late would "
+                "depend on what else this machine does"
+            )
         if self.readjustment_end > self.rounds:
             raise ValueError(f"readjustment-end = {self.readjustment_end} is more than rounds = {self.rounds}")
+        if self.topology not in ("auto", "dense") and not self.sparsity:
+            raise ValueError(f"topology = {self.topology} with sparsity = 0: every weight exists; give a sparsity")
         if self.need_readjust and not self.sparsity:
             raise ValueError("need-readjust with sparsity = 0: every weight exists, and none can be grown")
         if self.need_readjust and self.topology in FIXED:
@@ -277,6 +284,12 @@ class Config(BaseModel):
             if isinstance(value, bool) and field is not None and field.annotation in (int, float):
                 raise ValueError(f"{key} = {str(value).lower()}: should be a number")
         return settings
+
+    @field_validator("uplink_mbps", "downlink_mbps", "latency_ms", mode="before")
+    @classmethod
+    def _accept_plain_numbers(cls, value: Any) -> Any:
+        """YAML and TOML give a number where one is written."""
+        return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
     @classmethod
@@ -386,7 +399,7 @@ class Config(BaseModel):
         """Processes for a cohort: as asked, or as many as there are cores and clients to use them."""
         if self.workers != "auto":
             return min(self.workers, self.clients_per_round)
-        return max(1, min(len(os.sched_getaffinity(0)), self.clients_per_round))
+        return max(1, min(core_count(), self.clients_per_round))
 
     def flat(self) -> dict[str, Any]:
         """The settings under their kebab-case names, of types that TOML, YAML and Flower's ConfigRecord hold."""
@@ -395,6 +408,11 @@ class Config(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
         return self.from_mapping({**self.flat(), **changes})
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
 
 
 KEYS = tuple(name.replace("_", "-") for name in Config.model_fields)
@@ -416,13 +434,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, unreadable, not YAML, or not a mapping.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ConfigError(f"cannot read config file {path}: it is no regular file")
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not a text file"
         raise ConfigError(f"cannot read config file {path}: {reason}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -432,7 +453,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def unknown_key(key: str, prefix: str = "") -> str:
     """The line for a key that no field has, with the nearest one that exists."""
-    near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
     hint = f"; did you mean {prefix}{near[0]}?" if near else "; see --help"
     return f"unknown setting {prefix}{key}{hint}"
 
@@ -444,12 +465,9 @@ def _one_line(error: ValidationError) -> str:
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return unknown_key(key)
-    wanted = (
-        first["msg"]
-        .removeprefix("Input ")
-        .removeprefix("Value error, ")
-        .replace("String should match pattern", "should match")
-    )
-    value = str(first["input"])
+    wanted = first["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable")[0]
+    if first["type"] == "string_pattern_mismatch":
+        wanted = f"should be {Config.model_fields[key.replace('-', '_')].description}"
+    value = "nothing" if first["input"] is None else str(first["input"])
     shown = repr(value[:60]) if len(value) > 60 or not value.isprintable() else value
     return f"{key} = {shown}: {wanted}"

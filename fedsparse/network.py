@@ -35,6 +35,8 @@ class Quantity:
         except ValueError:
             first, rest = math.nan, []
         known = (kind == "fixed" and not rest) or (kind in SPREADS and len(rest) == 1)
+        if kind == "uniform" and rest and rest[0] < first:
+            raise ValueError("should be uniform:LOW:HIGH, the lower number first")
         if not known or not (first > 0 and math.isfinite(sum(rest, first)) and all(r >= 0 for r in rest)):
             raise ValueError(f"should be a number above 0, {' or '.join(SPREADS.values())}")
         return cls(kind, first, *rest)
@@ -42,8 +44,7 @@ class Quantity:
     def draw(self, rng: np.random.Generator) -> float:
         """One client's value."""
         if self.kind == "uniform":
-            low, high = sorted((self.first, self.second))
-            return float(rng.uniform(low, high))
+            return float(rng.uniform(self.first, self.second))
         return self.first * math.exp(self.second * rng.standard_normal()) if self.kind == "lognormal" else self.first
 
 

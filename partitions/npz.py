@@ -58,6 +58,8 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "pickle" in reason:  # NumPy's word for both, with the advice to load it unsafely
+            reason = "it is no .npz archive of plain arrays"
         raise DataError(f"{path}: cannot read {key}: {reason}") from error
 
 

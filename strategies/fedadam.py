@@ -17,6 +17,8 @@ class FedAdam(FedAvg):
     correction.
     """
 
+    usual_lr = 0.01
+
     def __init__(self, config: Config, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
         super().__init__(config, topology, weights, nodes)
         self.first = torch.zeros(self.layout.parameters)
@@ -26,7 +28,7 @@ class FedAdam(FedAvg):
         b1, b2 = self.config.server_momentum, self.config.server_beta2
         self.first.lerp_(update, 1 - b1)
         self.second.mul_(b2).addcmul_(update, update, value=1 - b2)
-        return self.first / self.second.sqrt().add_(self.config.server_tau) * self.config.server_lr
+        return self.first / self.second.sqrt().add_(self.config.server_tau) * self.server_lr
 
     def forget(self, stale: Tensor) -> None:
         self.first.masked_fill_(stale, 0)

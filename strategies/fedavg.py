@@ -52,10 +52,14 @@ class FedAvg(Strategy):
         failures: the present round's failed clients, each with its reason.
     """
 
+    usual_lr = 1.0
+    """What ``server_lr = auto`` means."""
+
     def __init__(self, config: Config, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
         self.config, self.topology, self.weights = config, topology, weights
         self.nodes = Nodes(nodes, config.round_timeout)
         self.layout = topology.layout
+        self.server_lr = self.usual_lr if config.server_lr == "auto" else config.server_lr
         self.state_folder = ""
         self.network = config.network()
         self.downlink = Downlink(config)
@@ -76,7 +80,7 @@ class FedAvg(Strategy):
 
     def server_step(self, update: Tensor) -> Tensor:
         """The step that the server takes for the averaged update, both float32 ``(layout.parameters,)``."""
-        return update.mul_(self.config.server_lr)
+        return update.mul_(self.server_lr)
 
     def forget(self, stale: Tensor) -> None:
         """Clear what ``server_step`` remembers of some weights: bool, shape ``(layout.parameters,)``."""
@@ -230,7 +234,7 @@ class FedAvg(Strategy):
 
     def _late(self, client: int, measured: Mapping[str, float], uplink: int) -> str:
         """Advance the simulated clock by this client; the reason when its update would have missed the deadline."""
-        if not self.network:
+        if not self.network and not self.config.compute_seconds:
             return ""
         compute = self.config.compute_seconds or sum(s for tag, s in measured.items() if tag.startswith("time/"))
         seconds = self.network.seconds(client, downlink=self._sent[client], uplink=uplink, compute=compute)

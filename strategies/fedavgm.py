@@ -19,7 +19,7 @@ class FedAvgM(FedAvg):
 
     def server_step(self, update: Tensor) -> Tensor:
         self.velocity.mul_(self.config.server_momentum).add_(update)
-        return self.velocity * self.config.server_lr
+        return self.velocity * self.server_lr
 
     def forget(self, stale: Tensor) -> None:
         self.velocity.masked_fill_(stale, 0)

@@ -25,6 +25,7 @@ from fedsparse.report.results import identity, used
 
 Settings = dict[str, Any]
 PARTS = ("base", "grid", "runs", "plot")
+OWN = ("name", "logdir", "outfile")
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,15 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             if part not in PARTS:
                 raise ConfigError(f"unknown part {part!r}; a sweep has {', '.join(PARTS)}")
         base = _kebab(_mapping(content, "base")) | _kebab(overrides)
+        if not (content.get("grid") or content.get("runs")):
+            raise ConfigError("there is nothing to try in it: give it a grid or runs")
         runs = content.get("runs") or [{}]
         if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
             raise ConfigError("runs should be a list of settings")
         grid = spread(_mapping(content, "grid"))
         rows = [run for entry in runs for run in spread(entry)]
+        if own := {key for key in (*grid[0], *(k for run in rows for k in run)) if key in OWN}:
+            raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
         if both := {key for run in rows for key in run if key in grid[0]}:
             raise ConfigError(f"{min(both)} is in both grid and runs")
         chosen = [run | combination for run in rows for combination in grid]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ def read_result(path: Path) -> Result:
         raise ConfigError(f"{path} is not JSON") from None
     if not isinstance(result, dict) or not {"config", "rounds", "summary"} <= result.keys():
         raise ConfigError(f"{path} is not the result of a run: it should have config, rounds and summary")
+    rows, summary = result["rounds"], result["summary"]
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows) and isinstance(summary, dict)):
+        raise ConfigError(f"{path} is damaged: rounds should be a list of mappings, and summary a mapping")
+    if missing := {"uplink-bytes", "downlink-bytes", "seconds"} - summary.keys():
+        raise ConfigError(f"{path} is damaged: its summary lacks {min(missing)}")
     return result
 
 
@@ -50,15 +56,19 @@ def find_results(paths: Iterable[str | Path]) -> list[Result]:
     Raises:
         ConfigError: a path that is not there, or without any result.
     """
-    results = []
+    results: dict[Path, Result] = {}  # by file: one that is named twice is still one run
     for path in map(Path, paths):
         if not path.exists():
             raise ConfigError(f"there is no run folder {path}")
-        found = list(_result_files(path))
-        if not found:
+        files = list(_result_files(path))
+        if not files:
             raise ConfigError(f"{path} holds no result.json: it is not the folder of a finished run")
-        results += [read_result(file) for file in found]
-    return results
+        for file in files:  # among others may be results of another kind, such as of prune
+            with suppress(ConfigError) if len(files) > 1 else nullcontext():
+                results[file.resolve()] = read_result(file)
+    if not results:
+        raise ConfigError("none of these folders holds the result of a run")
+    return list(results.values())
 
 
 def used(config: Config) -> dict[str, Any]:

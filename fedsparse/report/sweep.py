@@ -10,18 +10,17 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Literal, NoReturn
+from typing import Literal
 
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fedsparse.config import ConfigError
+from fedsparse.config import ConfigError, core_count
 from fedsparse.device import resolve_device
 from fedsparse.engine.errors import RunFailed
 from fedsparse.report.grid import Cell, Sweep
@@ -87,7 +86,7 @@ def job_count(jobs: int | Literal["auto"], cell: Cell) -> int:
     """Cells at once: as asked; else one a core, or one where they share a GPU, whose memory nobody here knows."""
     if jobs != "auto":
         return jobs
-    cores = len(os.sched_getaffinity(0)) // cell.config.threads
+    cores = core_count() // cell.config.threads
     return max(1, cores) if resolve_device(cell.config.device).type == "cpu" else 1
 
 
@@ -109,7 +108,7 @@ def write_report(sweep: Sweep, folder: Path) -> None:
 def _run_cells(cells: Sequence[Cell], folder: Path, script: Path, jobs: int) -> list[str]:
     """Run the cells, ``jobs`` at once; one line a failure."""
     waiting, running, failures = deque(cells), list[_Child](), list[str]()
-    with _progress() as bar, _ends_like_ctrl_c():
+    with _progress() as bar:
         task = bar.add_task("", total=len(cells), note="")
         try:
             while waiting or running:
@@ -170,21 +169,6 @@ def _stop(children: Sequence[_Child]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)
         child.process.wait()
-
-
-@contextmanager
-def _ends_like_ctrl_c() -> Iterator[None]:
-    """A sweep that is terminated, or whose terminal closes, takes its cells with it."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _progress() -> Progress:

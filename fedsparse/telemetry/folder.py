@@ -39,10 +39,14 @@ def check_writable(logdir: str, outfile: str) -> None:
     try:
         Path(logdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"logdir = {logdir}: cannot make this folder: {error.strerror}") from None
-    for setting, path in (("logdir", Path(logdir)), ("outfile", Path(outfile).parent)):
+        reason = "a file is there" if isinstance(error, FileExistsError) else error.strerror
+        raise OutputError(f"logdir = {logdir}: cannot make this folder: {reason}") from None
+    folders = {f"logdir = {logdir}": Path(logdir)}
+    if outfile:
+        folders[f"outfile = {outfile}"] = Path(outfile).parent
+    for setting, path in folders.items():
         if not path.is_dir():
-            raise OutputError(f"{setting} = {outfile}: the folder {path} does not exist")
+            raise OutputError(f"{setting}: the folder {path} does not exist")
         if not os.access(path, os.W_OK):
             raise OutputError(f"{setting}: the folder {path} is not writable")
     if outfile and Path(outfile).exists() and not Path(outfile).is_file():

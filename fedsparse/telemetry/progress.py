@@ -44,13 +44,15 @@ class Progress:
         if "eval/accuracy" in row:
             self.accuracy = f"accuracy {row['eval/accuracy']:6.2%}  "
         uplink = row["comm/uplink_total"]
-        note = self.accuracy + (f"uplink {human_bytes(uplink):>7}" if uplink else "")
+        sent = f"uplink {human_bytes(uplink):>7}" if uplink else ""
         if self.console.is_terminal:
-            self._bar.update(self._task, completed=round, note=note)
+            self._bar.update(self._task, completed=round, note=self.accuracy + sent)
         else:
             loss = f"  loss {row['train/loss']:.3f}" if "train/loss" in row else ""
             seconds = f"  {row['time/round']:.2f} s" if "time/round" in row else ""
-            print(f"round {round:>{len(str(self.rounds))}}/{self.rounds}{loss}  {note}{seconds}", flush=True)
+            accuracy = f"  accuracy {row['eval/accuracy']:6.2%}" if "eval/accuracy" in row else ""
+            line = f"round {round:>{len(str(self.rounds))}}/{self.rounds}{loss}  {sent}{accuracy}{seconds}"
+            print(line, flush=True)
 
     def stop(self) -> None:
         self._bar.stop()
@@ -67,8 +69,13 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     ratio = f", {summary['uplink-ratio']:.1f} times below dense" if summary["uplink-ratio"] else ""
     if summary["downlink-bytes"]:  # nothing travels where all data are in one place
         table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)
+        both = summary["uplink-bytes"] + summary["downlink-bytes"]
+        below = f", {2 * summary['dense-uplink-bytes'] / both:.1f} times below dense" if ratio else ""
         table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
+        table.add_row("both ways", human_bytes(both) + below)
     stages = {k: v for k, v in summary["seconds-by-stage"].items() if v >= 0.005}
-    table.add_row("seconds by stage", ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()))
-    table.add_row("written to", str(folder))
+    table.add_row(
+        "seconds by stage, of all workers", ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
+    )
     console.print(table)
+    print(f"written to {folder}")  # whole, however narrow the terminal

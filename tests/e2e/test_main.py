@@ -97,11 +97,17 @@ def test_uplink_is_the_payloads_length_and_the_server_adds_what_they_decode_to(
 
 
 def test_a_seed_gives_the_same_bits_again_with_any_number_of_workers(tmp_path: Path) -> None:
+    returning = ("--clients", "6", "--rounds", "4", "--augment", "true")  # most clients train again with a residual
     hashes = [
-        run(tmp_path, "--seed", seed, "--workers", workers)["summary"]["weights-hash"]
+        run(tmp_path, *returning, "--seed", seed, "--workers", workers)["summary"]["weights-hash"]
         for seed, workers in (("1", "1"), ("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"))
     ]
     assert hashes[0] == hashes[1] == hashes[2] == hashes[3] != hashes[4]
+
+
+def test_augmentation_changes_what_clients_train_on(tmp_path: Path) -> None:
+    plain, augmented = (run(tmp_path, "--augment", on)["summary"]["weights-hash"] for on in ("false", "true"))
+    assert plain != augmented
 
 
 def test_an_error_feedback_residual_waits_for_the_client_to_come_back(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def test_central_training_learns_and_evaluates_when_due(trained: Path) -> None:
     assert result["summary"]["accuracy"] > 0.4
 
 
+def test_central_training_refuses_a_sparse_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-central", "--sparsity", "0.9", "--logdir", str(tmp_path)]) == 2
+    assert "trains every weight" in capsys.readouterr().err
+
+
 def test_central_training_that_diverges_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train-central", "--dataset", tiny(tmp_path), "--clients", "10", "--lr", "1e6", "--epochs", "9"]
     assert main([*arguments, "--logdir", str(tmp_path / "runs")]) == 1

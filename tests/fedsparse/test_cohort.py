@@ -59,6 +59,7 @@ def alone(name: str, client: int, config: Config) -> tuple[Tensor, Score]:
         {},
         {"momentum": 0.9, "weight_decay": 0.01},
         {"clip_norm": 0.3, "momentum": 0.5},
+        {"batch_size": 2**31},
         {"strategy": "fedprox", "proximal_mu": 0.7, "clip_norm": 0.3},
     ],
 )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedsparse.config import Config, ConfigError
 from fedsparse.network import Network, Quantity
 
 
@@ -36,6 +37,16 @@ def test_distributions_have_the_median_and_range_they_name() -> None:
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="should be a number above 0, uniform:LOW:HIGH or lognormal"):
         Quantity.parse(text)
+
+
+@pytest.mark.parametrize("value", [10, 2.5, "10"])
+def test_a_number_without_quotes_is_a_speed_too(value: object) -> None:
+    assert Config.from_mapping({"uplink-mbps": value}).network().uplink_mbps == str(value)
+
+
+def test_who_misses_a_deadline_does_not_depend_on_the_machine() -> None:
+    with pytest.raises(ConfigError, match="round-deadline = 2 needs compute-seconds"):
+        Config.from_mapping({"round-deadline": 2, "uplink-mbps": 1})
 
 
 def test_no_links_cost_nothing() -> None:

@@ -83,6 +83,10 @@ def test_fedavgm_is_momentum_on_the_server() -> None:
     np.testing.assert_allclose(strategy.weights.numpy()[:P], w, rtol=1e-5)
 
 
+def test_a_server_learning_rate_that_is_not_given_suits_the_strategy() -> None:
+    assert [make(strategy=name)[0].server_lr for name in ("fedavg", "fedavgm", "fedadam")] == [1.0, 1.0, 0.01]
+
+
 def test_fedadam_is_the_papers_algorithm_2() -> None:
     strategy, grid = make(strategy="fedadam", server_momentum=0.9, server_beta2=0.99, server_lr=0.1, server_tau=1e-3)
     w, m1, m2 = np.zeros(P), np.zeros(P), np.full(P, 1e-6)
