@@ -216,7 +216,7 @@ class Config(BaseModel):
 
     # The run
     name: str = Field("", pattern=r"^[\w.\- ]{0,100}$")
-    """Letters, digits, spaces and any of -_. for the run folder; made of the main settings when empty."""
+    """Name of the run folder, of letters, digits, spaces and -_. alone; made of the main settings when empty."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Same seed, same bits, in every engine."""
     engine: Literal["local", "flower"] = "local"
@@ -260,8 +260,8 @@ class Config(BaseModel):
         UpdateCodec(nothing, **self.downlink_compression())
         if self.round_deadline and not self.compute_seconds:
             raise ValueError(
-                f"round-deadline = {self.round_deadline:g} needs compute-seconds: by measured seconds, who is late would "
-                "depend on what else this machine does"
+                f"round-deadline = {self.round_deadline:g} needs compute-seconds: by measured seconds, who is late "
+                "would depend on what else this machine does"
             )
         if self.readjustment_end > self.rounds:
             raise ValueError(f"readjustment-end = {self.readjustment_end} is more than rounds = {self.rounds}")
@@ -467,7 +467,7 @@ def _one_line(error: ValidationError) -> str:
         return unknown_key(key)
     wanted = first["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable")[0]
     if first["type"] == "string_pattern_mismatch":
-        wanted = f"should be {Config.model_fields[key.replace('-', '_')].description}"
+        wanted = f"should be: {Config.model_fields[key.replace('-', '_')].description}"
     value = "nothing" if first["input"] is None else str(first["input"])
     shown = repr(value[:60]) if len(value) > 60 or not value.isprintable() else value
     return f"{key} = {shown}: {wanted}"

@@ -38,6 +38,8 @@ def load(data_dir: Path, path: Path = PATH) -> Dataset:
             y_test=arrays["y_test"].long(),
             mean=torch.tensor([0.2860 * 255]),  # of the full Fashion-MNIST, as everyone uses them
             std=torch.tensor([0.3530 * 255]),
+            crop=2,
+            flip=True,
         )
     except (OSError, KeyError, TypeError, ValueError, lzma.LZMAError) as error:
         reason = str(error) or type(error).__name__

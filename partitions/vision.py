@@ -32,8 +32,8 @@ class Source:
 
 
 SOURCES = {
-    "mnist": Source("MNIST", "MNIST/raw", 11, (0.1307,), (0.3081,)),
-    "fashion-mnist": Source("FashionMNIST", "FashionMNIST/raw", 30, (0.2860,), (0.3530,)),
+    "mnist": Source("MNIST", "MNIST/raw", 11, (0.1307,), (0.3081,), crop=2),
+    "fashion-mnist": Source("FashionMNIST", "FashionMNIST/raw", 30, (0.2860,), (0.3530,), crop=2, flip=True),
     "cifar10": Source(
         "CIFAR10", "cifar-10-batches-py", 163, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), crop=4, flip=True
     ),

@@ -73,8 +73,6 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             if part not in PARTS:
                 raise ConfigError(f"unknown part {part!r}; a sweep has {', '.join(PARTS)}")
         base = _kebab(_mapping(content, "base")) | _kebab(overrides)
-        if not (content.get("grid") or content.get("runs")):
-            raise ConfigError("there is nothing to try in it: give it a grid or runs")
         runs = content.get("runs") or [{}]
         if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
             raise ConfigError("runs should be a list of settings")
@@ -86,7 +84,10 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             raise ConfigError(f"{min(both)} is in both grid and runs")
         chosen = [run | combination for run in rows for combination in grid]
         cells = distinct(_cell(base, c) for c in chosen)
-        return Sweep(Path(path).stem, cells, _plot(_mapping(content, "plot")))
+        plot = _plot(_mapping(content, "plot"))
+        if not (content.get("grid") or content.get("runs")):
+            raise ConfigError("there is nothing to try in it: give it a grid or runs")
+        return Sweep(Path(path).stem, cells, plot)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -73,9 +73,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         below = f", {2 * summary['dense-uplink-bytes'] / both:.1f} times below dense" if ratio else ""
         table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
         table.add_row("both ways", human_bytes(both) + below)
-    stages = {k: v for k, v in summary["seconds-by-stage"].items() if v >= 0.005}
-    table.add_row(
-        "seconds by stage, of all workers", ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
-    )
+    stages = ", ".join(f"{k} {v:.2f}" for k, v in summary["seconds-by-stage"].items() if v >= 0.005)
+    table.add_row("seconds by stage, of all workers", stages)
     console.print(table)
     print(f"written to {folder}")  # whole, however narrow the terminal

@@ -150,6 +150,8 @@ def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
         (["--beta"], "argument --beta: expected one argument"),
         (["--clients", "5"], "clients-per-round = 10 is more than clients = 5"),
         (["--config", "nowhere.yaml"], "cannot read config file nowhere.yaml"),
+        (["--config", "/dev/full"], "cannot read config file /dev/full: it is no regular file"),
+        (["--topology", "rigl"], "topology = rigl with sparsity = 0"),
         (["--dataset", "nowhere.npz"], "nowhere.npz"),
         (["--dataset", "imagenet"], "imagenet"),
         (["--device", "cuda:7"], "device = cuda:7"),
@@ -157,7 +159,7 @@ def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
         (["--outfile", "/nowhere/out.json"], "/nowhere"),
         (["--clients", "20000", "--clients-per-round", "5"], "20000 clients"),
         (["partition", "--clients", "20000"], "20000 clients"),
-        (["--name", "a/b"], "name = a/b: should match"),
+        (["--name", "a/b"], "name = a/b: should be"),
         (["--outfile", "/dev/null"], "is no regular file"),
         (["train"], "unknown command 'train'"),
         (["run", "now"], "unrecognized arguments: now"),
@@ -181,6 +183,20 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert line in shown.err
     assert shown.err.count("\n") == 1
     assert "Traceback" not in shown.err + shown.out
+
+
+def test_help_names_what_a_setting_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "One of iid, dirichlet, shards. [iid]" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    with shell("--help") as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        assert process.stderr.read() == ""
 
 
 def test_a_yaml_file_with_a_typo_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,8 +224,10 @@ def test_training_that_diverges_names_client_and_layer_and_exits_1(
     assert json.loads(result.read_text())["summary"]["ended"] == "failed"
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_saves_what_was_measured_and_leaves_no_process(tmp_path: Path, workers: str) -> None:
+@pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)])
+def test_a_run_that_is_ended_saves_what_was_measured_and_leaves_no_process(
+    tmp_path: Path, workers: str, ending: int
+) -> None:
     process = shell(
         *SMALL, "--rounds", "100000", "--workers", workers, "--logdir", str(tmp_path), start_new_session=True
     )
@@ -217,7 +235,10 @@ def test_ctrl_c_saves_what_was_measured_and_leaves_no_process(tmp_path: Path, wo
     for line in process.stdout:
         if line.startswith("round      2/"):
             break
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    if ending == signal.SIGINT:
+        os.killpg(process.pid, ending)  # as a terminal does: to the whole group
+    else:
+        process.send_signal(ending)  # as a batch system does
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err

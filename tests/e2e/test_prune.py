@@ -66,6 +66,15 @@ def test_a_checkpoint_is_pruned_as_asked_and_saved(
     assert result["accuracy"]["before"] == json.loads((trained / "result.json").read_text())["summary"]["accuracy"]
 
 
+def test_a_checkpoint_with_nan_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.load(trained / "model.pt", weights_only=True)
+    state["3.weight"][0] = torch.nan
+    torch.save(state, tmp_path / "nan.pt")
+    arguments = ["prune", "--checkpoint", str(tmp_path / "nan.pt"), "--sparsity", "0.5", "--logdir", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "'3.weight' has NaN or infinity" in capsys.readouterr().err
+
+
 def test_batchnorm_is_recalibrated_after_pruning(tmp_path: Path) -> None:
     from fedsparse.models import build_model
 
@@ -83,7 +92,7 @@ def test_batchnorm_is_recalibrated_after_pruning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--sparsity", "0.5", "--checkpoint", "nowhere.pt"], "checkpoint = nowhere.pt: No such file or directory"),
+        (["--sparsity", "0.5", "--checkpoint", "nowhere.pt"], "checkpoint = nowhere.pt: there is no such file"),
         (["--sparsity", "0.5", "--checkpoint", "README.md"], "is not a file that torch.save wrote"),
         (["--sparsity", "0.5", "--checkpoint", "MODEL", "--model", "lenet5"], "is not of model = lenet5"),
         (["--sparsity", "0.5"], "prune needs --checkpoint"),

@@ -75,6 +75,8 @@ def test_folder_names_hold_whatever_a_setting_is(tmp_path: Path) -> None:
         ("runs: [{densty: 1}]", "unknown setting densty; did you mean density?"),
         ("plot: {x: densty}", "unknown setting densty; did you mean density?"),
         ("plot: {y: density}", "plot has no 'y'"),
+        ("base: {lr: 0.1}", "there is nothing to try in it"),
+        ("grid: {outfile: [a, b]}", "outfile cannot vary"),
         ("gird: {seed: [1]}", "unknown part 'gird'; a sweep has base, grid, runs, plot"),
         ("grid: {density: [0.1, 2]}", "density = 2: should be less than or equal to 1"),
         ("grid: {seed: []}", "seed has no values"),

@@ -1,0 +1,35 @@
+"""What counts as the result of a run, wherever it lies."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedsparse.config import ConfigError
+from fedsparse.report.results import find_results
+from tests.fedsparse.report.results import result
+
+
+def write(folder: Path, content: object) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_run_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    run = write(tmp_path / "a", result([0.1, 0.5]))
+    assert len(find_results([run, run / "result.json", tmp_path])) == 1
+
+
+def test_results_of_another_kind_are_passed_over_among_others_and_refused_alone(tmp_path: Path) -> None:
+    write(tmp_path / "a", result([0.1, 0.5]))
+    other = write(tmp_path / "b", {"accuracy": {}})
+    assert len(find_results([tmp_path])) == 1
+    with pytest.raises(ConfigError, match="is not the result of a run"):
+        find_results([other])
+
+
+@pytest.mark.parametrize("part", [{"summary": {}}, {"summary": []}, {"rounds": [1]}, {"rounds": {}}])
+def test_a_damaged_result_is_told_in_one_line(tmp_path: Path, part: dict) -> None:
+    with pytest.raises(ConfigError, match="is damaged"):
+        find_results([write(tmp_path / "a", result([0.1]) | part)])
