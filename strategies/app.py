@@ -1,6 +1,7 @@
 """The ServerApp: settings -> model, strategy, evaluation on the pooled test set, telemetry."""
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from strategies.topology import ServerTopology
 app = ServerApp()
 
 LARGE_STATE = 2**20  # bytes; about where copying a Context with every message begins to show
+LARGE_MEMORY = 2**32  # bytes; of all clients' Contexts, which this process holds
 
 
 @app.main()
@@ -50,7 +52,7 @@ def main(grid: Grid, context: Context) -> None:
     model = FlatModel(network.to(device))
     strategy = make_strategy(config, model, nodes, grid)
     folder = create_run_folder(config.logdir, config.name or default_name(config))
-    if keeps_files(config, model.layout):
+    if keeps_files(config, model.layout, grid):
         strategy.state_folder = str(folder / "clients")
     if isinstance(grid, LocalGrid):
         grid.group = group_size(config, model, build_method(config))
@@ -62,22 +64,34 @@ def main(grid: Grid, context: Context) -> None:
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense))
     with stoppable(), recording as recorder:
         recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
-        strategy.start(
-            grid,
-            weights,
-            num_rounds=config.rounds,
-            timeout=config.round_timeout,
-            evaluate_fn=RoundEnd(strategy, model, data, recorder),
-        )
-        recorder.extra["weights-hash"] = weights_hash(strategy.weights)
-        torch.save(model.module.state_dict(), folder / "model.pt")
+        try:
+            strategy.start(
+                grid,
+                weights,
+                num_rounds=config.rounds,
+                timeout=config.round_timeout,
+                evaluate_fn=RoundEnd(strategy, model, data, recorder),
+            )
+        finally:  # after Ctrl-C too, the weights are worth keeping
+            recorder.extra["weights-hash"] = weights_hash(strategy.weights)
+            model.vector.copy_(strategy.weights)
+            torch.save(model.module.state_dict(), folder / "model.pt")
+            if strategy.state_folder:  # as large as the model for each client, and of no use to anyone now
+                shutil.rmtree(strategy.state_folder, ignore_errors=True)
 
 
-def keeps_files(config: Config, layout: Layout) -> bool:
-    """Whether clients keep their state in files: a Context as large as the model doubles Flower's traffic."""
-    if config.state_store == "auto":
-        return 4 * layout.parameters > LARGE_STATE
-    return config.state_store == "files"
+def keeps_files(config: Config, layout: Layout, grid: Grid) -> bool:
+    """Whether clients keep their state in files of the run folder, by the settings or by ``auto``'s rule.
+
+    A Context as large as the model doubles Flower's traffic, and small ones of very many clients fill the memory. Nodes
+    that ``main.py`` did not start may be on other machines, where that folder means nothing.
+    """
+    if config.state_store != "auto":
+        return config.state_store == "files"
+    size = 4 * layout.parameters
+    touched = min(config.clients, config.rounds * config.clients_per_round)
+    near = isinstance(grid, LocalGrid) or config.engine == "flower"
+    return near and (size > LARGE_STATE or size * touched > LARGE_MEMORY)
 
 
 def make_strategy(config: Config, model: FlatModel, nodes: Sequence[int], grid: Grid) -> FedAvg:

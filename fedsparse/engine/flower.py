@@ -5,6 +5,7 @@ beyond this machine, and leaves nothing behind.
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from fedsparse.config import Config
+from fedsparse.config import Config, ConfigError
 from fedsparse.engine.errors import RunFailed
 
 SCRIPTS = Path(sys.executable).parent
@@ -32,8 +33,15 @@ def run_flower(config: Config, app_folder: Path) -> None:
     """Run the Flower app in ``app_folder`` with these settings (paths absolute) and wait for its end.
 
     Raises:
+        ConfigError: a GPU by its number.
         RunFailed: the runtime did not start, or the run did not complete; tells the reason from Flower's log.
     """
+    if ":" in config.device:
+        index = config.device.partition(":")[2]
+        raise ConfigError(
+            f"device = {config.device}: Ray numbers the GPUs of its clients itself; use --device cuda with "
+            f"CUDA_VISIBLE_DEVICES={index} in the environment"
+        )
     with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
         settings = Path(home) / "settings.toml"
         settings.write_text(
@@ -67,7 +75,8 @@ def run_flower(config: Config, app_folder: Path) -> None:
 def _gpu_share(config: Config) -> float:
     """A fraction of a GPU for each client when there is one: with none, Ray hides the GPU from torch."""
     wanted = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
-    return round(torch.cuda.device_count() / config.worker_count(), 4) if wanted else 0.0
+    share = torch.cuda.device_count() / config.worker_count() if wanted else 0.0
+    return math.floor(1e4 * min(share, 1.0)) / 1e4  # rounded up, the last client would not fit
 
 
 @contextmanager
