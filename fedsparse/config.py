@@ -130,8 +130,8 @@ class Config(BaseModel):
     """Keep what was not sent and add it to the next update; auto: unless the update is unbiased."""
     unbiased: bool | Literal["auto"] = "auto"
     """Round at random, to the update in expectation (none, randomk); auto: where the compressor's paper does."""
-    scope: Literal["global", "layer"] = "global"
-    """Select over the whole update, or within each layer."""
+    scope: Literal["auto", "global", "layer"] = "auto"
+    """Select, and scale values, over the whole update or within each layer; auto: global, or as a method has it."""
     layer_budget: Literal["proportional", "energy"] = "proportional"
     """With scope layer: coordinates in proportion to a layer's size, or to the squared norm of its update."""
     warmup_rounds: int = Field(0, ge=0)
@@ -359,8 +359,8 @@ class Config(BaseModel):
         Raises:
             ValueError: settings that contradict each other.
         """
-        chosen = resolve(self.compressor, self.values, self.error_feedback, self.unbiased)
-        names = ("density", "scope", "warmup_rounds", "residual_dtype", "residual_decay")
+        chosen = resolve(self.compressor, self.values, self.error_feedback, self.unbiased, self.scope)
+        names = ("density", "warmup_rounds", "residual_dtype", "residual_decay")
         chosen |= {name: getattr(self, name) for name in names} | {"budget": self.layer_budget}
         return chosen | self._options(chosen["compressor"])
 

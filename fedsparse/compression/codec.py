@@ -65,9 +65,10 @@ class UpdateCodec:
         layout: of the model. Parameters are compressed; the buffers after them travel dense, in float32.
         compressor: a name in ``COMPRESSORS``.
         density: share of the parameters that is sent, in (0, 1].
-        scope: ``global`` selects from all parameters together, ``layer`` from each tensor on its own. Either keeps at
-            least one of each: with ``layer`` a bias of ten at density 0.01 sends one, which costs bytes, but no layer
-            starves; the density in ``encode``'s stats is the true one.
+        scope: ``global`` selects from all parameters together, ``layer`` from each tensor on its own; value codings
+            with scales have one for all, or for each tensor. Either scope keeps at least one coordinate of each: with
+            ``layer`` a bias of ten at density 0.01 sends one, which costs bytes, but no layer starves; the density in
+            ``encode``'s stats is the true one.
         budget: with scope ``layer``, what a layer may send: ``proportional`` to its size, or to its ``energy``, the
             squared norm of its part of update and residual.
         values: a name in ``VALUES``.

@@ -90,8 +90,10 @@ class Int4:
 class Ternary:
     """-1, 0 or 1 times a scale for each group, five of them in a byte.
 
-    Unbiased it is the paper's: the scale is the largest magnitude. To the nearest, that scale would leave almost
-    nothing, and the paper's clipping is used (section 3.3): at 2.5 standard deviations.
+    Values are clipped first, as in the paper (section 3.3), at 2.5 times their root mean square, and what remains of
+    the largest is the scale. So the unbiased coding is, on average, the clipped values: their few largest are too
+    small, but without clipping those alone would set the noise of all (on updates of a CNN the squared error is 5 to 6
+    times the update's own square, and 0.7 times with it).
     """
 
     code, unbiased, fine = 6, True, False
@@ -103,11 +105,10 @@ class Ternary:
     def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
         scales = np.zeros(counts.size, np.float32)
         held = counts > 0
-        scales[held] = block_maxima(values, counts[held])
-        if not unbiased:
-            groups = np.split(values, counts.cumsum()[:-1])
-            deviations = [self.clipping * float(g.std(dtype=np.float64)) if g.size else 0.0 for g in groups]
-            scales = np.where(np.array(deviations) > 0, np.minimum(scales, deviations), scales).astype(np.float32)
+        if held.any():
+            many = counts[held]
+            squares = np.add.reduceat(np.square(values, dtype=np.float64), many.cumsum() - many)
+            scales[held] = np.minimum(block_maxima(values, many), self.clipping * np.sqrt(squares / many))
         parts = relative(values, scales, counts)
         trits = np.zeros((values.size + 4) // 5 * 5, np.uint8)
         trits[: values.size] = np.sign(parts) * (np.abs(parts) > thresholds(values.size, seed, unbiased)) + 1

@@ -2,6 +2,7 @@
 
 Seide, Fu, Droppo, Li and Yu, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed
 Training of Speech DNNs", Interspeech 2014, section 3.2 (threshold zero); meant for error feedback.
+Their groups are the columns of a weight matrix; here a group is a layer, or with scope global the whole update.
 """
 
 import numpy as np

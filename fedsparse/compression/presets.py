@@ -8,12 +8,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Sattler, Wiedemann, Müller, Samek, "Robust and Communication-Efficient Federated Learning from Non-IID Data",
     # TNNLS 2020, algorithm 1: top-k, then signs and the mean magnitude.
     "stc": {"compressor": "hggtopk", "values": "sign"},
-    # Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD", ICML 2019, algorithm 1.
-    "signsgd": {"compressor": "none", "values": "sign"},
+    # Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD", ICML 2019, algorithm 1, layer by layer.
+    "signsgd": {"compressor": "none", "values": "sign", "scope": "layer"},
     # Seide et al. 2014: see onebit.py.
-    "onebit": {"compressor": "none", "values": "two-means"},
+    "onebit": {"compressor": "none", "values": "two-means", "scope": "layer"},
     # Wen et al. 2017, Alistarh et al. 2017: see levels.py.
-    "terngrad": {"compressor": "none", "values": "ternary", "unbiased": True},
+    "terngrad": {"compressor": "none", "values": "ternary", "unbiased": True, "scope": "layer"},
     "qsgd": {"compressor": "none", "values": "int8", "unbiased": True},
     # Horváth et al. 2022: see natural.py.
     "natural": {"compressor": "none", "values": "power-of-two", "unbiased": True},
@@ -28,17 +28,19 @@ def resolve(
     values: str = "auto",
     error_feedback: bool | Auto = "auto",
     unbiased: bool | Auto = "auto",
+    scope: str = "auto",
 ) -> dict[str, Any]:
     """The arguments of ``UpdateCodec`` that a compressor's name and the settings beside it stand for.
 
     A method that is unbiased by its paper needs no error feedback; asked for error feedback it rounds to the nearest.
     Anything else feeds back unless told otherwise. Values are float16 where coordinates are left out, else float32,
-    or bfloat16 to be rounded at random.
+    or bfloat16 to be rounded at random. The scope is global unless the method has scales of its own for each layer.
 
     Args:
         name: in ``COMPRESSORS`` or ``PRESETS``.
         values: a coding, or auto.
         error_feedback, unbiased: or auto.
+        scope: global, layer or auto.
 
     Raises:
         ValueError: a preset with values that are not its own; error feedback of something unbiased.
@@ -58,4 +60,5 @@ def resolve(
     if unbiased and error_feedback:
         raise ValueError("error-feedback = True: excludes unbiased = True, whose noise it would feed back")
     plain = "bf16" if unbiased else "f32" if preset["compressor"] == "none" else "f16"
-    return {"values": plain} | preset | {"error_feedback": error_feedback, "unbiased": unbiased}
+    chosen = {"values": plain, "scope": "global"} | preset | {"error_feedback": error_feedback, "unbiased": unbiased}
+    return chosen if scope == "auto" else chosen | {"scope": scope}

@@ -18,7 +18,7 @@ USED_IF: dict[str, Callable[[Config], bool]] = {
     "beta": lambda config: config.distribution == "dirichlet",
     "classes-per-client": lambda config: config.distribution == "shards",
     "density": lambda config: config.compression()["compressor"] not in ("none", "threshold"),
-    "scope": lambda config: config.compression()["compressor"] != "none",
+    "scope": lambda config: (config.compression()["compressor"], config.compression()["values"]) != ("none", "f32"),
     "warmup-rounds": lambda config: config.compression()["compressor"] != "none",
     "threshold": lambda config: config.compressor == "threshold",
     "upload-sparsity": lambda config: config.upload_pruning != "off" and not config.nm,

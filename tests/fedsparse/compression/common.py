@@ -56,6 +56,13 @@ def draw_vector(kind: str, n: int, seed: int) -> np.ndarray:
     return vectors[kind].astype(np.float32)
 
 
+def clipped(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """TernGrad's clipping: each group at 2.5 times its root mean square."""
+    groups = [g.astype(np.float64) for g in np.split(values, counts.cumsum()[:-1])]
+    limits = [2.5 * np.sqrt(np.square(g).mean()) if g.size else 0.0 for g in groups]
+    return np.concatenate([np.clip(g, -limit, limit) for g, limit in zip(groups, limits, strict=True)])
+
+
 KINDS = (
     "normal", "heavy-tailed", "zeros", "mostly zeros", "constant",
     "ties", "denormals", "tiny and huge", "sorted", "one outlier",

@@ -5,12 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fedsparse.compression import COMPRESSORS, PRESETS, ClientState, UpdateCodec, resolve
+from fedsparse.compression import COMPRESSORS, PRESETS, ClientState, UpdateCodec, decode, resolve
 from fedsparse.compression.budgets import by_energy, proportional
 from fedsparse.config import Config, ConfigError
 
-from .common import KINDS, draw_vector, layout_of, layout_of_shapes
+from .common import KINDS, clipped, draw_vector, layout_of, layout_of_shapes
 
+SCOPES = ("auto", "global", "layer")
 NAMES = (*COMPRESSORS, *PRESETS)
 LAYOUT = layout_of_shapes((60, 40), (40,), (8, 4, 3, 3), (8,), buffers=4)
 
@@ -72,18 +73,19 @@ def test_randomk_is_a_contraction_on_average() -> None:
 
 
 @pytest.mark.parametrize("name", ["terngrad", "qsgd", "natural", "eden", "randomk"])
-def test_unbiased_methods_are_the_update_on_average(name: str) -> None:
+def test_unbiased_methods_are_the_update_on_average_or_as_clipped(name: str) -> None:
     layout, draws = layout_of(150, 50), 1200
     config = Config.from_mapping({"compressor": name, "density": 0.3, "unbiased": True})
     codec = UpdateCodec(layout, **config.compression())
     update = draw_vector("heavy-tailed", 200, 3)
+    aim = clipped(update, np.array([150, 50])) if name == "terngrad" else update
     mean, squares = np.zeros(200), 0.0
     for seed in range(draws):
         payload, _ = codec.encode(update, ClientState(), round=1, seed=seed)
         received = codec.decode(payload).to_dense()
         mean += received / draws
-        squares += float(np.square(received - update).sum()) / draws
-    assert np.linalg.norm(mean - update) <= 1.35 * np.sqrt(squares / draws) + 1e-6 * np.linalg.norm(update)
+        squares += float(np.square(received - aim).sum()) / draws
+    assert np.linalg.norm(mean - aim) <= 1.35 * np.sqrt(squares / draws) + 1e-6 * np.linalg.norm(update)
 
 
 def regression(name: str, rounds: int, lr: float, **settings: object) -> list[float]:
@@ -125,16 +127,34 @@ def test_a_preset_is_its_parts() -> None:
 
 
 def test_what_a_name_fixes_and_what_may_be_said_otherwise() -> None:
-    assert resolve("topk") == {"compressor": "topk", "values": "f16", "error_feedback": True, "unbiased": False}
+    assert resolve("topk") == {
+        "compressor": "topk", "values": "f16", "scope": "global", "error_feedback": True, "unbiased": False,
+    }  # fmt: skip
     assert resolve("none")["values"] == "f32"
     assert resolve("topk", "int8")["values"] == "int8"
     assert resolve("stc", "sign") == resolve("stc")
-    assert resolve("eden") == {"compressor": "none", "values": "eden", "error_feedback": False, "unbiased": True}
+    assert resolve("eden") == {
+        "compressor": "none", "values": "eden", "scope": "global", "error_feedback": False, "unbiased": True,
+    }  # fmt: skip
     assert resolve("eden", error_feedback=True)["unbiased"] is False
     assert resolve("signsgd", error_feedback=False)["error_feedback"] is False
     assert resolve("randomk", unbiased=True) == {
-        "compressor": "randomk", "values": "bf16", "error_feedback": False, "unbiased": True,
+        "compressor": "randomk", "values": "bf16", "scope": "global", "error_feedback": False, "unbiased": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["terngrad", "onebit", "signsgd"])
+def test_methods_with_a_scale_for_each_layer_have_one_unless_told_otherwise(name: str) -> None:
+    update = draw_vector("normal", LAYOUT.size, 1)
+    small = LAYOUT.layers[2].slice
+    update[small] *= 1e-3
+    payloads = {s: codec_of(name, scope=s).encode(update, ClientState(), round=1, seed=1)[0] for s in SCOPES}
+    assert payloads["auto"] == payloads["layer"]
+    largest = {s: np.abs(decode(p, LAYOUT).to_dense()[small]).max() / 1e-3 for s, p in payloads.items()}
+    assert 0.5 < largest["layer"] < 4
+    assert not 0.5 < largest["global"] < 100  # as large as the others, or nothing
+    assert Config.from_mapping({"compressor": name}).compression()["scope"] == "layer"
+    assert Config.from_mapping({"compressor": "topk"}).compression()["scope"] == "global"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from fedsparse.compression.eden import hadamard, rotate
 from fedsparse.compression.levels import block_lengths
 from fedsparse.compression.values import VALUES, from_bf16, to_bf16
 
-from .common import KINDS, draw_vector
+from .common import KINDS, clipped, draw_vector
 
 UNBIASED = [name for name, codec in VALUES.items() if codec.unbiased]
 
@@ -20,15 +20,16 @@ def through(name: str, values: np.ndarray, counts: np.ndarray, seed: int = 0, un
 
 @pytest.mark.parametrize("name", UNBIASED)
 @pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "one outlier", "ties", "mostly zeros"])
-def test_the_mean_over_many_draws_is_the_value_itself(name: str, kind: str) -> None:
+def test_the_mean_over_many_draws_is_the_value_itself_or_as_clipped(name: str, kind: str) -> None:
     draws, counts = 1500, np.array([40, 0, 160])
     values = draw_vector(kind, 200, 4)
+    mean = clipped(values, counts) if name == "ternary" else values
     total, squares = np.zeros(200), np.zeros(200)
     for seed in range(draws):
         received = through(name, values, counts, seed, unbiased=True)
         total += received
-        squares += (received - values) ** 2
-    error, deviation = np.linalg.norm(total / draws - values), np.sqrt(squares.sum()) / draws
+        squares += (received - mean) ** 2
+    error, deviation = np.linalg.norm(total / draws - mean), np.sqrt(squares.sum()) / draws
     assert error <= 1.35 * deviation + 1e-6 * np.linalg.norm(values)
 
 
@@ -56,6 +57,13 @@ def test_to_the_nearest_every_coding_is_a_contraction(name: str, kind: str) -> N
         received = through(name, x.astype(np.float32), np.array([200]), seed)
         bound = (1 - DELTA[name](x)) * np.square(x).sum()
         assert np.square(x - received).sum() <= bound + 1e-9 * np.square(x).sum(), seed
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_ternary_values_with_a_common_mean_arrive_nearly_whole(unbiased: bool) -> None:
+    x = (1 + 0.01 * draw_vector("normal", 200, 0)).astype(np.float32)
+    received = through("ternary", x, np.array([200]), 0, unbiased)
+    assert np.square(x - received).sum() <= 0.05 * np.square(x).sum()
 
 
 @pytest.mark.parametrize("name", VALUES)
