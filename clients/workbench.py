@@ -1,6 +1,6 @@
 """What a client needs to work, made once a process: the data on the device, the partition, the model, the codec."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsparse.compression import UpdateCodec, decode
+from fedsparse.compression import VALUES, UpdateCodec, decode
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.models.speed import recompute_blocks
@@ -28,7 +28,16 @@ class SparseModel(NamedTuple):
     topology: Topology
     compact: Compact
     codec: UpdateCodec
-    whole_codec: UpdateCodec  # sends every weight, residual included
+    whole_codec: UpdateCodec
+
+
+def whole_codec(codec: UpdateCodec, settings: Mapping[str, Any]) -> UpdateCodec:
+    """What sends every weight closely, residual included, whatever ``codec`` of these settings keeps back or rounds."""
+    fine = settings["values"] if VALUES[settings["values"]].fine else "f16"
+    kept = {name: settings[name] for name in ("error_feedback", "residual_dtype", "residual_decay")}
+    whole = UpdateCodec(codec.layout, "none", values=fine, **kept)
+    whole.error_feedback = codec.error_feedback  # in float32 nothing is lost, but there is a residual to send
+    return whole
 
 
 class Workbench:
@@ -57,8 +66,8 @@ class Workbench:
             topology = Topology(self.layers, torch.from_numpy(mask.view(np.bool_)))
         compact = Compact(self.model.layout, topology := topology.to(self.device))
         settings = self.config.compression()
-        codec, whole = (UpdateCodec(compact.layout, **settings | kept) for kept in ({}, {"density": 1.0}))
-        return SparseModel(bits, topology, compact, codec, whole)
+        codec = UpdateCodec(compact.layout, **settings)
+        return SparseModel(bits, topology, compact, codec, whole_codec(codec, settings))
 
     def under(self, topology: Topology) -> SparseModel:
         """What is needed to work under a topology of this model."""
