@@ -13,8 +13,11 @@ import pytest
 from tests.e2e.deployment import ROOT, marked, wait_until
 
 
-def interrupt(tmp_path: Path, moment: str | float, *flags: str) -> list[dict]:
-    """Send Ctrl-C to a run, as a terminal does, after so many seconds or at a line; its summaries, none or one."""
+def interrupt(tmp_path: Path, moment: str | float, *flags: str, kill: bool = False) -> list[dict]:
+    """Send Ctrl-C to a run, as a terminal does, after so many seconds or at a line; its summaries, none or one.
+
+    With ``kill``, SIGTERM to the one process instead.
+    """
     command = [sys.executable, "main.py", "--rounds", "100000", "--clients", "4", "--clients-per-round", "2"]
     command += ["--eval-every", "1", "--model", "mlp-small", "--logdir", str(tmp_path / "runs"), *flags]
     variable = {"FEDSPARSE_TEST": str(tmp_path)}  # marks the run's processes
@@ -28,7 +31,10 @@ def interrupt(tmp_path: Path, moment: str | float, *flags: str) -> list[dict]:
         assert shown is not None, process.stderr.read()
     else:
         time.sleep(moment)
-    os.killpg(process.pid, signal.SIGINT)
+    if kill:
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     wait_until(lambda: not marked(f"FEDSPARSE_TEST={tmp_path}"), 20)
     assert process.returncode == 130, err
@@ -41,8 +47,9 @@ def test_a_run_that_starts_is_interrupted(tmp_path: Path, seconds: float) -> Non
     interrupt(tmp_path, seconds, "--workers", "2")
 
 
-def test_a_run_in_its_first_round_is_interrupted(tmp_path: Path) -> None:
-    (summary,) = interrupt(tmp_path, "round      0/", "--workers", "2", "--epochs", "100000")
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_run_in_its_first_round_is_interrupted(tmp_path: Path, kill: bool) -> None:
+    (summary,) = interrupt(tmp_path, "round      0/", "--workers", "2", "--epochs", "100000", kill=kill)
     assert (summary["ended"], summary["rounds"]) == ("interrupted", 0)
 
 
