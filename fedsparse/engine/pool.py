@@ -58,8 +58,8 @@ class Pool:
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload([__name__, client_app.partition(":")[0]])
         # Each exchange has a thread: a process that stopped in the middle of a message blocks nobody else.
-        exchanges = ThreadPoolExecutor(workers)
-        self._new_worker = partial(_Worker, exchanges, processes, (client_app, together), threads, client_timeout)
+        self._exchanges = ThreadPoolExecutor(workers)
+        self._new_worker = partial(_Worker, self._exchanges, processes, (client_app, together), threads, client_timeout)
         with _as_the_fork_server_needs_it():
             self._workers = [self._new_worker(number) for number in range(workers)]
 
@@ -102,6 +102,8 @@ class Pool:
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()
+        # A thread that Ctrl-C hit as it started is unknown to Python's own exit, which would wait for it for ever.
+        self._exchanges.shutdown(wait=False)
 
 
 def _patience(deadline: float | None, *workers: "_Worker") -> float | None:
