@@ -52,7 +52,10 @@ class Replies:
     def __init__(self, layout: Layout, topology: Topology) -> None:
         self.mean = MaskedMean(layout.size, topology.mask)
         self.reports: ReportSum | None = None
-        self._parameters, self._prunable = layout.parameters, int(topology.prunable.sum())
+        self._parameters, self._prunable = (
+            layout.parameters,
+            int(topology.prunable.count_nonzero()),
+        )  # the sum makes int64 of bools
         self._wishes: Tensor | None = None  # how many clients wish for each weight
         self._wishing = 0
 
@@ -217,7 +220,7 @@ class ServerTopology:
     def _measure(self, old: Topology, consensus: float | None) -> None:
         new, share = self.topology, 0.0
         if new is not old:
-            either = int(((old.mask | new.mask) & new.prunable).count_nonzero())  # the sum of bools makes int64 of them
+            either = int(((old.mask | new.mask) & new.prunable).count_nonzero())
             share = int((old.mask ^ new.mask).count_nonzero()) / max(either, 1)
         self.metrics = {"topology/density": new.density, "topology/changed": share}
         pairs = zip(new.layers, new.counts, strict=True)
