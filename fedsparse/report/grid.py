@@ -82,7 +82,7 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
         if both := {key for run in rows for key in run if key in grid[0]}:
             raise ConfigError(f"{min(both)} is in both grid and runs")
-        chosen = [run | combination for run in rows for combination in grid]
+        chosen = [run | combination for combination in grid for run in rows]  # seed first: a whole table a seed
         cells = distinct(_cell(base, c) for c in chosen)
         plot = _plot(_mapping(content, "plot"))
         if not (content.get("grid") or content.get("runs")):
