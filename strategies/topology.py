@@ -52,10 +52,8 @@ class Replies:
     def __init__(self, layout: Layout, topology: Topology) -> None:
         self.mean = MaskedMean(layout.size, topology.mask)
         self.reports: ReportSum | None = None
-        self._parameters, self._prunable = (
-            layout.parameters,
-            int(topology.prunable.count_nonzero()),
-        )  # the sum makes int64 of bools
+        self._parameters = layout.parameters
+        self._prunable = int(topology.prunable.count_nonzero())  # the sum of bools makes int64 of them
         self._wishes: Tensor | None = None  # how many clients wish for each weight
         self._wishing = 0
 
