@@ -1,11 +1,14 @@
-"""What a client does between training and upload when it prunes: calibrate on its own samples, prune, keep the mask."""
+"""What a client does between training and upload when it prunes: calibrate on its own samples, prune, keep the mask.
+
+Then it measures BatchNorm's statistics anew, on the same samples; the server's average pools them over the cohort.
+"""
 
 import torch
 from torch import Tensor
 
 from clients.workbench import Workbench
 from fedsparse.sparsity import Topology
-from fedsparse.sparsity.prune import prune_model
+from fedsparse.sparsity.prune import prune_model, recalibrate_batchnorm
 
 SAMPLES = 256
 BATCH = 128
@@ -18,15 +21,16 @@ def prune_upload(bench: Workbench, indices: Tensor, seed: int) -> Topology:
         indices: the client's training samples; up to ``SAMPLES`` of them calibrate.
         seed: of their choice.
     """
-    config = bench.config
+    config, batches = bench.config, calibration_batches(bench, indices, SAMPLES, seed)
     masks = prune_model(
         bench.model.module,
-        calibration_batches(bench, indices, SAMPLES, seed),
+        batches,
         config.upload_sparsity,
         nm=config.n_of_m,
         method=config.upload_pruning,  # type: ignore[arg-type]
         dense_layers=config.dense_layer_names(),
     )
+    recalibrate_batchnorm(bench.model.module, batches)
     mask = bench.under_bits(b"").topology.mask.clone()
     for layer in bench.layers:
         if layer.name in masks:

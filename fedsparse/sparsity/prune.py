@@ -1,6 +1,7 @@
 """One-shot pruning of a trained model, layer after layer, and recalibration of its BatchNorm statistics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Literal
 
@@ -56,16 +57,25 @@ def prune_model(
         raise ValueError(f"{nm[0]}:{nm[1]} sparsity: should keep N of every M weights, N at most M")
     if not batches:
         raise ValueError("pruning needs at least one calibration batch")
+    masks = {}
+    with _evaluating(model):
+        for name, layer in _in_order(model, batches[0], dense_layers).items():
+            kept = (counts or {}).get(name, round((1 - sparsity) * layer.weight.numel()))
+            hessian = layer_hessian(model, layer, batches, nm[1] if nm else 1) if method == "sparsegpt" else None
+            masks[name] = prune_layer(layer, hessian, kept, nm)
+    return masks
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; in the end every module is back in its own, whatever was raised."""
     training = {module: module.training for module in model.modules()}
     model.eval()
-    masks = {}
-    for name, layer in _in_order(model, batches[0], dense_layers).items():
-        kept = (counts or {}).get(name, round((1 - sparsity) * layer.weight.numel()))
-        hessian = layer_hessian(model, layer, batches, nm[1] if nm else 1) if method == "sparsegpt" else None
-        masks[name] = prune_layer(layer, hessian, kept, nm)
-    for module, mode in training.items():
-        module.training = mode
-    return masks
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 @torch.no_grad()
@@ -137,26 +147,24 @@ def input_matrix(layer: Prunable, inputs: Tensor, multiple: int = 1) -> Tensor:
 
 @torch.no_grad()
 def recalibrate_batchnorm(model: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Measure the running statistics of every BatchNorm layer anew, in place, as the mean over ``batches``.
+    """Measure the running statistics of every BatchNorm layer anew, in place, as the mean over ``batches`` by size.
 
-    Pruning shifts what BatchNorm layers see, and their old statistics then cost much of the accuracy. Not on one
-    client's skewed data: use pooled statistics, or GroupNorm.
+    Pruning shifts what BatchNorm layers see, and their old statistics then cost much of the accuracy. A batch of one
+    sample has no variance, and is left out. One client's data may be skewed: average what many of them measure.
     """
-    training = {module: module.training for module in model.modules()}
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train()
-        norm.momentum = None  # the cumulative mean
-    if norms:
-        for batch in batches:
-            model(batch)
+    momenta, seen = [norm.momentum for norm in norms], 0
+    with _evaluating(model):
+        for norm in norms:
+            norm.train()
+        for batch in batches if norms else ():
+            if len(batch) > 1:
+                seen += len(batch)
+                for norm in norms:
+                    norm.momentum = len(batch) / seen
+                model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, mode in training.items():
-        module.training = mode
 
 
 def _groups(layer: Prunable) -> int:

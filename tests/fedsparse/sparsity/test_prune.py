@@ -220,16 +220,31 @@ def test_the_error_of_every_layer_of_a_trained_cnn_is_below_magnitudes():
             assert errors[0] < errors[1], (index, sparsity, nm)
 
 
-def test_recalibrated_batchnorm_holds_the_mean_over_all_batches_and_nothing_else_changes():
+def test_recalibrated_batchnorm_holds_the_mean_over_all_batches_by_size_and_nothing_else_changes():
     model = nn.Sequential(
         nn.BatchNorm2d(4, momentum=0.3), nn.Dropout(0.5), nn.BatchNorm2d(4, track_running_stats=False)
     )
     model[1].eval()
     before = copy.deepcopy(model)
-    batches = [images(16, seed) * (seed + 1) + seed for seed in range(3)]
+    batches = [images(size, size) * size + size for size in (16, 16, 3, 1)]
     recalibrate_batchnorm(model, batches)
-    torch.testing.assert_close(model[0].running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0))
-    torch.testing.assert_close(model[0].running_var, torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0))
+    means, variances = zip(*((b.mean((0, 2, 3)), b.var((0, 2, 3))) for b in batches), strict=True)
+    torch.testing.assert_close(model[0].running_mean, (16 * means[0] + 16 * means[1] + 3 * means[2]) / 35)
+    torch.testing.assert_close(model[0].running_var, (16 * variances[0] + 16 * variances[1] + 3 * variances[2]) / 35)
     assert model[0].momentum == 0.3
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
     assert torch.equal(model[0].weight, before[0].weight)
+
+
+def test_a_last_batch_of_one_sample_is_left_out():
+    model = nn.BatchNorm1d(3)
+    batch = torch.randn(8, 3, generator=generator())
+    recalibrate_batchnorm(model, [batch, torch.randn(1, 3)])
+    torch.testing.assert_close(model.running_mean, batch.mean(0))
+
+
+def test_a_model_whose_pruning_is_refused_is_in_training_mode_again():
+    model = network().train()
+    with pytest.raises(ValueError, match="not finite"):
+        prune_model(model, [images() * torch.inf], 0.5)
+    assert all(module.training for module in model.modules())
