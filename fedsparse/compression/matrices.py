@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsparse.compression import wire
+from fedsparse.compression.factors import factor_counts, matrix_shape, product
 from fedsparse.compression.state import Array, ClientState, to_numpy
 from fedsparse.compression.values import ValueCodec
 from fedsparse.vector import Entry, Layout
@@ -64,7 +65,7 @@ def code_matrices(
                 method, entry, vector[entry.slice], rank, values, state, seed + i
             )
             segments.append(coded)
-            numbers += wire.factor_counts(entry, coded.rank or 0).sum() - entry.size
+            numbers += factor_counts(entry, coded.rank or 0).sum() - entry.size
             done = entry.start + entry.size
     flush(layout.parameters)
     return segments, received, int(numbers)
@@ -74,10 +75,10 @@ def allowed_rank(entry: Entry, rank: int, density: float, values: ValueCodec) ->
     """The largest rank for a layer; 0 where its factors would not be shorter than the layer by two segment headers."""
     if len(entry.shape) < 2 or not entry.size:
         return 0
-    rows, columns = wire.matrix_shape(entry)
+    rows, columns = matrix_shape(entry)
     rank = min(rank or max(1, int(density * entry.size / (rows + columns))), rows, columns)
     dense = min(values.size(np.array([entry.size])), 4 * entry.size)
-    while rank and values.size(wire.factor_counts(entry, rank)) + 2 * wire.SEGMENT.size > dense:
+    while rank and values.size(factor_counts(entry, rank)) + 2 * wire.SEGMENT.size > dense:
         rank //= 2
     return rank
 
@@ -86,12 +87,12 @@ def code_factors(
     method: Factorization, entry: Entry, part: Array, rank: int, values: ValueCodec, state: ClientState, seed: int
 ) -> tuple[wire.Coded, np.ndarray]:
     """The segment of one layer, and what it decodes to, float32, shape ``(entry.size,)``."""
-    matrix = torch.as_tensor(part).view(wire.matrix_shape(entry))
+    matrix = torch.as_tensor(part).view(matrix_shape(entry))
     largest = float(matrix.abs().max())
     scale = largest if largest > 0 else 1.0  # so that no square leaves the range of float32
     p, q = method.factor(matrix / scale, rank, state, entry.name, seed % (1 << 63))
     columns = np.concatenate([to_numpy((p * scale).T.reshape(-1)), to_numpy(q.T.reshape(-1))])
-    counts = wire.factor_counts(entry, p.shape[1])
+    counts = factor_counts(entry, p.shape[1])
     body = values.encode(columns, counts, seed % (1 << 63))
-    received = wire.product(values.decode(memoryview(body), counts), entry)
+    received = product(values.decode(memoryview(body), counts), entry)
     return wire.Coded(entry.size, None, values, body, rank=p.shape[1]), received

@@ -19,6 +19,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from fedsparse.compression.factors import factor_counts, matrix_shape, product
 from fedsparse.compression.indices import IndexCodec, IndexFault, draw, pack, unpack
 from fedsparse.compression.values import VALUES, ValueCodec
 from fedsparse.vector import Entry, Layout
@@ -130,25 +131,6 @@ def layer_edges(layout: Layout, start: int, size: int) -> np.ndarray:
     """Where the layout's entries inside a segment begin, counted from its start, and its end."""
     starts = {e.start - start for e in layout.entries if start < e.start < start + size}  # empty entries share one
     return np.array([0, *sorted(starts), size])
-
-
-def matrix_shape(entry: Entry) -> tuple[int, int]:
-    """A layer of two dimensions or more as a matrix: its first dimension, and all others."""
-    return entry.shape[0], entry.size // entry.shape[0]
-
-
-def factor_counts(entry: Entry, rank: int) -> np.ndarray:
-    """The groups of a factored layer's values: the columns of P, then those of Q."""
-    return np.repeat(matrix_shape(entry), rank)
-
-
-def product(values: np.ndarray, entry: Entry) -> np.ndarray:
-    """``P Q^T`` of float32 factors, column after column: float32, shape ``(entry.size,)``; it may overflow."""
-    rows, columns = matrix_shape(entry)
-    rank = values.size // (rows + columns)
-    p, q = values[: rank * rows].reshape(rank, rows), values[rank * rows :].reshape(rank, columns)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (p.T @ q).reshape(-1)
 
 
 def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:

@@ -6,9 +6,10 @@ import torch
 
 from benchmarks.lowrank import SHAPES, spectrum
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
+from fedsparse.compression.factors import product
 from fedsparse.compression.lowrank import LowRank
 from fedsparse.compression.powersgd import PowerSGD
-from fedsparse.compression.values import F16
+from fedsparse.compression.values import F16, VALUES
 from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode
 
 from .common import KINDS, draw_vector, layout_of_shapes
@@ -126,6 +127,25 @@ def test_zeros_have_rank_zero() -> None:
     payload, _ = codec.encode(np.zeros(1200, np.float32), ClientState(), round=1, seed=0)
     assert len(payload) == HEADER.size + SEGMENT.size + 4
     assert not codec.decode(payload).to_dense().any()
+
+
+@pytest.mark.parametrize("shape", [(60, 50), (300, 5), (5, 700), (40, 30, 3, 3)])
+@pytest.mark.parametrize("values", ["f32", "f16", "bf16", "int8"])
+def test_a_product_has_the_same_bits_in_whatever_order_it_is_summed(shape: tuple[int, ...], values: str) -> None:
+    (entry,) = layout_of_shapes(shape).layers
+    rows, columns = shape[0], entry.size // shape[0]
+    for rank in (1, 5, 40):
+        columns_of_both = draw_vector("heavy-tailed", rank * (rows + columns), rank)
+        counts, codec = np.array([columns_of_both.size]), VALUES[values]
+        decoded = codec.decode(memoryview(bytes(codec.encode(columns_of_both, counts, 0))), counts)
+        p, q = decoded[: rank * rows].reshape(rank, rows), decoded[rank * rows :].reshape(rank, columns)
+        once = product(decoded, entry)
+        for seed in range(5):
+            order = np.random.default_rng(seed).permutation(rank)
+            assert product(np.concatenate([p[order].ravel(), q[order].ravel()]), entry).tobytes() == once.tobytes()
+        best = p.T.astype(np.float64) @ q.astype(np.float64)
+        largest = np.abs(p).max(0)[:, None] * np.abs(q).max(0)[None, :]  # of the two rows that meet in an entry
+        assert (np.abs(once.reshape(rows, columns) - best) <= rank * 2.0**-22 * largest).all()
 
 
 def factored(rank: int = 2, values: np.ndarray | None = None) -> bytes:
