@@ -1,5 +1,6 @@
 """Layers as matrices: which of them travel as factors, which dense, and what of the whole arrives."""
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -91,7 +92,8 @@ def code_factors(
     largest = float(matrix.abs().max())
     scale = largest if largest > 0 else 1.0  # so that no square leaves the range of float32
     p, q = method.factor(matrix / scale, rank, state, entry.name, seed % (1 << 63))
-    columns = np.concatenate([to_numpy((p * scale).T.reshape(-1)), to_numpy(q.T.reshape(-1))])
+    half = math.sqrt(scale)  # for each factor: float16 has neither very small numbers nor very large ones
+    columns = np.concatenate([to_numpy((factor * half).T.reshape(-1)) for factor in (p, q)])
     counts = factor_counts(entry, p.shape[1])
     body = values.encode(columns, counts, seed % (1 << 63))
     received = product(values.decode(memoryview(body), counts), entry)

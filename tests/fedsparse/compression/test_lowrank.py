@@ -129,6 +129,18 @@ def test_zeros_have_rank_zero() -> None:
     assert not codec.decode(payload).to_dense().any()
 
 
+@pytest.mark.parametrize("compressor", ["lowrank", "powersgd"])
+@pytest.mark.parametrize("scale", [1e-8, 1e-6, 1.0, 1e6])
+def test_factors_in_float16_are_as_good_for_small_and_large_updates(compressor: str, scale: float) -> None:
+    update, errors = spectrum(200, 100)[0].numpy().ravel(), {}
+    update = update / np.abs(update).max() * np.float32(scale)
+    for values in ("f32", "f16"):
+        codec = UpdateCodec(layout_of_shapes((200, 100)), compressor, 0.2, values=values)
+        payload, _ = codec.encode(update, ClientState(), round=1, seed=0)
+        errors[values] = np.linalg.norm((codec.decode(payload).to_dense() - update).astype(np.float64))
+    assert errors["f16"] <= 1.01 * errors["f32"]
+
+
 @pytest.mark.parametrize("shape", [(60, 50), (300, 5), (5, 700), (40, 30, 3, 3)])
 @pytest.mark.parametrize("values", ["f32", "f16", "bf16", "int8"])
 def test_a_product_has_the_same_bits_in_whatever_order_it_is_summed(shape: tuple[int, ...], values: str) -> None:
