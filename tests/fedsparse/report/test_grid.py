@@ -27,12 +27,12 @@ def test_rows_that_are_no_product_are_each_combined_with_the_grid(tmp_path: Path
     assert sweep.name == "file"
     assert [cell.chosen for cell in sweep.cells] == [
         {**run, "seed": seed}
+        for seed in (0, 1)
         for run in (
             {"compressor": "none"},
             {"compressor": "topk", "density": 0.1},
             {"compressor": "topk", "density": 0.2},
         )
-        for seed in (0, 1)
     ]
     assert [cell.config.density for cell in sweep.cells][2:] == [0.1, 0.1, 0.2, 0.2]
 
