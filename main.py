@@ -11,6 +11,7 @@ python main.py train-central --rounds 20              the same model on the pool
 python main.py prune --checkpoint runs/A/model.pt --sparsity 0.5    prune a trained model in one shot
 """
 
+import json
 import logging
 import os
 import signal
@@ -44,8 +45,10 @@ def run(settings: Settings) -> None:
     # Not at the top of the file: workers import this file too, and need no TensorBoard.
     from flwr.app import Context, RecordDict
 
+    from clients.preload import DATA
     from strategies.app import app
 
+    os.environ[DATA] = json.dumps([config.dataset, config.data_dir])
     with LocalGrid(
         "clients.app:app",
         config.clients,
@@ -53,6 +56,7 @@ def run(settings: Settings) -> None:
         workers=config.worker_count(),
         threads=config.threads,
         client_timeout=config.client_timeout,
+        preload=["clients.preload"],
     ) as grid:
         app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config.flat())))
 

@@ -5,7 +5,7 @@ reaches it, so that a federation costs what its cohorts cost. Node ids are the p
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +32,7 @@ class LocalGrid(Grid):
         workers: processes; with 1, and no ``client_timeout``, the clients run in this one.
         threads: torch threads of each client.
         client_timeout: seconds after which a client is given up and its worker replaced; 0 for never.
+        preload: modules to import before workers are forked: what they hold is in memory once for all of them.
 
     Attributes:
         group: how many train messages go ``together``. A group shares a worker, and the worker's fate.
@@ -46,13 +47,14 @@ class LocalGrid(Grid):
         workers: int = 1,
         threads: int = 1,
         client_timeout: float = 0.0,
+        preload: Sequence[str] = (),
     ) -> None:
         # Message() asks this private class who is speaking; on Flower's runtime its launcher has set it.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
         self.clients = clients
         self._contexts: dict[int, Context] = {}
         alone = workers == 1 and not client_timeout
-        self._pool = None if alone else Pool(client_app, together, workers, threads, client_timeout)
+        self._pool = None if alone else Pool(client_app, together, workers, threads, client_timeout, preload)
         self._apps = Apps(client_app, together) if alone else None
         self.group = 1
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +24,9 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedsparse.engine.apps import Apps
+
+STARTUP_SECONDS = 30.0
+"""More that a new worker's first job may take: it reads the data and builds the model, once."""
 
 Answer = tuple[list[Message], list[RecordDict]]
 """The replies to a group's messages, and its clients' new states."""
@@ -49,14 +52,18 @@ class Pool:
     """``workers`` processes, each with ``threads`` torch threads, that run the app ``client_app`` names.
 
     ``together`` is as for ``LocalGrid``; ``client_timeout`` is the most seconds one client may take, 0 for no limit.
+    ``preload`` are modules that the fork server imports: what they hold is in memory once, for all workers.
     Worker i works on GPU i, modulo how many there are, unless the settings name one.
     """
 
-    def __init__(self, client_app: str, together: str, workers: int, threads: int, client_timeout: float) -> None:
+    def __init__(
+        self, client_app: str, together: str, workers: int, threads: int, client_timeout: float,
+        preload: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         # A forked copy of a process with threads may hang, so workers are forked by a server that has none; it has
         # imported the app already, which makes replacing a worker quick.
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload([__name__, client_app.partition(":")[0]])
+        processes.set_forkserver_preload([__name__, client_app.partition(":")[0], *preload])
         # Each exchange has a thread: a process that stopped in the middle of a message blocks nobody else.
         self._exchanges = ThreadPoolExecutor(workers)
         self._new_worker = partial(_Worker, self._exchanges, processes, (client_app, together), threads, client_timeout)
@@ -124,7 +131,7 @@ class _Worker:
         self.process = processes.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
         self.process.start()
         theirs.close()
-        self.client_timeout = client_timeout
+        self.client_timeout, self.new = client_timeout, True
         self.job: int | None = None
         self.answer: Future[Answer] = Future()
         self.limit: float | None = None
@@ -132,7 +139,9 @@ class _Worker:
 
     def start(self, job: int, group: list[Message], contexts: list[Context]) -> None:
         self.job = job
-        self.limit = time.monotonic() + self.client_timeout * len(group) if self.client_timeout else None
+        patience = self.client_timeout * len(group) + (STARTUP_SECONDS if self.new else 0.0)
+        self.limit = time.monotonic() + patience if self.client_timeout else None
+        self.new = False
         new: dict[int, ArrayRecord] = {}
         stripped = []
         for message in group:

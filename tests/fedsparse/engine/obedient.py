@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 app = ClientApp()
+warm: list[bool] = []
 
 
 @app.train()
@@ -23,6 +24,9 @@ def train(message: Message, context: Context) -> Message:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(600)
+        case "start slowly" if not warm:
+            warm.append(True)
+            time.sleep(3)
         case "sleep":
             time.sleep(0.2)
     metrics = {"calls": calls, "pid": os.getpid(), "partition-id": int(context.node_config["partition-id"])}

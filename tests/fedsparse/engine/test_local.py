@@ -94,6 +94,12 @@ def test_a_client_that_hangs_is_given_up_and_the_others_are_not(workers: int) ->
         assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
 
 
+def test_what_a_new_worker_does_once_is_not_held_against_its_first_client() -> None:
+    with LocalGrid(APP, clients=10, workers=1, client_timeout=1.0) as grid:
+        for _ in range(2):
+            assert not ask(grid, {1: "start slowly"})[1].has_error()
+
+
 def test_a_worker_that_stopped_before_it_could_read_its_message_is_given_up_too() -> None:
     with LocalGrid(APP, clients=10, workers=2, client_timeout=2.0) as grid:
         stopped = calls(ask(grid, {1: "sleep", 2: "sleep"})[1])["pid"]

@@ -1,0 +1,15 @@
+"""Imported where workers are forked from: the data set is read once, and its pages are shared by all of them."""
+
+import json
+import os
+
+import torch
+
+from partitions import load_dataset
+
+DATA = "FEDSPARSE_DATA"
+"""The environment variable that says which: the arguments of ``load_dataset``, as JSON."""
+
+if DATA in os.environ:
+    torch.set_num_threads(1)  # a process with threads cannot be forked safely
+    load_dataset(*json.loads(os.environ[DATA]))
