@@ -86,7 +86,7 @@ class Report:
 
     Attributes:
         indices: int64, shape ``(k,)``, strictly ascending positions in the flat vector.
-        values: float32, shape ``(k,)``, not negative.
+        values: float32, shape ``(k,)``.
     """
 
     indices: Tensor
@@ -100,8 +100,8 @@ def top_report(scores: Tensor, candidates: Tensor, k: int) -> Report:
 
 
 def report_growth(topology: Topology, weights: Tensor, gradient: Tensor, fraction: float) -> Report:
-    """The largest inactive gradient magnitudes of each layer, as many as the layer will exchange, and what beats them
-    among the weights that this client would drop: a dropped weight may grow again, if the server hears of it.
+    """The gradients of largest magnitude of each layer's inactive weights, as many as it will exchange, and what beats
+    them among the weights that this client would drop: a dropped weight may grow again, if the server hears of it.
 
     Args:
         weights: the local ones, shape ``(parameters,)``.
@@ -117,21 +117,28 @@ def report_growth(topology: Topology, weights: Tensor, gradient: Tensor, fractio
             reported[layer.start + grown] = True
             reported[layer.start + dropped[scores[dropped] >= scores[grown].min()]] = True
     indices = reported.nonzero().squeeze(1)
-    return Report(indices, magnitudes[indices].float())
+    return Report(indices, gradient[indices].float())
 
 
 class ReportSum:
-    """Clients' reports added up, one at a time; a position that nobody reports scores -inf."""
+    """Clients' reports averaged, one at a time; what a client leaves out counts as 0.
+
+    Attributes:
+        total: float64, shape ``(parameters,)``: the weighted sum.
+        weight: of all reports.
+        known: bool, shape ``(parameters,)``: where at least one client has reported.
+    """
 
     def __init__(self, parameters: int, device: torch.device | str = "cpu") -> None:
         self.total = torch.zeros(parameters, dtype=torch.float64, device=device)
         self.known = torch.zeros(parameters, dtype=torch.bool, device=device)
+        self.weight = 0.0
 
     def add(self, report: Report, weight: float = 1.0) -> None:
         """Add ``weight`` (such as the client's share of the samples) times a report.
 
         Raises:
-            ValueError: indices out of order or bounds, values missing, negative or not finite.
+            ValueError: indices out of order or bounds, values missing or not finite.
         """
         indices, values = report.indices, report.values
         if indices.shape != values.shape or indices.dim() != 1:
@@ -140,15 +147,21 @@ class ReportSum:
             return
         if int(indices[0]) < 0 or int(indices[-1]) >= self.total.numel() or bool((indices.diff() <= 0).any()):
             raise ValueError(f"a report's indices should ascend within 0 and {self.total.numel() - 1}")
-        if not bool((values.isfinite() & (values >= 0)).all()):
-            raise ValueError("a report's values should be finite and not negative")
+        if not bool(values.isfinite().all()):
+            raise ValueError("a report's values should be finite")
         self.total[indices] += weight * values.double()
         self.known[indices] = True
+        self.weight += weight
+
+    @property
+    def mean(self) -> Tensor:
+        """float64, shape ``(parameters,)``."""
+        return self.total / max(self.weight, 1e-300)
 
     @property
     def scores(self) -> Tensor:
-        """float64, shape ``(parameters,)``."""
-        return self.total.masked_fill(~self.known, -math.inf)
+        """The magnitudes of the mean, float64, shape ``(parameters,)``; -inf where nobody has reported."""
+        return self.mean.abs().masked_fill(~self.known, -math.inf)
 
 
 def select_by_votes(topology: Topology, votes: Tensor, held: Tensor) -> Topology:

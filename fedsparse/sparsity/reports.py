@@ -27,7 +27,7 @@ def decode_report(payload: bytes, layout: Layout, round: int) -> Report:
     """The inverse.
 
     Raises:
-        PayloadError: for any fault, another round and negative values among them.
+        PayloadError: for any fault, another round among them.
     """
     decoded = wire.decode(payload, report_layout(layout))
     if decoded.round != round:
@@ -35,7 +35,5 @@ def decode_report(payload: bytes, layout: Layout, round: int) -> Report:
     if len(decoded.segments) != 1:
         raise wire.PayloadError(f"a report of {len(decoded.segments)} segments")
     segment = decoded.segments[0]
-    if segment.values.size and segment.values.min() < 0:
-        raise wire.PayloadError("a report with negative values")
     indices = np.arange(segment.size) if segment.indices is None else segment.indices
     return Report(torch.from_numpy(indices), torch.tensor(segment.values))

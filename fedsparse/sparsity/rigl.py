@@ -1,8 +1,8 @@
 """RigL in a federation: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners" (algorithm 1).
 
-Clients report the largest gradient magnitudes among the weights that do not exist, or are about to be dropped; the
-server adds them up, drops and grows, so that all clients share one topology. ``growth`` turns it into SNFS (momentum)
-or SET (random).
+Clients report the largest gradients among the weights that do not exist, or are about to be dropped; the server takes
+their mean, for what counts is the magnitude of the gradient of the cohort's loss, drops and grows, so that all share
+one topology. ``growth`` turns it into SNFS (momentum; Dettmers and Zettlemoyer 2019) or SET (random).
 """
 
 import math
@@ -38,8 +38,8 @@ class RigL(Method):
         return readjust(topology, result.weights, scores, self.fraction(result.round))
 
     def _averaged(self, reports: ReportSum) -> Tensor:
-        """The moving average over readjustment rounds; unknown (-inf) is what was never reported."""
+        """The magnitude of the moving average over readjustment rounds; unknown (-inf) is what was never reported."""
         if self.importance is None:
             self.importance = torch.zeros_like(reports.total)
-        self.importance = self.momentum * self.importance + (1 - self.momentum) * reports.total
-        return self.importance.masked_fill(self.importance == 0, -math.inf)
+        self.importance = self.momentum * self.importance + (1 - self.momentum) * reports.mean
+        return self.importance.abs().masked_fill(self.importance == 0, -math.inf)

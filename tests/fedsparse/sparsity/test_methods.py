@@ -171,6 +171,34 @@ def test_growth_by_momentum_remembers_earlier_rounds():
     assert method.importance.tolist() == pytest.approx([0, 0, 0, 0.9, 0.1, 0])
 
 
+def test_growth_by_momentum_prefers_a_steady_gradient_to_one_that_oscillates_whatever_the_samples():
+    layers, _ = layers_of(nn.Linear(6, 1, bias=False), [])
+    method = RigL(0.5, ratio=0.34, interval=1, end=1000, growth="momentum")
+    topology = Topology(layers, torch.tensor([True, True, True, False, False, False]))
+    weights, average = torch.tensor([1.0, 2, 3, 0, 0, 0]), torch.zeros(6)
+    for round in range(1, 9):
+        gradient = torch.tensor([0, 0, 0, (-1.0) ** round, -0.6, 0.1])
+        reports = ReportSum(6)
+        for samples in (1, 10 ** (round % 3)):
+            reports.add(Report(torch.tensor([3, 4, 5]), gradient[3:]), samples)
+        new = method.decide(topology, RoundResult(round, weights, generator(), reports))
+        average = 0.9 * average + 0.1 * gradient  # sparse momentum's m, with which its section 3.2 ranks: |m|
+    assert new.mask.tolist() == [False, True, True, False, True, False]
+    assert method.importance is not None
+    assert method.importance.tolist() == pytest.approx(average.tolist())
+
+
+def test_growth_by_gradient_goes_where_clients_agree():
+    layers, _ = layers_of(nn.Linear(6, 1, bias=False), [])
+    topology = Topology(layers, torch.tensor([True, True, True, False, False, False]))
+    reports = ReportSum(6)
+    for pull in (5.0, -5.0):
+        reports.add(Report(torch.tensor([3, 4]), torch.tensor([pull, 1.0])))
+    result = RoundResult(1, torch.tensor([1.0, 2, 3, 0, 0, 0]), generator(), reports)
+    new = RigL(0.5, ratio=0.34, interval=1, end=1000).decide(topology, result)
+    assert new.mask.tolist() == [False, True, True, False, True, False]
+
+
 def test_prunefl_ranks_all_layers_by_squared_gradient_per_second_and_keeps_large_weights():
     layers, parameters = layers_of(nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(3, 1, bias=False)), [])
     topology = Topology(layers, torch.tensor([True, True, False, True, True, False]))

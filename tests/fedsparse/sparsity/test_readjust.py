@@ -176,11 +176,12 @@ def test_a_readjustment_with_two_of_ten_clients_lost_is_valid_and_exact(model, s
     assert nobody is topology
 
 
-def test_reports_add_up_over_clients():
+def test_reports_are_averaged_over_clients_by_weight_and_scored_by_the_magnitude_of_the_average():
     total = ReportSum(5)
-    total.add(Report(torch.tensor([1, 3]), torch.tensor([1.0, 2.0])))
-    total.add(Report(torch.tensor([3, 4]), torch.tensor([5.0, 1.0])), weight=2)
-    assert total.scores.tolist() == [-math.inf, 1, -math.inf, 12, 2]
+    total.add(Report(torch.tensor([1, 3]), torch.tensor([1.0, 2.0])), weight=2)
+    total.add(Report(torch.tensor([3, 4]), torch.tensor([-5.0, -1.0])), weight=6)
+    assert total.mean.tolist() == [0, 0.25, 0, -3.25, -0.75]
+    assert total.scores.tolist() == [-math.inf, 0.25, -math.inf, 3.25, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,6 @@ def test_reports_add_up_over_clients():
         ([2, 1], [1.0, 1.0]),
         ([-1], [1.0]),
         ([5], [1.0]),
-        ([1], [-1.0]),
         ([1], [math.nan]),
         ([1], []),
     ],
