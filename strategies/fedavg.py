@@ -215,6 +215,7 @@ class FedAvg(Strategy):
                 self._fail(client, round, f"no reply{limit}")
             elif reply.has_error():
                 self.downlink.forget(client)
+                self.topology.forget(client)
                 self._fail(client, round, (reply.error.reason or "").strip() or "no reason given")
             elif not reply.has_content():
                 self._fail(client, round, "its reply is empty")

@@ -144,12 +144,12 @@ class ServerTopology:
     def mask_for(self, client: int) -> ArrayRecord | None:
         """The mask as ``client`` needs it; None when it holds the present topology.
 
-        What it holds is unknown from here until it has answered: it may fail before it keeps the mask, or after.
+        With a mask on its way, what it holds is unknown until it has answered: it may fail before or after keeping it.
         """
         held = self._held.get(client, self._start)
-        self._held[client] = None
         if held == self.topology.hash:
             return None
+        self._held[client] = None
         base = self._recent.get(held) if held is not None else None
         key = base.hash if base else None
         if key not in self._masks:
@@ -159,6 +159,10 @@ class ServerTopology:
     def answered(self, client: int) -> None:
         """``client`` has replied: it holds the present topology."""
         self._held[client] = self.topology.hash
+
+    def forget(self, client: int) -> None:
+        """``client`` has failed, perhaps for having lost what it held: it needs the whole mask."""
+        self._held[client] = None
 
     def read(self, content: RecordDict, round: int) -> Upload:
         """What a client's arrays say.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedsparse.compression import VALUES, ClientState, UpdateCodec, decode, wire
 from fedsparse.config import Config
@@ -194,9 +194,11 @@ def server(**settings: object) -> FedAvg:
     return STRATEGIES[config.strategy](config, topology, torch.zeros(N), range(2))
 
 
-def own_reply(message: Message, strategy: FedAvg, update: torch.Tensor, own: Topology, samples: int) -> Message:
+def own_reply(
+    message: Message, strategy: FedAvg, update: torch.Tensor, own: Topology, samples: int, round: int = 1
+) -> Message:
     compact = Compact(LAYOUT, own)
-    payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(update), ClientState(), round=1, seed=0)
+    payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(update), ClientState(), round=round, seed=0)
     arrays = ArrayRecord({"update": payload_array(payload, compact.layout)})
     if own is not strategy.topology.topology:
         arrays["mask"] = mask_array(encode_mask(own, strategy.topology.topology))
@@ -287,6 +289,23 @@ def test_a_client_that_has_not_answered_is_sent_the_whole_mask_again() -> None:
     assert len(topology.mask_for(0)["mask"].data) >= len(first["mask"].data)
     topology.answered(0)
     assert topology.mask_for(0) is None
+
+
+def test_a_lost_reply_costs_no_mask_where_none_was_sent_and_a_client_that_fails_is_sent_the_whole_one() -> None:
+    strategy = server(topology="static")
+    grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
+    sent = []
+    for round, answers in ((1, (True, True)), (2, (True, False)), (3, (True, None)), (4, (True, True))):
+        messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
+        sent.append("topology" in messages[1].content)
+        start = strategy.topology.topology
+        replies = [
+            own_reply(m, strategy, torch.ones(N), start, 1, round) for m, a in zip(messages, answers, strict=True) if a
+        ]
+        if answers[1] is None:
+            replies.append(Message(Error(2, "it holds another topology"), reply_to=messages[1]))
+        strategy.aggregate_train(round, replies)
+    assert sent == [True, False, False, True]
 
 
 # Replies that are well-formed, but not what was asked for
