@@ -23,9 +23,12 @@ class IndexCodec(IntEnum):
     RICE = 4  # the same by a Golomb-Rice code, without pcodec's tables: for few indices
     SEED = 5  # drawn at random: the seed, and a count for each group
     FACTORS = 6  # none: the values are two factors of a whole layer
+    OTHER_GAPS = 7  # GAPS of the coordinates that are not meant, where those are fewer
+    OTHER_RICE = 8  # the same by RICE
 
 
-RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too
+OTHERS = {IndexCodec.GAPS: IndexCodec.OTHER_GAPS, IndexCodec.RICE: IndexCodec.OTHER_RICE}
+RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too; it takes four times as long
 PIECE = 1 << 18  # indices in one pcodec chunk: the most that pcodec puts in one page
 PIECE_BYTES = 6 * PIECE  # more than a chunk of so many can take
 CONFIG = ChunkConfig(compression_level=6, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
@@ -40,38 +43,41 @@ class IndexFault(ValueError):
 
 
 def pack(indices: np.ndarray, size: int) -> tuple[IndexCodec, bytes]:
-    """Codes sorted, distinct int64 ``indices`` below ``size`` by the cheapest codec, judged by the counts alone."""
+    """Codes sorted, distinct int64 ``indices`` below ``size`` by the codec that takes the fewest bytes."""
     count = indices.size
     if count == size:
         return IndexCodec.ALL, b""
     if count == 0:
         return IndexCodec.GAPS, b""
-    if size <= 1.05 * gap_bits(count, size):  # a coder comes that close
+    most = 2 * count > size
+    gaps = (complement(indices, size) if most else indices).astype(np.uint32)
+    gaps[1:] -= gaps[:-1] + np.uint32(1)
+    codec, body = IndexCodec.GAPS, pack_gaps(gaps)
+    if gaps.size <= RICE_LIMIT and len(rice := pack_rice(gaps, size)) <= len(body):
+        codec, body = IndexCodec.RICE, rice
+    if (size + 7) // 8 <= len(body):
         bits = np.zeros(size, np.bool_)
         bits[indices] = True
         return IndexCodec.BITMAP, np.packbits(bits).tobytes()
-    gaps = indices.astype(np.uint32)
-    gaps[1:] -= gaps[:-1] + np.uint32(1)
-    packed = pack_gaps(gaps)
-    if count <= RICE_LIMIT:
-        rice = pack_rice(gaps, size)
-        if len(rice) <= len(packed):
-            return IndexCodec.RICE, rice
-    return IndexCodec.GAPS, packed
+    return OTHERS[codec] if most else codec, body
 
 
-def gap_bits(count: int, size: int) -> float:
-    """About how many bits the gaps of ``count`` uniform indices take: log2 of C(size, count)."""
-    p = count / size
-    return -size * (p * math.log2(p) + (1 - p) * math.log2(1 - p)) if 0 < p < 1 else 0.0
+def complement(indices: np.ndarray, size: int) -> np.ndarray:
+    """The coordinates below ``size`` that are not among ``indices``, sorted."""
+    rest = np.ones(size, np.bool_)
+    rest[indices] = False
+    return np.flatnonzero(rest)
 
 
 def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.ndarray:
-    """Sorted, distinct int64 indices below ``size`` from a BITMAP, GAPS or RICE body; ``count <= size`` is trusted.
+    """Sorted, distinct int64 indices below ``size`` from what :func:`pack` gave; ``count <= size`` is trusted.
 
     Raises:
         IndexFault: whatever else is wrong with the body.
     """
+    for direct, other in OTHERS.items():
+        if codec is other:
+            return complement(unpack(direct, body, size - count, size), size)
     if codec is IndexCodec.BITMAP:
         return unpack_bitmap(body, count, size)
     gaps = (unpack_gaps if codec is IndexCodec.GAPS else unpack_rice)(body, count, size)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import xxhash
 
-from fedsparse.compression.indices import IndexCodec, IndexFault, pack, unpack
+from fedsparse.compression.indices import OTHERS, IndexCodec, IndexFault, pack, unpack
 from fedsparse.compression.wire import PayloadError
 from fedsparse.sparsity.topology import Layer, Topology
 
@@ -22,7 +22,7 @@ MAGIC, FORMAT = b"fsm", 1
 HEADER = struct.Struct("<3sBIQQ")
 LAYER = struct.Struct("<BII")
 CHECKSUM = struct.Struct("<I")
-CODECS = (IndexCodec.ALL, IndexCodec.BITMAP, IndexCodec.GAPS, IndexCodec.RICE)
+CODECS = (IndexCodec.ALL, IndexCodec.BITMAP, *OTHERS, *OTHERS.values())
 DIFFERENCE = 128
 """Set in a layer's coding: the indices are those of the weights that differ from the base."""
 
@@ -88,10 +88,7 @@ def decode_mask(data: bytes, layers: Sequence[Layer], parameters: int, base: Top
 def _code(bits: np.ndarray) -> tuple[int, int, bytes]:
     """The shortest coding of one layer: codec, count of True, indices."""
     indices = np.flatnonzero(bits)
-    codec, body = pack(indices, bits.size) if indices.size else (IndexCodec.GAPS, b"")
-    # Around half density the estimate behind pack's choice is closer than pcodec gets.
-    if len(body) > (bits.size + 7) // 8:
-        codec, body = IndexCodec.BITMAP, np.packbits(bits).tobytes()
+    codec, body = pack(indices, bits.size)
     return codec, indices.size, body
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import math
 import resource
 import struct
 import tracemalloc
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression import indices as module
-from fedsparse.compression.indices import IndexCodec, gap_bits, pack, unpack
+from fedsparse.compression.indices import IndexCodec, pack, unpack
 from fedsparse.compression.values import F16, F32, VALUES, Sign
 from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, encode, mask_hash
 
@@ -66,7 +67,25 @@ def test_more_indices_than_one_pcodec_chunk_come_back():
 def test_uniform_indices_cost_at_most_six_percent_more_than_their_entropy(size, density):
     k = round(size * density)
     indices = np.sort(np.random.default_rng(k).choice(size, k, replace=False))
-    assert 8 * len(pack(indices, size)[1]) <= 1.06 * gap_bits(k, size)
+    entropy = (math.lgamma(size + 1) - math.lgamma(k + 1) - math.lgamma(size - k + 1)) / math.log(2)
+    assert 8 * len(pack(indices, size)[1]) <= 1.06 * entropy
+
+
+@pytest.mark.parametrize("size", [300, 10_000, 100_000])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("together", [1, 100])
+def test_no_other_coding_of_the_indices_or_of_the_rest_is_much_shorter(size, share, together):
+    blocks = np.random.default_rng(size).random(size // together) < share
+    chosen = np.repeat(blocks, together)
+    _, body = pack(np.flatnonzero(chosen), size)
+    lengths = [(size + 7) // 8]
+    for bits in (chosen, ~chosen):
+        gaps = (np.diff(np.flatnonzero(bits), prepend=-1) - 1).astype(np.uint32)
+        if gaps.size:
+            lengths.append(len(module.pack_gaps(gaps)))
+            if gaps.size <= module.RICE_LIMIT and bits.mean() <= 0.5:
+                lengths.append(len(module.pack_rice(gaps, size)))
+    assert len(body) <= 1.12 * min(lengths) + 12
 
 
 def test_indices_at_even_density_become_a_bitmap():
@@ -187,20 +206,23 @@ def test_a_fault_is_refused_in_one_line_that_says_what_is_wrong(name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("codec", [IndexCodec.GAPS, IndexCodec.RICE, IndexCodec.BITMAP])
+@pytest.mark.parametrize("codec", [*module.OTHERS, *module.OTHERS.values(), IndexCodec.BITMAP])
 def test_bytes_after_the_indices_are_refused(codec):
     layout = layout_of(5000)
-    indices = np.sort(np.random.default_rng(1).choice(5000, 600, replace=False))
-    gaps = (np.diff(indices, prepend=-1) - 1).astype(np.uint32)
+    few = np.sort(np.random.default_rng(1).choice(5000, 600, replace=False))
+    gaps = (np.diff(few, prepend=-1) - 1).astype(np.uint32)
     bitmap = np.zeros(5000, bool)
-    bitmap[indices] = True
+    bitmap[few] = True
+    direct = {other: direct for direct, other in module.OTHERS.items()}
     body = {
         IndexCodec.GAPS: lambda: module.pack_gaps(gaps),
         IndexCodec.RICE: lambda: module.pack_rice(gaps, 5000),
         IndexCodec.BITMAP: lambda: np.packbits(bitmap).tobytes(),
-    }[codec]()
-    assert np.array_equal(unpack(codec, memoryview(body), 600, 5000), indices)
-    for wrong, count in ((body + b"\0", 600), (body[:-1], 600), (body, 599), (body, 601), (b"", 600)):
+    }[direct.get(codec, codec)]()
+    indices = np.flatnonzero(~bitmap) if codec in direct else few
+    k = indices.size
+    assert np.array_equal(unpack(codec, memoryview(body), k, 5000), indices)
+    for wrong, count in ((body + b"\0", k), (body[:-1], k), (body, k - 1), (body, k + 1), (b"", k)):
         header = HEADER.pack(b"fsp", 1, 0, 1, layout.fingerprint, 1)
         segment = SEGMENT.pack(codec, 0, 0, 5000, count, len(wrong))
         with pytest.raises(PayloadError):
