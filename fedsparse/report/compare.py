@@ -38,9 +38,19 @@ class Comparison:
         return len({repr((c.dataset, c.replace(seed=0).partitioning())) for c in self.configs}) == 1
 
     def figure(self, parts: int = 1) -> Figure:
-        """Accuracy over uplink, in the first of ``parts`` subfigures side by side; the others are left empty."""
-        figure = Figure(figsize=(SIZE[0] * parts + 1.6, SIZE[1] + 0.6), dpi=150, layout="constrained")
-        draw_curves(figure.subfigures(1, parts, squeeze=False)[0, 0].add_subplot(), self.runs)
+        """Accuracy over uplink, in the first of ``parts`` subfigures side by side; the others are left empty.
+
+        And over simulated seconds, where a run has measured them.
+        """
+        simulated = any("time/simulated_total" in row for _, result in self.runs for row in result["rounds"])
+        width = parts + simulated
+        figure = Figure(figsize=(SIZE[0] * width + 1.6, SIZE[1] + 0.6), dpi=150, layout="constrained")
+        shares = [1 + simulated, *[1] * (parts - 1)]
+        first = figure.subfigures(1, parts, squeeze=False, width_ratios=shares)[0, 0]
+        axes = first.subplots(1, 1 + simulated, squeeze=False)[0]
+        draw_curves(axes[0], self.runs)
+        if simulated:
+            draw_curves(axes[1], self.runs, over="simulated")
         return figure
 
     def save(self, folder: Path, figure: Figure) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -54,22 +54,26 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
     return figure
 
 
-def draw_curves(axes: Axes, runs: Iterable[tuple[Mapping[str, Any], Result]]) -> None:
-    """Accuracy of each run, as it went, over the bytes uploaded so far; runs that differ in their seed share a colour.
+def draw_curves(
+    axes: Axes, runs: Iterable[tuple[Mapping[str, Any], Result]], over: Literal["uplink", "simulated"] = "uplink"
+) -> None:
+    """Accuracy of each run, as it went; runs that differ in their seed share a colour.
 
     Args:
         runs: what distinguishes each run, and its result.
+        over: the bytes uploaded so far, or the seconds on the simulated clock.
     """
+    tag = {"uplink": "comm/uplink_total", "simulated": "time/simulated_total"}[over]
     handles: dict[str, Line2D] = {}
     styles: dict[str, int] = {}
     for settings, result in runs:
         name = ", ".join(f"{k} {v}" if _is_number(v) else str(v) for k, v in settings.items() if k != "seed")
         style = _style(styles.setdefault(name, len(styles)))
-        rows = [r for r in result["rounds"] if "eval/accuracy" in r and r["comm/uplink_total"] > 0]
+        rows = [r for r in result["rounds"] if "eval/accuracy" in r and r.get(tag, 0) > 0]
         if rows:
-            uplink, accuracy = zip(*((r["comm/uplink_total"], r["eval/accuracy"]) for r in rows), strict=True)
-            (handles[name],) = axes.plot(uplink, accuracy, **style, markevery=[-1])
-    _dress(axes, "uplink")
+            x, accuracy = zip(*((r[tag], r["eval/accuracy"]) for r in rows), strict=True)
+            (handles[name],) = axes.plot(x, accuracy, **style, markevery=[-1])
+    _dress(axes, over)
     axes.set_ylabel("accuracy")
     if any(handles):
         axes.legend(handles.values(), handles.keys(), frameon=False, loc="best", fontsize="small")
@@ -113,7 +117,7 @@ def _dress(axes: Axes, x: str) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel(x)
+    axes.set_xlabel("seconds on the simulated network" if x == "simulated" else x)
     if x == "uplink":
         axes.set_xlabel("uploaded by all clients")
         axes.set_xscale("log")

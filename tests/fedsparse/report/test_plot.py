@@ -56,6 +56,15 @@ def test_accuracy_never_leaves_0_to_100_percent_however_wide_the_interval() -> N
     assert figure.axes[0].get_ylim() == (0, 1)
 
 
+def test_curves_are_drawn_over_simulated_seconds_too() -> None:
+    run = result([0.1, 0.5, 0.6])
+    for row in run["rounds"]:
+        row["time/simulated_total"] = 7.0 * row["round"]
+    draw_curves(axes := Figure().add_subplot(), [({}, run)], over="simulated")
+    assert [list(line.get_xdata()) for line in axes.lines] == [[7.0, 14.0]]
+    assert axes.get_xlabel() == "seconds on the simulated network"
+
+
 def test_curves_of_one_setting_share_a_name_and_a_colour() -> None:
     axes = Figure().add_subplot()
     draw_curves(axes, [({"compressor": c, "seed": s}, result([0.1, 0.5])) for c in ("topk", "none") for s in (0, 1)])
