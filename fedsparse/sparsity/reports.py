@@ -1,4 +1,7 @@
-"""A client's report as bytes: indices and values, through the same wire as an update."""
+"""A client's report as bytes: indices and values, through the same wire as an update.
+
+Values are bfloat16: only the order of their averages matters, and squared gradients need the range of a float32.
+"""
 
 from dataclasses import replace
 
@@ -16,8 +19,8 @@ def report_layout(layout: Layout) -> Layout:
 
 
 def encode_report(report: Report, layout: Layout, round: int) -> bytes:
-    """The payload of a report about the model of ``layout``."""
-    values, codec = report.values.cpu().numpy(), VALUES["f32"]
+    """The payload of a report about the model of ``layout``; its values are rounded to the nearest."""
+    values, codec = report.values.cpu().numpy(), VALUES["bf16"]
     body = codec.encode(values, np.array([values.size]), 0)
     segment = wire.Coded(layout.parameters, report.indices.cpu().numpy(), codec, body)
     return wire.encode(report_layout(layout), round, [segment])
