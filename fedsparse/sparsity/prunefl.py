@@ -3,8 +3,8 @@
 In a readjustment round clients report squared gradients of all prunable weights. Weights that are already large stay;
 the rest are ranked by squared gradient, over all layers together, and the best take what is left of the budget.
 
-Not as in the paper: it lets the total float, while here it is fixed, and layers gain and lose; and it divides by the
-training time that a weight costs, which where zeros are multiplied like other numbers is that of no weight.
+Not as in the paper: it lets the total float, while here it is fixed, and layers gain and lose. It divides by the
+training time that a weight costs, too, which here is none: weights that do not exist are multiplied like the others.
 """
 
 from torch import Tensor
