@@ -5,8 +5,10 @@ Distributed Mean Estimation for Federated Learning", ICML 2022, sections 3 and 4
 NeurIPS 2021, whose section 4 has both scales).
 
 The rotation is a randomised Hadamard transform, taken twice. Once is the papers' shortcut, but it leaves a vector with
-few large values on few points, where signs are biased; the second mixes what the first leaves. It uses additions alone,
-in one order, and raw bits of PCG64: every machine decodes the same.
+few large values on few points, where signs are biased; the second mixes what the first leaves. Exactly unbiased is a
+uniform rotation alone: a few large values among zeros keep a bias, which vanishes as blocks grow (of 1 and 0.5 the mean
+is off by 3.6 % of their norm in a block of 32, by less than 0.1 % in one of 256). It uses additions alone, in one
+order, and raw bits of PCG64: every machine decodes the same.
 """
 
 import numpy as np
@@ -19,7 +21,7 @@ SMALLEST = 1 << 5  # a shorter block is filled up with zeros to this
 
 
 class Eden:
-    """Unbiased the scale is ||x||^2 / ||R x||_1; the closest to x, with a rest to feed back, is ||R x||_1 / d."""
+    """Unbiased, but for what is said above, the scale is ||x||^2 / ||R x||_1; the closest to x, with a rest to feed back, is ||R x||_1 / d."""
 
     code, unbiased, fine = 9, True, False
 

@@ -30,12 +30,12 @@ def test_no_payload_is_longer_than_dense_float32_and_64_bytes(name: str, density
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sent_plus_residual_is_update_plus_old_residual_for_all_that_feed_back(name: str) -> None:
+def test_sent_plus_residual_is_update_plus_old_residual_decayed_for_all_that_feed_back(name: str) -> None:
     for kind in KINDS:
         codec, state, n = codec_of(name, error_feedback=True, dgc_momentum=0.0), ClientState(), LAYOUT.parameters
-        for round in (1, 2, 3):
+        for round, missed in ((1, 0), (2, 0), (6, 3), (7, 0)):
             update = draw_vector(kind, LAYOUT.size, round)
-            old = 0.0 if state.residual is None else state.residual.copy()
+            old = 0.0 if state.residual is None else state.residual * 0.88**missed
             payload, _ = codec.encode(update, state, round=round, seed=round)
             codec.settle(state, round)
             left = 0.0 if state.residual is None else state.residual
@@ -112,9 +112,10 @@ def regression(name: str, rounds: int, lr: float, **settings: object) -> list[fl
     return losses
 
 
+@pytest.mark.parametrize("decay", [0.88, 1.0])
 @pytest.mark.parametrize("name", NAMES)
-def test_error_feedback_with_clients_that_come_and_go_does_not_diverge(name: str) -> None:
-    losses = regression(name, 50, lr=0.15, dgc_momentum=0.5)
+def test_error_feedback_with_clients_that_come_and_go_does_not_diverge(name: str, decay: float) -> None:
+    losses = regression(name, 50, lr=0.15, dgc_momentum=0.5, residual_decay=decay)
     assert max(losses) < 4 * losses[0]
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
 
@@ -236,6 +237,20 @@ def test_a_residual_decays_for_missed_rounds_only() -> None:
         norms.append(float(np.square(state.residual).sum() + np.square(codec.decode(payload).to_dense()).sum()))
     ratios = [after / before for before, after in list(pairwise(norms))[::2]]
     assert ratios == pytest.approx([1, 1, 0.0625], rel=1e-4)
+
+
+@pytest.mark.parametrize(("decay", "least", "most"), [(1.0, 0.95, 1.0), (0.88, 0.3, 0.45)])
+def test_of_a_constant_update_all_arrives_in_the_end_without_decay_and_a_third_with_it(
+    decay: float, least: float, most: float
+) -> None:
+    codec, state, sent = codec_of("hggtopk", 0.06, residual_decay=decay), ClientState(), np.zeros(LAYOUT.size)
+    update = draw_vector("normal", LAYOUT.size, 0)
+    update[LAYOUT.parameters :] = 0
+    for i in range(200):  # present in every tenth round
+        codec.settle(state, 1 + 10 * i)
+        payload, _ = codec.encode(update, state, round=1 + 10 * i, seed=i)
+        codec.decode(payload).add_to(sent)
+    assert least <= sent @ update / (200 * np.square(update).sum()) <= most
 
 
 def test_the_density_warms_up_for_any_compressor() -> None:

@@ -97,6 +97,14 @@ def test_eden_errs_as_its_paper_says() -> None:
         assert np.square(x - received).sum() / np.square(x).sum() == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.parametrize(("width", "bias"), [(32, 0.06), (256, 0.004), (4096, 0.002)])
+def test_edens_bias_for_two_values_alone_vanishes_as_blocks_grow(width: int, bias: float) -> None:
+    x, draws = np.zeros(width, np.float32), 3000 if width < 4096 else 600
+    x[:2] = 1, 0.5
+    mean = sum(through("eden", x, np.array([width]), seed, unbiased=True)[:2] for seed in range(draws)) / draws
+    assert np.linalg.norm(mean - x[:2]) <= bias * np.linalg.norm(x)
+
+
 @pytest.mark.parametrize("width", [32, 64, 128, 4096])
 def test_the_hadamard_transform_is_the_matrix_and_the_rotation_turns_back(width: int) -> None:
     x = draw_vector("normal", 3 * width, 1)
