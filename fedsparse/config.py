@@ -139,7 +139,7 @@ class Config(BaseModel):
     residual_dtype: Literal["f32", "bf16"] = "f32"
     """Precision of what a client keeps for its next update; bf16 takes half the memory."""
     residual_decay: float = Field(0.88, ge=0, le=1)
-    """Factor on what a client kept, for every round that it missed since; 1, as in the papers, drops nothing for good."""
+    """Factor on what a client kept, for every round that it missed since; 1, as in the papers, discards nothing."""
     threshold: float = Field(0.01, gt=0)
     """threshold: the magnitude from which coordinates are uploaded; the density has no say."""
     dgc_momentum: float = Field(0.9, ge=0, lt=1)

@@ -190,8 +190,8 @@ class UpdateCodec:
             state: of the client.
             accepted_round: the last round whose payload the server accepted from this client; None for never. When it
                 is before the round of the payload in ``state``, what that carried returns to the residual (if there is
-                error feedback; a selection's momentum stays as it is): a lost payload loses
-                nothing. Rounds missed do, by ``residual_decay``.
+                error feedback; a selection's momentum stays as it is), so that a lost payload
+                loses nothing. Missed rounds do: see ``residual_decay``.
         """
         if state.payload and (accepted_round or 0) < state.sent_round and self.error_feedback:
             state.residual = put_back(state.residual, self.decode(state.payload))

@@ -21,7 +21,7 @@ SMALLEST = 1 << 5  # a shorter block is filled up with zeros to this
 
 
 class Eden:
-    """Unbiased, but for what is said above, the scale is ||x||^2 / ||R x||_1; the closest to x, with a rest to feed back, is ||R x||_1 / d."""
+    """Unbiased the scale is ||x||^2 / ||R x||_1; the closest to x, with a rest to feed back, is ||R x||_1 / d."""
 
     code, unbiased, fine = 9, True, False
 
