@@ -43,11 +43,22 @@ def test_powersgd_reaches_the_best_from_where_it_was(shape) -> None:
     assert errors[-1] <= 1.05 * best < errors[0]
 
 
+@pytest.mark.parametrize(("rank", "most"), [(10, 1.01), (20, 1.01), (40, 10)])
+def test_the_error_is_near_the_best_where_singular_values_fall_to_a_millionth(rank: int, most: float) -> None:
+    generator, values = torch.Generator().manual_seed(0), 0.7 ** torch.arange(200, dtype=torch.float64)
+    u, v = (torch.linalg.qr(torch.randn(n, 200, generator=generator, dtype=torch.float64)).Q for n in (300, 200))
+    matrix = (u * values @ v.T).float()
+    best = float(torch.linalg.svdvals(matrix.double())[rank:].square().sum().sqrt())
+    assert error(matrix, LowRank(energy=1.0), rank) <= most * best
+
+
+@pytest.mark.parametrize("residual_iterations", [0, 2])
 @pytest.mark.parametrize("energy", [0.5, 0.8, 0.95, 0.99])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_adaptive_rank_keeps_the_asked_energy_within_a_percent(shape, energy: float) -> None:
+def test_adaptive_rank_keeps_the_asked_energy_within_a_percent(shape, energy: float, residual_iterations: int) -> None:
     matrix, values = spectrum(*shape)
-    p, q = LowRank(energy=energy).factor(matrix, min(shape) // 2, ClientState(), "layer", 0)
+    method = LowRank(energy=energy, residual_iterations=residual_iterations)
+    p, q = method.factor(matrix, min(shape) // 2, ClientState(), "layer", 0)
     kept = 1 - float((matrix - p @ q.T).square().sum() / matrix.square().sum())
     needed = int((values.square().cumsum(0) / values.square().sum() < energy).sum()) + 1
     assert kept >= energy - 0.01
