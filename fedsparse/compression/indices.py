@@ -17,7 +17,6 @@ class IndexCodec(IntEnum):
     """How a segment names its coordinates; the number is the one in the wire format."""
 
     ALL = 0  # every coordinate: no bytes
-    MASK = 1  # the topology that both sides hold: its hash
     BITMAP = 2  # one bit a coordinate
     GAPS = 3  # distances between neighbours, entropy-coded by pcodec
     RICE = 4  # the same by a Golomb-Rice code, without pcodec's tables: for few indices

@@ -30,6 +30,7 @@ SEGMENT = struct.Struct("<BBBIII")
 CHECKSUM = struct.Struct("<I")
 WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one for each layer of the layout
 BLOCK = 1 << 16  # elements that a dense addition holds in a temporary
+KINDS = set(IndexCodec)
 CODECS = {codec.code: codec for codec in VALUES.values()}
 
 
@@ -48,7 +49,6 @@ class Coded:
         body: the coded values.
         by_layer: the values are grouped by the layout's layers.
         seed: the indices are those of :func:`indices.draw`, and the seed travels instead.
-        mask: the indices are those of the topology with this hash, and the hash travels instead.
         rank: the segment is a layer of the layout, and ``body`` codes its factors of this rank (see :func:`product`).
     """
 
@@ -58,7 +58,6 @@ class Coded:
     body: bytes | memoryview
     by_layer: bool = False
     seed: int | None = None
-    mask: int | None = None
     rank: int | None = None
 
 
@@ -157,8 +156,6 @@ def encode_segment(layout: Layout, segment: Coded, start: int) -> list[bytes | m
     grouping = BY_LAYER if segment.by_layer else WHOLE
     if indices is None:
         kind, index = IndexCodec.ALL, b""
-    elif segment.mask is not None:
-        kind, index = IndexCodec.MASK, struct.pack("<Q", segment.mask)
     elif segment.seed is not None:
         counts = group_counts(layout, indices, count, start, size, segment.by_layer)
         kind, index = IndexCodec.SEED, struct.pack("<Q", segment.seed) + counts.astype("<u4").tobytes()
@@ -173,13 +170,12 @@ def encode_segment(layout: Layout, segment: Coded, start: int) -> list[bytes | m
     return [SEGMENT.pack(kind, segment.codec.code, grouping, size, count, len(index)), index, segment.body]
 
 
-def decode(payload: bytes, layout: Layout, mask: np.ndarray | None = None) -> SparseUpdate:
+def decode(payload: bytes, layout: Layout) -> SparseUpdate:
     """Reads and checks a payload.
 
     Args:
         payload: what :func:`encode` gave, or anything else.
         layout: the receiver's own; the payload must have been made for the same.
-        mask: the shared topology, bool, shape ``(layout.parameters,)``, if one is in use.
 
     Raises:
         PayloadError: for any fault; nothing larger than a few times the layout has been allocated by then.
@@ -203,7 +199,7 @@ def decode(payload: bytes, layout: Layout, mask: np.ndarray | None = None) -> Sp
     found, start, rest = [], 0, body[HEADER.size :]
     for _ in range(segments):
         try:
-            segment, rest = decode_segment(rest, layout, start, mask)
+            segment, rest = decode_segment(rest, layout, start)
         except IndexFault as fault:
             raise PayloadError(f"segment at {start}: {fault}") from None
         found.append(segment)
@@ -213,14 +209,14 @@ def decode(payload: bytes, layout: Layout, mask: np.ndarray | None = None) -> Sp
     return SparseUpdate(layout, round, tuple(found))
 
 
-def decode_segment(rest: memoryview, layout: Layout, start: int, mask: np.ndarray | None) -> tuple[Segment, memoryview]:
+def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segment, memoryview]:
     if len(rest) < SEGMENT.size:
         raise PayloadError(f"segment at {start} is cut off")
     kind, code, grouping, size, count, length = SEGMENT.unpack_from(rest)
     rest = rest[SEGMENT.size :]
     if not 0 < size <= layout.size - start or count > size or length > len(rest):
         raise PayloadError(f"segment at {start}: {count} values of {size} coordinates, {length} bytes of indices")
-    if code not in CODECS or grouping not in (WHOLE, BY_LAYER) or kind > max(IndexCodec):
+    if code not in CODECS or grouping not in (WHOLE, BY_LAYER) or kind not in KINDS:
         raise PayloadError(f"segment at {start}: unknown coding {kind}/{code}/{grouping}")
     index, rest = rest[:length], rest[length:]
     indices, layer = None, None
@@ -228,7 +224,7 @@ def decode_segment(rest: memoryview, layout: Layout, start: int, mask: np.ndarra
         layer = layer_at(layout, start, size)
         counts = checked_factors(layer, count, length, grouping)
     else:
-        indices = decode_indices(IndexCodec(kind), index, layout, start, size, count, grouping == BY_LAYER, mask)
+        indices = decode_indices(IndexCodec(kind), index, layout, start, size, count, grouping == BY_LAYER)
         counts = group_counts(layout, indices, count, start, size, grouping == BY_LAYER)
     wanted = CODECS[code].size(counts)
     if wanted > len(rest):
@@ -259,21 +255,13 @@ def checked_factors(layer: Entry, count: int, length: int, grouping: int) -> np.
 
 
 def decode_indices(
-    kind: IndexCodec, body: memoryview, layout: Layout, start: int, size: int, count: int, by_layer: bool,
-    mask: np.ndarray | None,
+    kind: IndexCodec, body: memoryview, layout: Layout, start: int, size: int, count: int, by_layer: bool
 ) -> np.ndarray | None:  # fmt: skip
     """The indices of one segment; None means all."""
     if kind is IndexCodec.ALL:
         if len(body) or count != size:
             raise IndexFault(f"{count} values and {len(body)} bytes of indices where all {size} are meant")
         return None
-    if kind is IndexCodec.MASK:
-        if mask is None or bytes(body) != struct.pack("<Q", mask_hash(mask)):
-            raise IndexFault("values for a topology that is not the receiver's")
-        indices = np.flatnonzero(mask[start : start + size])
-        if indices.size != count:
-            raise IndexFault(f"{count} values for a topology of {indices.size} weights")
-        return indices
     if kind is IndexCodec.SEED:
         sizes = np.diff(layer_edges(layout, start, size)) if by_layer else np.array([size])
         if len(body) != 8 + 4 * sizes.size:

@@ -15,7 +15,7 @@ from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression import indices as module
 from fedsparse.compression.indices import IndexCodec, pack, unpack
 from fedsparse.compression.values import F16, F32, VALUES, Sign
-from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, encode, mask_hash
+from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, encode
 
 from .common import draw_vector, layout_of, layout_of_shapes
 
@@ -120,18 +120,6 @@ def test_add_to_adds_the_weighted_dense_update_in_the_accumulators_precision(com
     assert np.array_equal(np.asarray(accumulator), expected)
 
 
-def test_values_for_a_shared_topology_carry_its_hash_instead_of_indices():
-    layout, mask = layout_of(1000), np.random.default_rng(0).random(1000) < 0.2
-    values, indices = draw_vector("normal", 1000, 0)[mask], np.flatnonzero(mask)
-    coded = Coded(1000, indices, F32(), values.tobytes(), mask=mask_hash(mask))
-    payload = encode(layout, 1, [coded])
-    assert len(payload) == HEADER.size + SEGMENT.size + 8 + 4 * values.size + 4
-    assert np.array_equal(decode(payload, layout, mask).to_dense()[mask], values)
-    for other in (None, ~mask, np.roll(mask, 1)):
-        with pytest.raises(PayloadError, match="topology that is not the receiver's"):
-            decode(payload, layout, other)
-
-
 def test_many_tiny_segments_are_refused_before_they_cost_time():
     sizes = [100] * 50
     layout, one = layout_of(*sizes), (7).to_bytes(8, "little") + (1).to_bytes(4, "little")
@@ -192,7 +180,7 @@ FAULTS = {
     "a NaN": (lambda p: changed(p, len(p) - 8, b"\xff" * 4), "not finite"),
     "an infinity": (lambda p: changed(p, len(p) - 8, struct.pack("<f", np.inf)), "not finite"),
     "all values but a count": (lambda p: changed(p, FIRST, b"\0"), "where all 820 are meant"),
-    "a mask nobody has": (lambda p: changed(p, FIRST, b"\1"), "topology"),
+    "an index codec that is no more": (lambda p: changed(p, FIRST, b"\1"), "unknown coding 1/0/0"),
     "a seed of the wrong length": (lambda p: changed(p, FIRST, b"\5"), "seed of the wrong length"),
     "a bitmap of the wrong length": (lambda p: changed(p, FIRST, b"\2"), "bitmap of 820 coordinates"),
 }
