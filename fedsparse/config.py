@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fedsparse.compression import COMPRESSORS, PRESETS, VALUES, UpdateCodec, resolve
+from fedsparse.compression import COMPRESSORS, FACTORIZATIONS, PRESETS, VALUES, UpdateCodec, resolve
 from fedsparse.models import MODELS
 from fedsparse.network import Network, Quantity
 from fedsparse.seeds import derive_seed
@@ -258,6 +258,13 @@ class Config(BaseModel):
         nothing = Layout((), 0, 0)
         UpdateCodec(nothing, **self.compression())  # says what contradicts what
         UpdateCodec(nothing, **self.downlink_compression())
+        sparse = self.method not in ("dense", "small-dense") or self.upload_pruning != "off"
+        for key, name in (("compressor", self.compressor), ("downlink-compressor", self.downlink_compressor)):
+            if sparse and name in FACTORIZATIONS:
+                raise ValueError(
+                    f"{key} = {name} factors layers as matrices, and what exists of a sparse one is none: choose a "
+                    "compressor of coordinates, or leave sparsity and upload-pruning out"
+                )
         if self.round_deadline and not self.compute_seconds:
             raise ValueError(
                 f"round-deadline = {self.round_deadline:g} needs compute-seconds: by measured seconds, who is late "

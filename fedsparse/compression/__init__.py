@@ -1,6 +1,6 @@
 """Update -> payload -> update: which coordinates travel, how precisely, in how few bytes; what becomes of the rest."""
 
-from fedsparse.compression.codec import COMPRESSORS, NonFiniteError, UpdateCodec
+from fedsparse.compression.codec import COMPRESSORS, FACTORIZATIONS, NonFiniteError, UpdateCodec
 from fedsparse.compression.presets import PRESETS, resolve
 from fedsparse.compression.state import ClientState
 from fedsparse.compression.values import VALUES
@@ -8,6 +8,7 @@ from fedsparse.compression.wire import PayloadError, SparseUpdate, decode
 
 __all__ = [
     "COMPRESSORS",
+    "FACTORIZATIONS",
     "PRESETS",
     "VALUES",
     "ClientState",

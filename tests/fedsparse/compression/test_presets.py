@@ -167,6 +167,9 @@ def test_methods_with_a_scale_for_each_layer_have_one_unless_told_otherwise(name
         ({"compressor": "powersgd", "values": "sign"}, "powersgd sends factors, for which sign is too coarse"),
         ({"downlink-compressor": "dgc"}, "downlink-compressor = dgc"),
         ({"downlink-compressor": "stc", "downlink-values": "f32"}, "compressor = stc means sign"),
+        ({"compressor": "lowrank", "sparsity": 0.5}, "compressor = lowrank factors layers as matrices"),
+        ({"compressor": "powersgd", "upload-pruning": "magnitude"}, "compressor = powersgd factors layers"),
+        ({"downlink-compressor": "powersgd", "sparsity": 0.5}, "downlink-compressor = powersgd factors layers"),
         ({"compressor": "nothing"}, "compressor = nothing: should be 'none', 'topk'"),
     ],
 )
@@ -174,6 +177,10 @@ def test_a_contradiction_is_one_line(settings: dict, line: str) -> None:
     with pytest.raises(ConfigError, match=line) as caught:
         Config.from_mapping(settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_small_dense_network_may_be_factored() -> None:
+    assert Config.from_mapping({"compressor": "lowrank", "sparsity": 0.5, "topology": "small-dense"}).sparsity == 0.5
 
 
 def test_settings_mean_the_same_after_a_trip_through_flowers_run_config() -> None:
