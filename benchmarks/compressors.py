@@ -131,9 +131,13 @@ def plot(rows: list[Row], source: str) -> Figure:
     """Error against bytes, one point a compressor."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
+    places: dict[tuple[float, float], list[Row]] = {}  # those that are all but equal share a label
     for row in rows:
-        axes.plot(row.bytes, row.error, "o")
-        axes.annotate(row.compressor, (row.bytes, row.error), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        places.setdefault((round(math.log10(row.bytes), 1), round(row.error, 1)), []).append(row)
+    for together in places.values():
+        first, names = together[0], ", ".join(row.compressor for row in together)
+        axes.plot([row.bytes for row in together], [row.error for row in together], "o")
+        axes.annotate(names, (first.bytes, first.error), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axes.set(xscale="log", xlabel="payload, bytes", ylabel="relative error of one payload", title=source)
     axes.grid(alpha=0.3)
     return figure
