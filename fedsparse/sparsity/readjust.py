@@ -156,7 +156,7 @@ class ReportSum:
     @property
     def mean(self) -> Tensor:
         """float64, shape ``(parameters,)``."""
-        return self.total / max(self.weight, 1e-300)
+        return self.total / (self.weight or 1.0)
 
     @property
     def scores(self) -> Tensor:
