@@ -48,7 +48,7 @@ def run(settings: Settings) -> None:
     from clients.preload import DATA
     from strategies.app import app
 
-    os.environ[DATA] = json.dumps([config.dataset, config.data_dir])
+    os.environ[DATA] = json.dumps([config.dataset, config.data_dir])  # for the fork server, which LocalGrid starts
     with LocalGrid(
         "clients.app:app",
         config.clients,
@@ -58,6 +58,7 @@ def run(settings: Settings) -> None:
         client_timeout=config.client_timeout,
         preload=["clients.preload"],
     ) as grid:
+        del os.environ[DATA]
         app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config.flat())))
 
 
@@ -184,6 +185,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C, a batch system's end, a closed terminal
-        signal.signal(ending, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a batch system's end, a closed terminal
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
+            signal.signal(ending, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

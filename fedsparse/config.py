@@ -129,7 +129,8 @@ class Config(BaseModel):
     error_feedback: bool | Literal["auto"] = "auto"
     """Keep what was not sent and add it to the next update; auto: unless the update is unbiased."""
     unbiased: bool | Literal["auto"] = "auto"
-    """Round at random, to the update in expectation (none, randomk); auto: where the compressor's paper does."""
+    """Round at random, to the update in expectation (none, randomk; ternary: to the clipped update); auto: where the
+    compressor's paper does."""
     scope: Literal["auto", "global", "layer"] = "auto"
     """Select, and scale values, over the whole update or within each layer; auto: global, or as a method has it."""
     layer_budget: Literal["proportional", "energy"] = "proportional"
@@ -230,7 +231,7 @@ class Config(BaseModel):
     state_store: Literal["auto", "context", "files"] = "auto"
     """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large."""
     client_timeout: float = Field(0.0, ge=0, le=1e8)
-    """Seconds after which the local engine gives a client up; 0 for never."""
+    """Seconds after which the local engine gives a client up; 0 for never. A new worker has 30 more, once."""
     round_timeout: float = Field(3600.0, gt=0, le=1e8)
     """Seconds after which the server goes on without a missing reply."""
     logdir: str = Field("runs", min_length=1)
@@ -296,7 +297,7 @@ class Config(BaseModel):
     @classmethod
     def _accept_plain_numbers(cls, value: Any) -> Any:
         """YAML and TOML give a number where one is written."""
-        return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+        return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
     @classmethod

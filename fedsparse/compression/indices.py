@@ -17,13 +17,13 @@ class IndexCodec(IntEnum):
     """How a segment names its coordinates; the number is the one in the wire format."""
 
     ALL = 0  # every coordinate: no bytes
-    BITMAP = 2  # one bit a coordinate
-    GAPS = 3  # distances between neighbours, entropy-coded by pcodec
-    RICE = 4  # the same by a Golomb-Rice code, without pcodec's tables: for few indices
-    SEED = 5  # drawn at random: the seed, and a count for each group
-    FACTORS = 6  # none: the values are two factors of a whole layer
-    OTHER_GAPS = 7  # GAPS of the coordinates that are not meant, where those are fewer
-    OTHER_RICE = 8  # the same by RICE
+    BITMAP = 1  # one bit a coordinate
+    GAPS = 2  # distances between neighbours, entropy-coded by pcodec
+    RICE = 3  # the same by a Golomb-Rice code, without pcodec's tables: for few indices
+    SEED = 4  # drawn at random: the seed, and a count for each group
+    FACTORS = 5  # none: the values are two factors of a whole layer
+    OTHER_GAPS = 6  # GAPS of the coordinates that are not meant, where those are fewer
+    OTHER_RICE = 7  # the same by RICE
 
 
 OTHERS = {IndexCodec.GAPS: IndexCodec.OTHER_GAPS, IndexCodec.RICE: IndexCodec.OTHER_RICE}
@@ -32,8 +32,6 @@ PIECE = 1 << 18  # indices in one pcodec chunk: the most that pcodec puts in one
 PIECE_BYTES = 6 * PIECE  # more than a chunk of so many can take
 CONFIG = ChunkConfig(compression_level=6, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
 PCODEC_VERSION = FileCompressor().write_header()
-
-
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 

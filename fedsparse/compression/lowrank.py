@@ -73,7 +73,7 @@ class LowRank:
 
     def approximate(self, matrix: Tensor, rank: int, remain: float, seed: int) -> tuple[Tensor, Tensor]:
         """Factors of at most ``rank`` columns, as few as leave no more than ``remain`` of the squared norm."""
-        if matrix.shape[0] < matrix.shape[1]:  # QR and eigh are for the short side
+        if matrix.shape[0] < matrix.shape[1]:  # QR and SVD are for the short side
             q, p = self.approximate(matrix.T, rank, remain, seed)
             return p, q
         columns = min(matrix.shape[1], -(-(rank + OVERSAMPLING) // 8) * 8)  # a multiple of 8 multiplies faster

@@ -49,7 +49,7 @@ class Coded:
         body: the coded values.
         by_layer: the values are grouped by the layout's layers.
         seed: the indices are those of :func:`indices.draw`, and the seed travels instead.
-        rank: the segment is a layer of the layout, and ``body`` codes its factors of this rank (see :func:`product`).
+        rank: the segment is a layer of the layout, and ``body`` codes its factors of this rank.
     """
 
     size: int
@@ -280,8 +280,3 @@ def seeded_groups(seed: int, counts: np.ndarray, sizes: np.ndarray) -> np.ndarra
         draw(seed, g, int(k), int(n)) + int(s) for g, (k, n, s) in enumerate(zip(counts, sizes, starts, strict=True))
     ]
     return np.concatenate(drawn)
-
-
-def mask_hash(mask: np.ndarray) -> int:
-    """64 bits that name a topology: XXH3 of its packed bits."""
-    return xxhash.xxh3_64_intdigest(np.packbits(mask).tobytes())

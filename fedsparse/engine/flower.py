@@ -99,6 +99,7 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
     )
     log = home / "superlink.log"
     command = [str(SCRIPTS / "flower-superlink"), "--insecure", "--simulation", "--port", str(port)]
+    superlink = None
     try:
         with log.open("w") as output:
             superlink = subprocess.Popen(
@@ -108,6 +109,9 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
         yield environment
     finally:
         _end_all(f"FLWR_HOME={home}")
+        if superlink:
+            superlink.terminate()  # where there is no /proc to find it in
+            superlink.wait()
 
 
 def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -149,7 +153,7 @@ def _end_all(mark: str) -> None:
 
     First a run that was interrupted, so that it saves what was measured. A second Ctrl-C does not cut this short.
     """
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heard = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         for pid in _marked(mark, "flwr-simulation"):
             with suppress(ProcessLookupError):
@@ -163,7 +167,8 @@ def _end_all(mark: str) -> None:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
     finally:
-        signal.signal(signal.SIGINT, heard)
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def _marked(mark: str, name: str = "") -> list[int]:

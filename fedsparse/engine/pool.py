@@ -135,12 +135,14 @@ class _Worker:
         self.job: int | None = None
         self.answer: Future[Answer] = Future()
         self.limit: float | None = None
+        self.allowed = ""
         self.records: dict[int, ArrayRecord] = {}  # what the process holds already: the round's weights go there once
 
     def start(self, job: int, group: list[Message], contexts: list[Context]) -> None:
-        self.job = job
         patience = self.client_timeout * len(group) + (STARTUP_SECONDS if self.new else 0.0)
         self.limit = time.monotonic() + patience if self.client_timeout else None
+        start = f" and {STARTUP_SECONDS:g} s for its worker's start" if self.new else ""
+        self.allowed = f"client-timeout = {self.client_timeout:g} s{' a client' * (len(group) > 1)}{start}"
         self.new = False
         new: dict[int, ArrayRecord] = {}
         stripped = []
@@ -151,6 +153,7 @@ class _Worker:
             stripped.append((with_content(message, rest), {key: id(r) for key, r in arrays.items()}))
         self.records |= new
         self.answer = self.exchanges.submit(self._exchange, (stripped, new, list(self.records), contexts))
+        self.job = job  # last: kill() waits for the answer of a worker that has a job
 
     def _exchange(self, task: object) -> Answer:
         self.connection.send(task)
@@ -167,7 +170,7 @@ class _Worker:
             self.job = None
             return answered
         if self.limit is not None and time.monotonic() > self.limit:
-            return f"it did not answer within client-timeout = {self.client_timeout:g} s"
+            return f"it did not answer within {self.allowed}"
         return None
 
     def _epitaph(self) -> str:
@@ -179,7 +182,7 @@ class _Worker:
         self.process.kill()
         self.process.join()
         if self.job is not None:
-            wait([self.answer])  # its thread meets the end of the pipe
+            wait([self.answer], timeout=5)  # its thread meets the end of the pipe
         self.connection.close()
 
 

@@ -28,11 +28,16 @@ USED_IF: dict[str, Callable[[Config], bool]] = {
 """Settings that play no part beside others."""
 
 
+class NoRunError(ConfigError):
+    """A JSON file that is whole, but not the result of a run."""
+
+
 def read_result(path: Path) -> Result:
     """The result in a file.
 
     Raises:
-        ConfigError: the file is missing or holds something else.
+        NoRunError: it holds something else.
+        ConfigError: it is missing or damaged.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -41,7 +46,7 @@ def read_result(path: Path) -> Result:
     except ValueError:
         raise ConfigError(f"{path} is not JSON") from None
     if not isinstance(result, dict) or not {"config", "rounds", "summary"} <= result.keys():
-        raise ConfigError(f"{path} is not the result of a run: it should have config, rounds and summary")
+        raise NoRunError(f"{path} is not the result of a run: it should have config, rounds and summary")
     rows, summary = result["rounds"], result["summary"]
     if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows) and isinstance(summary, dict)):
         raise ConfigError(f"{path} is damaged: rounds should be a list of mappings, and summary a mapping")
@@ -64,7 +69,7 @@ def find_results(paths: Iterable[str | Path]) -> list[Result]:
         if not files:
             raise ConfigError(f"{path} holds no result.json: it is not the folder of a finished run")
         for file in files:  # among others may be results of another kind, such as of prune
-            with suppress(ConfigError) if len(files) > 1 else nullcontext():
+            with suppress(NoRunError) if len(files) > 1 else nullcontext():
                 results[file.resolve()] = read_result(file)
     if not results:
         raise ConfigError("none of these folders holds the result of a run")

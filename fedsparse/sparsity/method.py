@@ -23,7 +23,7 @@ class RoundResult:
         round: 1, 2, ...
         weights: the aggregated global weights, shape ``(parameters,)``.
         generator: on the CPU, for random growth.
-        reports: the clients' reports, summed; None when none came.
+        reports: the clients' reports, averaged by samples; None when none came.
         models: the clients' models, summed (votes, and who holds what); None when none came.
     """
 

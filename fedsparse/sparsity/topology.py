@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+import xxhash
 from torch import Tensor, nn
 
-from fedsparse.compression.wire import mask_hash
 from fedsparse.vector import Entry, Layout
 
 WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.RNNBase, nn.MultiheadAttention)
@@ -134,7 +135,7 @@ class Topology:
     @cached_property
     def hash(self) -> int:
         """64 bits that name the mask in every message; versions do not enter."""
-        return mask_hash(self.mask.cpu().numpy())
+        return xxhash.xxh3_64_intdigest(np.packbits(self.mask.cpu().numpy()).tobytes())
 
     def changed(self, mask: Tensor, *, counts: bool = False) -> "Topology":
         """The next version, with this mask; ``self`` when nothing differs, for then nothing needs to travel.

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -94,13 +95,14 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
         stopped = kind in (KeyboardInterrupt, SystemExit)  # Flower stops a ServerApp by the latter
         self.extra["ended"] = "complete" if kind is None else "interrupted" if stopped else "failed"
         self._write_result()
         self._board.close()
         self._csv_file.close()
-        print_summary(self.summary(), self.folder)
+        with suppress(OSError):  # the terminal may be gone; the files are written
+            self._progress.stop()
+            print_summary(self.summary(), self.folder)
 
     def figure(self, tag: str, figure: Figure) -> None:
         """Save a picture in the run folder (PNG) and show it in TensorBoard."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def interrupt(tmp_path: Path, moment: str | float, *flags: str, kill: bool = Fal
     return [json.loads(file.read_text())["summary"] for file in tmp_path.glob("runs/*/result.json")]
 
 
-@pytest.mark.parametrize("seconds", [0.5, 4.0])
+@pytest.mark.parametrize("seconds", [2.0, 4.0])
 def test_a_run_that_starts_is_interrupted(tmp_path: Path, seconds: float) -> None:
     interrupt(tmp_path, seconds, "--workers", "2")
 
@@ -65,3 +66,30 @@ def test_a_run_on_flowers_runtime_saves_what_was_measured(tmp_path: Path, moment
     (summary,) = interrupt(tmp_path, moment, "--engine", "flower", "--workers", "2", "--epochs", epochs)
     assert summary["ended"] == "interrupted"
     assert summary["rounds"] >= least
+
+
+def test_a_run_whose_terminal_closes_saves_its_result(tmp_path: Path) -> None:
+    flags = ["--rounds", "100000", "--model", "mlp-small", "--workers", "1", "--logdir", str(tmp_path)]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "main.py", *flags])
+    wait_until(lambda: any(len(rows.read_text().splitlines()) > 3 for rows in tmp_path.glob("*/rounds.csv")), 120)
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    (file,) = tmp_path.glob("*/result.json")
+    assert json.loads(file.read_text())["summary"]["ended"] == "interrupted"
+
+
+def test_nohup_keeps_a_run_going(tmp_path: Path) -> None:
+    command = ["nohup", sys.executable, "main.py", "--rounds", "100000", "--model", "mlp-small", "--workers", "1"]
+    process = subprocess.Popen([*command, "--logdir", str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        shown = iter(process.stdout)
+        assert any(line.startswith("round      2/") for line in shown)
+        process.send_signal(signal.SIGHUP)
+        assert any(line.startswith("round     50/") for line in shown)
+    finally:
+        process.kill()
+        process.wait()

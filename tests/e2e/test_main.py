@@ -263,7 +263,13 @@ def group_is_alive(group: int) -> bool:
 
 def test_residuals_in_files_and_in_contexts_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[int] = []
-    monkeypatch.setattr(shutil, "rmtree", lambda folder, **_: removed.append(len(list(Path(folder).iterdir()))))
+    rmtree = shutil.rmtree
+
+    def counting(folder: str, **options: bool) -> None:
+        removed.append(len(list(Path(folder).iterdir())))
+        rmtree(folder, **options)
+
+    monkeypatch.setattr("strategies.app.shutil.rmtree", counting)
     few = ["--clients", "10", "--clients-per-round", "8", "--dataset", tiny(tmp_path)]
     context, files = (run(tmp_path, *few, "--state-store", store) for store in ("context", "files"))
     assert context["summary"]["weights-hash"] == files["summary"]["weights-hash"]

@@ -180,9 +180,8 @@ FAULTS = {
     "a NaN": (lambda p: changed(p, len(p) - 8, b"\xff" * 4), "not finite"),
     "an infinity": (lambda p: changed(p, len(p) - 8, struct.pack("<f", np.inf)), "not finite"),
     "all values but a count": (lambda p: changed(p, FIRST, b"\0"), "where all 820 are meant"),
-    "an index codec that is no more": (lambda p: changed(p, FIRST, b"\1"), "unknown coding 1/0/0"),
-    "a seed of the wrong length": (lambda p: changed(p, FIRST, b"\5"), "seed of the wrong length"),
-    "a bitmap of the wrong length": (lambda p: changed(p, FIRST, b"\2"), "bitmap of 820 coordinates"),
+    "a seed of the wrong length": (lambda p: changed(p, FIRST, b"\4"), "seed of the wrong length"),
+    "a bitmap of the wrong length": (lambda p: changed(p, FIRST, b"\1"), "bitmap of 820 coordinates"),
 }
 
 

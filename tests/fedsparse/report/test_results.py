@@ -29,6 +29,14 @@ def test_results_of_another_kind_are_passed_over_among_others_and_refused_alone(
         find_results([other])
 
 
+def test_a_damaged_result_among_others_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a", result([0.1, 0.5]))
+    write(tmp_path / "b", {})
+    (tmp_path / "b" / "result.json").write_text("{")
+    with pytest.raises(ConfigError, match="is not JSON"):
+        find_results([tmp_path])
+
+
 @pytest.mark.parametrize("part", [{"summary": {}}, {"summary": []}, {"rounds": [1]}, {"rounds": {}}])
 def test_a_damaged_result_is_told_in_one_line(tmp_path: Path, part: dict) -> None:
     with pytest.raises(ConfigError, match="is damaged"):
