@@ -57,7 +57,7 @@ class FedAvg(Strategy):
 
     def __init__(self, config: Config, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
         self.config, self.topology, self.weights = config, topology, weights
-        self.nodes = Nodes(nodes, config.round_timeout)
+        self.nodes = Nodes(nodes)
         self.layout = topology.layout
         self.server_lr = self.usual_lr if config.server_lr == "auto" else config.server_lr
         self.state_folder = ""
@@ -107,7 +107,9 @@ class FedAvg(Strategy):
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=server_round))
             cohort = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
-            self.nodes.update(grid)
+            for client in self.nodes.update(grid):  # its Context stayed behind
+                self.topology.forget(client)
+                self.downlink.forget(client)
             self._cohort = {self.nodes.ids[client]: client for client in cohort}
         return self._messages(MessageType.TRAIN, server_round, arrays)
 

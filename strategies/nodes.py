@@ -13,6 +13,7 @@ from fedsparse.engine import LocalGrid, RunFailed
 log = logging.getLogger("fedsparse")
 
 SETTLED_SECONDS = 15.0  # nodes that connect at all do so within this time of one another
+ANSWER_SECONDS = 30.0  # a node that connects between rounds and does not answer holds up no more than this
 
 
 class FederationError(RunFailed):
@@ -55,20 +56,33 @@ def meet_federation(grid: Grid, config: Config) -> tuple[Config, Sequence[int]]:
 class Nodes:
     """Node ids by partition id, through a run: a SuperNode that was started again comes back under another id."""
 
-    def __init__(self, ids: Sequence[int], timeout: float) -> None:
-        self.ids, self.timeout = ids, timeout
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = ids
         self._met = set(ids)
 
-    def update(self, grid: Grid) -> None:
-        """Ask nodes that were not there before which partition they hold, and let them take its place."""
-        if isinstance(grid, LocalGrid) or not (strangers := sorted(set(grid.get_node_ids()) - self._met)):
-            return
-        self._met |= set(strangers)
-        self.ids = list(self.ids)
-        for node, answer in _ask_partitions(grid, strangers, self.timeout):
-            if isinstance(answer, int) and 0 <= answer < len(self.ids):
+    def update(self, grid: Grid) -> list[int]:
+        """Ask nodes not met before which partition they hold; the clients that are at another, fresh node now.
+
+        A node takes the place of one that has left. The SuperLink lists a dead node for up to a minute: whoever claims
+        its partition until then is asked again in the next round, as is a node that did not answer.
+        """
+        if isinstance(grid, LocalGrid):
+            return []
+        present = set(grid.get_node_ids())
+        strangers = sorted(present - self._met)
+        if not strangers:
+            return []
+        moved, self.ids = [], list(self.ids)
+        for node, answer in _ask_partitions(grid, strangers, ANSWER_SECONDS):
+            holder = self.ids[answer] if isinstance(answer, int) and 0 <= answer < len(self.ids) else None
+            if isinstance(answer, str) or holder in present:
+                continue
+            if holder is not None:
                 log.warning("client %d is at another node now", answer)
                 self.ids[answer] = node
+                moved.append(answer)
+            self._met.add(node)
+        return moved
 
 
 def _connected(grid: Grid, wanted: int) -> list[int]:

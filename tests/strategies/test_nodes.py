@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 
 import pytest
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from strategies.app import make_strategy
 from strategies.nodes import FederationError, Nodes, meet_federation
+from tests.strategies.federation import model_of
 
 LocalGrid("clients.app:app", clients=1)  # so that Message() knows who speaks
 SUPERLINK = 1
@@ -19,12 +21,14 @@ class Federation:
     def __init__(self, partitions: dict[int, int | None]) -> None:
         self.partitions = partitions
         self.asked: list[int] = []
+        self.timeouts: list[float] = []
 
     def get_node_ids(self) -> list[int]:
         return list(self.partitions)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float) -> list[Message]:
         replies = []
+        self.timeouts.append(timeout)
         for message in messages:
             node = message.metadata.dst_node_id
             self.asked.append(node)
@@ -35,6 +39,24 @@ class Federation:
             reply.metadata.__dict__["_src_node_id"] = SUPERLINK if partition is None else node
             replies.append(reply)
         return replies
+
+
+class Deployment:
+    """The project's own clients behind node ids that come and go."""
+
+    def __init__(self, nodes: list[int]) -> None:
+        self.nodes = nodes
+        self.grid = LocalGrid("clients.app:app", clients=10)
+
+    def start(self, node: int, partition: int) -> int:
+        self.grid._contexts[node] = Context(1, node, {"partition-id": partition}, RecordDict(), {})
+        return node
+
+    def get_node_ids(self) -> list[int]:
+        return self.nodes
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        return self.grid.send_and_receive(messages, timeout=timeout)
 
 
 def settings(clients: int) -> Config:
@@ -63,11 +85,65 @@ def test_a_partition_that_two_hold_is_told() -> None:
 
 def test_a_node_that_was_started_again_takes_its_place_and_is_asked_once() -> None:
     federation = Federation({50: 0, 60: 1})
-    nodes = Nodes([50, 60], timeout=1.0)
-    nodes.update(federation)
+    nodes = Nodes([50, 60])
+    assert nodes.update(federation) == []
     assert federation.asked == []
-    federation.partitions = {50: 0, 77: 1, 88: None, 99: 5}
-    for _ in range(3):
-        nodes.update(federation)
+    federation.partitions = {50: 0, 77: 1, 99: 5}
+    assert [nodes.update(federation) for _ in range(3)] == [[1], [], []]
     assert list(nodes.ids) == [50, 77]
-    assert federation.asked == [77, 88, 99]
+    assert federation.asked == [77, 99]
+
+
+def test_a_node_that_did_not_answer_is_asked_again() -> None:
+    federation = Federation({50: 0, 77: None})
+    nodes = Nodes([50, 60])
+    assert nodes.update(federation) == []
+    federation.partitions[77] = 1
+    assert nodes.update(federation) == [1]
+    assert list(nodes.ids) == [50, 77]
+
+
+def test_a_node_takes_no_place_before_the_one_that_had_it_has_left() -> None:
+    federation = Federation({50: 0, 60: 1, 77: 1})
+    nodes = Nodes([50, 60])
+    assert nodes.update(federation) == []
+    assert list(nodes.ids) == [50, 60]
+    del federation.partitions[60]
+    assert nodes.update(federation) == [1]
+    assert list(nodes.ids) == [50, 77]
+
+
+def test_of_two_nodes_with_one_partition_one_takes_the_place() -> None:
+    federation = Federation({50: 0, 77: 1, 88: 1})
+    nodes = Nodes([50, 60])
+    assert nodes.update(federation) == [1]
+    assert list(nodes.ids) == [50, 77]
+
+
+def test_a_node_that_says_nothing_holds_a_round_up_for_half_a_minute_at_most() -> None:
+    federation = Federation({50: 0, 77: None})
+    Nodes([50, 60]).update(federation)
+    assert federation.timeouts == [30.0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topology": "static", "sparsity": 0.5},
+        {"downlink-compressor": "topk", "downlink-density": 0.01},
+        {"topology": "static", "sparsity": 0.5, "downlink-compressor": "topk", "downlink-density": 0.01},
+    ],
+)
+def test_a_client_that_moved_loses_no_turn(tiny_dataset: str, settings: dict[str, object]) -> None:
+    sizes = {"clients": 2, "clients-per-round": 2, "rounds": 4, "distribution": "iid", "dataset": tiny_dataset}
+    config = Config.from_mapping(sizes | settings)
+    deployment = Deployment([0, 1])
+    strategy = make_strategy(config, model_of(config), [0, 1], deployment)
+    arrays = strategy.broadcast(1)
+    for round in (1, 2, 3, 4):
+        if round == 3:
+            deployment.nodes = [0, deployment.start(9, partition=1)]
+        messages = list(strategy.configure_train(round, arrays, ConfigRecord(), deployment))
+        assert [message.metadata.dst_node_id for message in messages] == deployment.nodes
+        arrays, _ = strategy.aggregate_train(round, deployment.send_and_receive(messages))
+        assert strategy.failures == []
