@@ -40,6 +40,9 @@ def encode_update(
     """The client's update under its own topology as it travels, and the codec's statistics.
 
     What the client remembers follows it to this topology: the residual of a weight that is gone is dropped.
+
+    Raises:
+        ValueError: an earlier attempt at this round left a payload under another topology.
     """
     round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
     file = state_file(task, client)
@@ -47,6 +50,8 @@ def encode_update(
     if state.payload and state.sent_round == round:
         # A SuperNode starts a message again when it lost sight of the first attempt, which had kept its state in a
         # file. Its payload is the answer: to train on what it left behind would send the update twice.
+        if state.topology != own.bits:
+            raise ValueError(f"a second attempt at round {round} ended in another topology than the first")
         return payload_array(state.payload, own.compact.layout), {"compress_seconds": 0.0, "encode_seconds": 0.0}
     last = bench.under_bits(state.topology)
     last.codec.settle(state, accepted)

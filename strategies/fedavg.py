@@ -9,7 +9,7 @@ weights exist is another matter, that of ``strategies.topology``.
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -153,6 +153,7 @@ class FedAvg(Strategy):
         self._broadcast.clear()  # Flower's loop holds it on, as large as the model, though all have answered
         total = Replies(self.layout, self.topology.topology)
         sums: dict[str, float] = defaultdict(float)
+        told: Counter[str] = Counter()  # clients, by what they measured
         for client, reply in self._usable(replies, server_round):
             received = array_bytes(reply.content)
             sums["comm/uplink_bytes"] += received
@@ -170,6 +171,7 @@ class FedAvg(Strategy):
                 total.add(upload, samples)
             self._accepted[client] = server_round
             sums["comm/clients"] += 1
+            told.update(measured.keys())
             for tag, value in measured.items():
                 sums[tag] += value * (samples if tag.startswith("train/") else 1.0)
         if not total.samples:
@@ -178,7 +180,7 @@ class FedAvg(Strategy):
             self._apply(total, server_round)
         kept = total.samples
         del total  # the broadcast below is as large
-        self._collect(sums, kept)
+        self._collect(sums, kept, told)
         return self.broadcast(server_round + 1), MetricRecord(dict(self.metrics))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -258,8 +260,11 @@ class FedAvg(Strategy):
             self.forget(stale)
         self.metrics |= self.topology.metrics
 
-    def _collect(self, sums: dict[str, float], samples: float) -> None:
-        """A round's numbers: means over samples of train/*, means over clients of compress/*, sums of the rest."""
+    def _collect(self, sums: dict[str, float], samples: float, told: Counter[str]) -> None:
+        """A round's numbers: means over samples of train/*, means over clients of compress/*, sums of the rest.
+
+        Those clients are the ``told``: one that sends an earlier payload again has compressed nothing.
+        """
         for tag, value in sums.items():
-            many = samples if tag.startswith("train/") else sums["comm/clients"] if tag.startswith("compress/") else 1.0
+            many = samples if tag.startswith("train/") else told[tag] if tag.startswith("compress/") else 1.0
             self.metrics[tag] = self.metrics.get(tag, 0.0) + value / many

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from clients.exchange import encode_update
+from clients.workbench import Workbench
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from strategies import FedAvg
@@ -81,3 +84,31 @@ def test_a_message_that_is_answered_twice_sends_the_update_once(
         assert np.array_equal(first, second)
         strategy.aggregate_train(round, attempts[1])
         assert strategy.metrics["comm/clients"] == 2
+
+
+def test_a_resent_update_does_not_dilute_what_the_others_measured(
+    grid: LocalGrid, tiny_dataset: str, tmp_path: Path
+) -> None:
+    strategy = federation(grid, tiny_dataset, str(tmp_path), density=0.05)
+    messages = messages_of(strategy, grid, 1)
+    first, second = (grid.send_and_receive(messages) for _ in range(2))
+    strategy.aggregate_train(1, [second[CLIENT], first[1]])
+    assert strategy.metrics["comm/clients"] == 2
+    told = first[1].content["metrics"]
+    tags = [tag for tag in told if tag.startswith("compress/")]
+    assert "compress/density" in tags
+    assert {tag: strategy.metrics[tag] for tag in tags} == {tag: told[tag] for tag in tags}
+
+
+def test_a_second_attempt_that_ends_in_another_topology_does_not_send_the_first_ones_payload(
+    tiny_dataset: str, tmp_path: Path
+) -> None:
+    settings = {"clients": 2, "clients-per-round": 2, "compressor": "topk", "density": 0.1, "dataset": tiny_dataset}
+    bench = Workbench(Config.from_mapping({**settings, "topology": "static", "sparsity": 0.5}))
+    whole, layout = bench.under_bits(b""), bench.model.layout
+    sparse = bench.under_bits(np.packbits(~whole.topology.prunable).tobytes())
+    task = ConfigRecord({"round": 1, "accepted-round": 0, "state-folder": str(tmp_path)})
+    context = Context(1, CLIENT, {}, RecordDict(), {})
+    encode_update(bench, context, task, torch.ones(layout.size), whole, CLIENT)
+    with pytest.raises(ValueError, match="a second attempt at round 1 ended in another topology"):
+        encode_update(bench, context, task, torch.ones(layout.size), sparse, CLIENT)
