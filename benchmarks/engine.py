@@ -202,9 +202,9 @@ def main() -> None:
         print(f"{machine()}\n\n| what | measured | |\n|---|---|---|")
         aggregation(data)  # first: a peak of memory is told best in a fresh process
         training(data, arguments.repeats)
-        overhead(10 * arguments.repeats, arguments.flower)
         compression(data, arguments.repeats)
         batching(data, arguments.repeats)
+        overhead(10 * arguments.repeats, arguments.flower)  # last: from here on no client trains in this process
 
 
 if __name__ == "__main__":
