@@ -67,7 +67,8 @@ def draw_curves(
     handles: dict[str, Line2D] = {}
     styles: dict[str, int] = {}
     for settings, result in runs:
-        name = ", ".join(f"{k} {v}" if _is_number(v) else str(v) for k, v in settings.items() if k != "seed")
+        words = (_said(key, value) for key, value in settings.items() if key != "seed")
+        name = ", ".join(word for word in words if word)
         style = _style(styles.setdefault(name, len(styles)))
         rows = [r for r in result["rounds"] if "eval/accuracy" in r and r.get(tag, 0) > 0]
         if rows:
@@ -132,6 +133,15 @@ def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
         name = ", ".join(f"{row.settings[key]}" for key in keys if key in row.settings)
         groups.setdefault(name, []).append(row)
     return list(groups.items())
+
+
+def _said(key: str, value: Any) -> str:
+    """A setting as a word of a legend; empty where it is off or left to itself."""
+    if value is True:
+        return key
+    return (
+        "" if value in (False, "auto") and not _is_number(value) else f"{key} {value}" if _is_number(value) else value
+    )
 
 
 def _is_number(value: Any) -> bool:
