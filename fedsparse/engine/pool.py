@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -35,6 +36,7 @@ Answer = tuple[list[Message], list[RecordDict]]
 @contextmanager
 def _as_the_fork_server_needs_it() -> Iterator[None]:
     """It imports the app before it learns where this process imports from (Python 3.11), and knows no Ctrl-C yet."""
+    resource_tracker.ensure_running()  # as it starts, it lets Ctrl-C through again
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

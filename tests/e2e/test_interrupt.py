@@ -78,7 +78,9 @@ def test_a_run_whose_terminal_closes_saves_its_result(tmp_path: Path) -> None:
     os.close(terminal)
     os.waitpid(pid, 0)
     (file,) = tmp_path.glob("*/result.json")
-    assert json.loads(file.read_text())["summary"]["ended"] == "interrupted"
+    summary = json.loads(file.read_text())["summary"]
+    assert summary["ended"] in ("interrupted", "failed")  # by the signal, or by a line that could not be printed
+    assert summary["rounds"] > 0
 
 
 def test_nohup_keeps_a_run_going(tmp_path: Path) -> None:
