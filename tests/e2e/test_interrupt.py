@@ -13,6 +13,8 @@ import pytest
 
 from tests.e2e.deployment import ROOT, marked, wait_until
 
+pytestmark = pytest.mark.slow  # they go by the clock, and want a machine that is not busy
+
 
 def interrupt(tmp_path: Path, moment: str | float, *flags: str, kill: bool = False) -> list[dict]:
     """Send Ctrl-C to a run, as a terminal does, after so many seconds or at a line; its summaries, none or one.
@@ -54,13 +56,11 @@ def test_a_run_in_its_first_round_is_interrupted(tmp_path: Path, kill: bool) -> 
     assert (summary["ended"], summary["rounds"]) == ("interrupted", 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [4.0, 20.0])
 def test_a_run_on_flowers_runtime_that_starts_is_interrupted(tmp_path: Path, seconds: float) -> None:
     interrupt(tmp_path, seconds, "--engine", "flower")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "least", "epochs"), [("round      0/", 0, "100000"), ("round      2/", 2, "1")])
 def test_a_run_on_flowers_runtime_saves_what_was_measured(tmp_path: Path, moment: str, least: int, epochs: str) -> None:
     (summary,) = interrupt(tmp_path, moment, "--engine", "flower", "--workers", "2", "--epochs", epochs)
