@@ -27,11 +27,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from rich.logging import RichHandler
 
 from fedsparse.command_line import Command, Settings, parse
-from fedsparse.config import Config, ConfigError, read_yaml
+from fedsparse.config import Config, ConfigError
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
 from fedsparse.sparsity.setup import check_sparsity
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
+from fedsparse.yaml_file import read_yaml
 from partitions import DataError, load_dataset
 from partitions import partition as split
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
-from fedsparse.config import KEYS, Config, ConfigError, read_yaml, unknown_key
+from fedsparse.config import KEYS, Config, ConfigError, unknown_key
+from fedsparse.yaml_file import read_yaml
 
 Settings = dict[str, Any]
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fedsparse.config import KEYS, Config, ConfigError, read_yaml
+from fedsparse.config import KEYS, Config, ConfigError
 from fedsparse.report.grid import read_sweep
+from fedsparse.yaml_file import read_yaml
 from strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[2]

@@ -12,18 +12,24 @@ app = ClientApp()
 warm: list[bool] = []
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    counter = context.state.config_records.get("counter", ConfigRecord({"calls": 0}))
-    calls = int(counter["calls"]) + 1
-    context.state["counter"] = ConfigRecord({"calls": calls})
-    match message.content["order"]["do"]:
+def fail(how: str) -> None:
+    """Raise, die or hang, as told; anything else does nothing."""
+    match how:
         case "raise":
             raise ValueError("as told")
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(600)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    counter = context.state.config_records.get("counter", ConfigRecord({"calls": 0}))
+    calls = int(counter["calls"]) + 1
+    context.state["counter"] = ConfigRecord({"calls": calls})
+    fail(order := message.content["order"]["do"])
+    match order:
         case "start slowly" if not warm:
             warm.append(True)
             time.sleep(3)
