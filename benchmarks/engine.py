@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from benchmarks.common import Federation, machine, medians, peak_bytes, reset_peak, write_images
-from clients.workbench import workbench
+from clients.workbench import Workbench
 from fedsparse.cohort import TOGETHER
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
@@ -102,7 +102,7 @@ def compression(data: str, repeats: int) -> None:
     """Encode and decode of one client over its training. The CNN of 1.66M weights."""
     for compressor in ("topk", "hggtopk"):
         settings = {"compressor": compressor, "density": 0.01, "model": "cnn", "device": "cpu", "dataset": data}
-        bench = workbench(config := Config.from_mapping(settings))
+        bench = Workbench(config := Config.from_mapping(settings))
         codec_of = bench.under_bits(b"").codec
         indices, state = bench.samples(0)[0], ClientState()
         start = bench.model.vector.clone()

@@ -12,7 +12,7 @@ from torch import Tensor
 from clients.downlink import receive_weights
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.upload import prune_upload
-from clients.workbench import SparseModel, Workbench, workbench_of
+from clients.workbench import SparseModel, Workbench, workbench
 from fedsparse.cohort import train_cohort
 from fedsparse.engine.records import mask_array
 from fedsparse.seeds import derive_seed
@@ -157,7 +157,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, int, int]:
     """The workbench with the message's weights loaded, the topology they are under, the partition id and the round."""
     content: Any = message.content  # its views by type, such as array_records, are built anew at every look
-    bench = workbench_of(tuple(content["config"].items()))
+    bench = workbench(tuple(content["config"].items()))
     torch.set_num_threads(bench.config.threads)
     held = receive_topology(bench, context, content.get("topology"), content["task"]["topology"])
     client = int(context.node_config[PARTITION_ID_KEY])

@@ -126,12 +126,6 @@ class Workbench:
 
 
 @lru_cache(maxsize=1)
-def workbench(config: Config) -> Workbench:
-    """The workbench for these settings; the last one is kept."""
-    return Workbench(config)
-
-
-@lru_cache(maxsize=1)
-def workbench_of(settings: tuple[tuple[str, Any], ...]) -> Workbench:
-    """The same for the items of a message's settings: validating a hundred of them for every message takes a while."""
-    return workbench(Config.from_mapping(dict(settings)))
+def workbench(settings: tuple[tuple[str, Any], ...]) -> Workbench:
+    """The workbench for the items of a message's settings; the last one is kept, and they are validated once."""
+    return Workbench(Config.from_mapping(dict(settings)))

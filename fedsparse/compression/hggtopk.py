@@ -200,7 +200,8 @@ def top_indices_on_device(update: Tensor, residual: Tensor | None, out: Tensor, 
     sample = (update[::stride] if residual is None else update[::stride] + residual[::stride]).abs()
     wanted = min(sampled_count(sample.numel(), k / update.numel(), stride), sample.numel())
     threshold = torch.topk(sample, wanted, sorted=False).values.min()
-    candidates = collect_on_device(update, residual, out, threshold, 2 * wanted * stride)
+    capacity = min(2 * wanted * stride, update.numel())
+    candidates = collect_on_device(update, residual, out, threshold, capacity)
     if candidates is None or candidates.numel() < k:  # the sample misled
         return largest(out.abs(), k)
     return candidates[largest(out[candidates].abs(), k)]

@@ -139,9 +139,9 @@ def _said(key: str, value: Any) -> str:
     """A setting as a word of a legend; empty where it is off or left to itself."""
     if value is True:
         return key
-    return (
-        "" if value in (False, "auto") and not _is_number(value) else f"{key} {value}" if _is_number(value) else value
-    )
+    if _is_number(value):
+        return f"{key} {value}"
+    return "" if value in (False, "auto") else str(value)
 
 
 def _is_number(value: Any) -> bool:

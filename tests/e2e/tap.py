@@ -6,7 +6,6 @@ from flwr.app import Context, Message
 
 from clients.app import app as client_app
 from clients.workbench import workbench
-from fedsparse.config import Config
 from fedsparse.vector import Layout
 
 
@@ -23,7 +22,7 @@ TAPPED: list[Tap] = []
 
 def app(message: Message, context: Context) -> Message:
     reply = client_app(message, context)
-    layout = workbench(Config.from_mapping(message.content["config"])).model.layout
+    layout = workbench(tuple(message.content["config"].items())).model.layout
     TAPPED.append(
         Tap(
             message.content["task"]["round"],

@@ -1,0 +1,249 @@
+"""The server's side of a topology, with made-up replies: averages, masks on their way, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from fedsparse.compression import VALUES, ClientState, UpdateCodec, wire
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
+from fedsparse.engine.records import mask_array, payload_array
+from fedsparse.sparsity import Topology, weight_layers
+from fedsparse.sparsity.compact import Compact
+from fedsparse.sparsity.masks import encode_mask
+from fedsparse.sparsity.prune import prune_model
+from fedsparse.sparsity.readjust import Report, readjust
+from fedsparse.sparsity.reports import encode_report, report_layout
+from fedsparse.sparsity.setup import build_method
+from fedsparse.vector import FlatModel, Layout
+from strategies import STRATEGIES, FedAvg
+from strategies.topology import REMEMBERED, ServerTopology
+from tests.strategies.federation import network
+
+MODEL = network()
+LAYOUT = Layout.of(MODEL)
+LAYERS = weight_layers(MODEL, LAYOUT, [])
+N, P = LAYOUT.size, LAYOUT.parameters
+
+
+def server(**settings: object) -> FedAvg:
+    config = Config.from_mapping(
+        {"clients": 2, "clients-per-round": 2, "rounds": 9, "dense-layers": "", "sparsity": 0.5} | settings
+    )
+    topology = ServerTopology.of_round_1(config, LAYOUT, LAYERS, build_method(config))
+    return STRATEGIES[config.strategy](config, topology, torch.zeros(N), range(2))
+
+
+def own_reply(
+    message: Message, strategy: FedAvg, update: torch.Tensor, own: Topology, samples: int, round: int = 1
+) -> Message:
+    compact = Compact(LAYOUT, own)
+    payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(update), ClientState(), round=round, seed=0)
+    arrays = ArrayRecord({"update": payload_array(payload, compact.layout)})
+    if own is not strategy.topology.topology:
+        arrays["mask"] = mask_array(encode_mask(own, strategy.topology.topology))
+    metrics = MetricRecord({"num-examples": samples, "train/loss": 1.0})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+def aggregate(strategy: FedAvg, clients, order: int = 1) -> torch.Tensor:
+    grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
+    messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
+    replies = [own_reply(m, strategy, *client) for m, client in zip(messages, clients, strict=True)]
+    strategy.aggregate_train(1, replies[::order])
+    return strategy.weights
+
+
+def halves(strategy: FedAvg) -> tuple[Topology, Topology]:
+    """Masks of half of every layer that have no prunable weight in common."""
+    start = strategy.topology.topology
+    odd = torch.arange(P) % 2 == 1
+    return tuple(start.changed(half | ~start.prunable, counts=True) for half in (odd, ~odd))  # type: ignore[return-value]
+
+
+def test_a_client_that_wishes_for_the_servers_mask_counts_in_the_consensus() -> None:
+    strategy = server(topology="feddst", **{"readjustment-interval": 1})
+    start = strategy.topology.topology
+    moved = readjust(start, torch.rand(P), torch.rand(P), 0.5)
+    aggregate(strategy, [(torch.ones(N), own, 1) for own in (moved, start)])
+    shared, count = (int((mask & start.prunable).sum()) for mask in (moved.mask & start.mask, start.mask))
+    assert strategy.topology.details["topology/consensus"] == pytest.approx(shared / count)
+
+
+def test_two_clients_with_disjoint_masks_are_copied_and_not_halved() -> None:
+    strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
+    a, b = halves(strategy)
+    u = torch.randn(2, N)
+    got = aggregate(strategy, [(u[0], a, 5), (u[1], b, 50)])
+    both = (a.mask & b.mask).nonzero().squeeze(1)
+    assert torch.equal(got[:P][a.mask & ~b.mask], u[0][:P][a.mask & ~b.mask])
+    assert torch.equal(got[:P][b.mask & ~a.mask], u[1][:P][b.mask & ~a.mask])
+    np.testing.assert_allclose(got[both], (5 * u[0][both] + 50 * u[1][both]) / 55, rtol=1e-5)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_not(own: bool) -> None:
+    u, results = torch.randn(2, N), []
+    for samples, order in (((1, 3), 1), ((1, 3), -1), ((1, 1), 1)):
+        strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
+        masks = halves(strategy) if own else [strategy.topology.topology] * 2
+        results.append(aggregate(strategy, list(zip(u, masks, samples, strict=True)), order).clone())
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_fedavgm_forgets_the_momentum_of_weights_that_are_removed() -> None:
+    strategy = server(topology="set", strategy="fedavgm", **{"readjustment-interval": 1, "readjustment-ratio": 1})
+    start = strategy.topology.topology
+    aggregate(strategy, [(torch.randn(N), start, 1), (torch.randn(N), start, 1)])
+    changed = start.mask ^ strategy.topology.topology.mask
+    assert changed.any()
+    assert not strategy.velocity[changed].any()
+    assert not strategy.velocity[~strategy.topology.topology.mask].any()
+    assert strategy.velocity.any()
+
+
+def ones_and_zeros(topology: ServerTopology) -> tuple[torch.Tensor, torch.Tensor]:
+    mask, prunable = topology.topology.mask, topology.topology.prunable
+    return (mask & prunable).nonzero().squeeze(1), (~mask).nonzero().squeeze(1)
+
+
+def test_a_client_that_missed_a_few_topologies_gets_a_difference_and_after_many_the_whole_mask() -> None:
+    topology = server(topology="static").topology
+    start, generator = topology.topology, torch.Generator().manual_seed(0)
+    topology.mask_for(0)
+    topology.answered(0)
+    lengths = []
+    for _ in range(REMEMBERED + 1):
+        held = topology._held[0]
+        record = topology.mask_for(0)
+        topology._held[0] = held
+        lengths.append(len(record["mask"].data) if record else 0)
+        mask = topology.topology.mask.clone()
+        swap = torch.cat(
+            [side[torch.randperm(len(side), generator=generator)[:3]] for side in ones_and_zeros(topology)]
+        )
+        mask[swap] = ~mask[swap]
+        topology._set(topology.topology.changed(mask, counts=True))
+    whole = len(encode_mask(topology.topology))
+    assert lengths[0] == 0
+    assert 0 < lengths[1] < whole / 2
+    assert len(topology.mask_for(0)["mask"].data) == whole
+    assert start.version == 0
+
+
+def test_a_client_that_has_not_answered_is_sent_the_whole_mask_again() -> None:
+    topology = server(topology="static").topology
+    first = topology.mask_for(0)
+    assert len(topology.mask_for(0)["mask"].data) >= len(first["mask"].data)
+    topology.answered(0)
+    assert topology.mask_for(0) is None
+
+
+def test_a_lost_reply_costs_no_mask_where_none_was_sent_and_a_client_that_fails_is_sent_the_whole_one() -> None:
+    strategy = server(topology="static")
+    grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
+    sent = []
+    for round, answers in ((1, (True, True)), (2, (True, False)), (3, (True, None)), (4, (True, True))):
+        messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
+        sent.append("topology" in messages[1].content)
+        start = strategy.topology.topology
+        replies = [
+            own_reply(m, strategy, torch.ones(N), start, 1, round) for m, a in zip(messages, answers, strict=True) if a
+        ]
+        if answers[1] is None:
+            replies.append(Message(Error(2, "it holds another topology"), reply_to=messages[1]))
+        strategy.aggregate_train(round, replies)
+    assert sent == [True, False, False, True]
+
+
+# Replies that are well-formed, but not what was asked for
+
+
+def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = None) -> str:
+    """Why the first of two clients is refused that sends this report, or uploads under this mask; "" if it is not."""
+    grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
+    start = strategy.topology.topology
+    messages = strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid)
+    masks = zip(messages, (own or start, start), strict=True)
+    first, second = (own_reply(message, strategy, torch.ones(N), mask, 1) for message, mask in masks)
+    if report:
+        first.content["arrays"]["report"] = payload_array(report, report_layout(LAYOUT))
+    strategy.aggregate_train(1, [first, second])
+    assert strategy.metrics["comm/clients"] == 2 - len(strategy.failures)
+    return "".join(strategy.failures)
+
+
+def report_of(*sizes: int, round: int = 1) -> bytes:
+    """A report about every weight, in segments of these sizes."""
+    codec, layout = VALUES["f32"], report_layout(LAYOUT)
+    values = [np.ones(size, np.float32) for size in sizes]
+    return wire.encode(
+        layout, round, [wire.Coded(v.size, None, codec, codec.encode(v, np.array([v.size]), 0)) for v in values]
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        (report_of(10, P - 10), "a report of 2 segments"),
+        (report_of(P, round=2), "a report of round 2"),
+        (report_of(P)[:-1], "damaged"),
+        (report_of(P), ""),
+    ],
+)
+def test_a_report_of_another_structure_costs_its_client_the_round_and_not_the_run(report: bytes, reason: str) -> None:
+    failure = refused(server(topology="rigl", **{"readjustment-interval": 1}), report=report)
+    assert reason in failure
+    assert bool(reason) == bool(failure)
+
+
+@pytest.mark.parametrize("settings", [{"topology": "static"}, {"topology": "rigl"}, {"topology": "feddst"}])
+def test_a_report_that_nobody_asked_for_is_refused(settings: dict[str, str]) -> None:
+    report = encode_report(Report(torch.tensor([0]), torch.tensor([1.0])), LAYOUT, 1)
+    assert "nobody asked for" in refused(server(**settings), report=report)
+
+
+UPLOADS = {"upload-pruning": "magnitude", "upload-sparsity": 0.5, "sparsity": 0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topology": "static"},
+        {"topology": "rigl", "readjustment-interval": 1},
+        {"topology": "feddst", "readjustment-interval": 2},
+        {"topology": "feddst", "readjustment-interval": 1},
+        {"topology": "sparsyfed"},
+        UPLOADS,
+        UPLOADS | {"nm": "2:4"},
+    ],
+)
+@pytest.mark.parametrize("kept", [0, 1, 0.25])
+def test_a_mask_that_the_method_does_not_leave_a_client_is_refused(settings: dict[str, object], kept: float) -> None:
+    strategy = server(**settings)
+    start = strategy.topology.topology
+    own = start.changed(~start.prunable | (torch.rand(P) < kept), counts=True)
+    assert "mask" in refused(strategy, own=own) or own is start
+    new = strategy.topology.topology
+    assert not strategy.weights[:P][~new.mask].any()
+    assert min(new.counts) > 0
+
+
+@pytest.mark.parametrize("settings", [UPLOADS, UPLOADS | {"nm": "2:4"}, {"topology": "sparsyfed"}])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mask_of_an_honest_client_is_taken(settings: dict[str, object], seed: int) -> None:
+    strategy, model = server(**settings), FlatModel(network())
+    start = strategy.topology.topology
+    torch.manual_seed(seed)
+    model.vector[:P].normal_()
+    if "topology" in settings:
+        own = strategy.topology.method.upload_topology(start, model.vector[:P])
+    else:
+        masks = prune_model(model.module, [torch.randn(9, 1, 8, 8)], 0.5, nm=strategy.config.n_of_m, dense_layers=[])
+        mask = start.mask.clone()
+        for layer in LAYERS:
+            mask[layer.slice] = masks[layer.name].flatten()
+        own = start.changed(mask, counts=True)
+    assert refused(strategy, own=own) == ""
