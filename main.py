@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":  # the imports below take seconds: Ctrl-C needs no traceback of them
@@ -191,9 +190,4 @@ if __name__ == "__main__":
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a batch system's end, a closed terminal
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
             signal.signal(ending, signal.default_int_handler)
-    code = main(sys.argv[1:])
-    if code == 130:  # all is saved; a thread that Ctrl-C met halfway must not keep the process from its end
-        with suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    sys.exit(main(sys.argv[1:]))

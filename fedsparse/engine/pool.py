@@ -13,11 +13,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from threading import Thread
 from typing import Any
 
 import torch
@@ -66,9 +67,7 @@ class Pool:
         # imported the app already, which makes replacing a worker quick.
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload([__name__, client_app.partition(":")[0], *preload])
-        # Each exchange has a thread: a process that stopped in the middle of a message blocks nobody else.
-        self._exchanges = ThreadPoolExecutor(workers)
-        self._new_worker = partial(_Worker, self._exchanges, processes, (client_app, together), threads, client_timeout)
+        self._new_worker = partial(_Worker, processes, (client_app, together), threads, client_timeout)
         with _as_the_fork_server_needs_it():
             self._workers = [self._new_worker(number) for number in range(workers)]
 
@@ -111,8 +110,6 @@ class Pool:
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()
-        # A thread that Ctrl-C hit as it started is unknown to Python's own exit, which would wait for it for ever.
-        self._exchanges.shutdown(wait=False)
 
 
 def _patience(deadline: float | None, *workers: "_Worker") -> float | None:
@@ -124,11 +121,7 @@ def _patience(deadline: float | None, *workers: "_Worker") -> float | None:
 class _Worker:
     """One process, the pipe to it, the number of the group it works on, its answer, and when it must be done."""
 
-    def __init__(
-        self, exchanges: Executor, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float,
-        number: int,
-    ) -> None:  # fmt: skip
-        self.exchanges = exchanges
+    def __init__(self, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
         self.connection, theirs = processes.Pipe()
         self.process = processes.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
         self.process.start()
@@ -154,13 +147,19 @@ class _Worker:
             rest = RecordDict({key: r for key, r in message.content.items() if key not in arrays})
             stripped.append((with_content(message, rest), {key: id(r) for key, r in arrays.items()}))
         self.records |= new
-        self.answer = self.exchanges.submit(self._exchange, (stripped, new, list(self.records), contexts))
+        self.answer = Future()
+        task = (stripped, new, list(self.records), contexts)
+        # A thread of its own: a process that stopped in the middle of a message blocks nobody else. A daemon, for
+        # which Python's exit does not wait: Ctrl-C may meet one halfway.
+        Thread(target=self._exchange, args=(task, self.answer), daemon=True).start()
         self.job = job  # last: kill() waits for the answer of a worker that has a job
 
-    def _exchange(self, task: object) -> Answer:
-        self.connection.send(task)
-        answer: Answer = self.connection.recv()
-        return answer
+    def _exchange(self, task: object, answer: Future[Answer]) -> None:
+        try:
+            self.connection.send(task)
+            answer.set_result(self.connection.recv())
+        except BaseException as error:
+            answer.set_exception(error)
 
     def outcome(self) -> Answer | str | None:
         """The replies and the clients' new states; or why there will be none; or None while it works."""
