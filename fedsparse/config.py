@@ -228,7 +228,8 @@ class Config(BaseModel):
     threads: int = Field(1, ge=1, le=1024)
     """Torch threads of each client."""
     state_store: Literal["auto", "context", "files"] = "auto"
-    """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large."""
+    """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large; of
+    clients that one process trains on a GPU, the Context is on it."""
     client_timeout: float = Field(0.0, ge=0, le=1e8)
     """Seconds after which the local engine gives a client up; 0 for never. A new worker has 30 more, once."""
     round_timeout: float = Field(3600.0, gt=0, le=1e8)

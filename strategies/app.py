@@ -25,7 +25,7 @@ from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training import evaluate
-from fedsparse.vector import FlatModel, Layout
+from fedsparse.vector import FlatModel
 from partitions import Dataset, load_dataset, normalise, partition, to_device
 from partitions.picture import plot_partition
 from strategies import STRATEGIES, FedAvg
@@ -52,7 +52,7 @@ def main(grid: Grid, context: Context) -> None:
     model = FlatModel(network.to(device))
     strategy = make_strategy(config, model, nodes, grid)
     folder = create_run_folder(config.logdir, config.name or default_name(config))
-    if keeps_files(config, model.layout, grid):
+    if keeps_files(config, model, grid):
         strategy.state_folder = str(folder / "clients")
     if isinstance(grid, LocalGrid):
         grid.group = group_size(config, model, build_method(config))
@@ -80,16 +80,20 @@ def main(grid: Grid, context: Context) -> None:
                 shutil.rmtree(strategy.state_folder, ignore_errors=True)
 
 
-def keeps_files(config: Config, layout: Layout, grid: Grid) -> bool:
+def keeps_files(config: Config, model: FlatModel, grid: Grid) -> bool:
     """Whether clients keep their state in files of the run folder, by the settings or by ``auto``'s rule.
 
     A Context as large as the model doubles Flower's traffic, and small ones of very many clients fill the memory. Nodes
-    that ``main.py`` did not start may be on other machines, where that folder means nothing.
+    that ``main.py`` did not start may be on other machines, where that folder means nothing. A client that is trained
+    in this process, on a GPU, has its residual there from round to round, where a quarter of what is free holds all of
+    them (dgc's momentum takes another).
     """
     if config.state_store != "auto":
         return config.state_store == "files"
-    size = 4 * layout.parameters
+    size = 4 * model.layout.parameters
     touched = min(config.clients, config.rounds * config.clients_per_round)
+    if model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:
+        return 4 * size * touched > torch.cuda.mem_get_info(model.vector.device)[0]
     near = isinstance(grid, LocalGrid) or config.engine == "flower"
     return near and (size > LARGE_STATE or size * touched > LARGE_MEMORY)
 

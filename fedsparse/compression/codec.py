@@ -5,6 +5,7 @@ Selection, value coding, index coding and error feedback are four independent ch
 
 import math
 import time
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -299,8 +300,9 @@ class UpdateCodec:
 def put_back(residual: Array | None, sent: wire.SparseUpdate) -> Array:
     """The residual, float32, with the parameters of ``sent`` added."""
     size = sent.layout.parameters
-    array = np.zeros(size, np.float32) if residual is None else np.array(to_numpy(widened(residual)))
+    total: Any = np.zeros(size, np.float32) if residual is None else deepcopy(widened(residual))
     for s in sent.segments:
         if s.start < size:
-            array[s.start : s.start + s.size][slice(None) if s.indices is None else s.indices] += s.values
-    return array if residual is None else beside(array, residual)
+            at = slice(None) if s.indices is None else beside(s.indices, total)
+            total[s.start : s.start + s.size][at] += beside(s.values, total)
+    return total

@@ -13,7 +13,7 @@ Array = np.ndarray | Tensor
 """float32 vectors of a client: NumPy on the CPU, torch on a device."""
 
 AnyArray = TypeVar("AnyArray", bound=Array)
-Flat = dict[str, np.ndarray | bytes | int]
+Flat = dict[str, Array | bytes | int]
 
 
 @dataclass
@@ -37,10 +37,10 @@ class ClientState:
     topology: bytes = b""
 
     def to_dict(self) -> Flat:
-        """As a flat dict of arrays, bytes and integers. Arrays are views: store it before the next encode."""
-        flat: Flat = {f"memory/{name}": to_numpy(array) for name, array in self.memory.items()}
+        """As a flat dict of arrays, bytes and integers. Arrays are not copied: store it before the next encode."""
+        flat: Flat = {f"memory/{name}": array for name, array in self.memory.items()}
         if self.residual is not None:
-            flat["residual"] = to_numpy(self.residual)
+            flat["residual"] = self.residual
         if self.payload:
             flat["payload"] = self.payload
         if self.sent_round:
@@ -50,13 +50,13 @@ class ClientState:
         return flat
 
     @classmethod
-    def from_dict(cls, flat: Mapping[str, np.ndarray | bytes | int]) -> "ClientState":
+    def from_dict(cls, flat: Mapping[str, Array | bytes | int]) -> "ClientState":
         """The inverse of :meth:`to_dict`. Arrays may be read-only views over bytes: they are copied on write only."""
         state = cls()
         for key, value in flat.items():
-            if key.startswith("memory/") and isinstance(value, np.ndarray):
+            if key.startswith("memory/") and isinstance(value, Array):
                 state.memory[key.removeprefix("memory/")] = value
-            elif key == "residual" and isinstance(value, np.ndarray):
+            elif key == "residual" and isinstance(value, Array):
                 state.residual = value
             elif key in ("payload", "topology") and isinstance(value, bytes):
                 setattr(state, key, value)

@@ -35,6 +35,7 @@ class LocalGrid(Grid):
         preload: modules to import before workers are forked: what they hold is in memory once for all of them.
 
     Attributes:
+        in_process: whether clients run in this process.
         group: how many train messages go ``together``. A group shares a worker, and the worker's fate.
     """
 
@@ -53,7 +54,7 @@ class LocalGrid(Grid):
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
         self.clients = clients
         self._contexts: dict[int, Context] = {}
-        alone = workers == 1 and not client_timeout
+        self.in_process = alone = workers == 1 and not client_timeout
         self._pool = None if alone else Pool(client_app, together, workers, threads, client_timeout, preload)
         self._apps = Apps(client_app, together) if alone else None
         self.group = 1

@@ -277,6 +277,13 @@ def test_residuals_in_files_and_in_contexts_give_the_same_bits(tmp_path: Path, m
     assert 8 <= count <= 10
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+def test_residuals_that_stay_on_a_gpu_change_no_bit(tmp_path: Path) -> None:
+    few = ["--clients", "10", "--clients-per-round", "8", "--dataset", tiny(tmp_path), "--device", "cuda"]
+    results = [run(tmp_path, *few, *flags) for flags in ([], ["--state-store", "files"], ["--client-timeout", "600"])]
+    assert len({result["summary"]["weights-hash"] for result in results}) == 1
+
+
 def test_clients_trained_together_end_as_one_by_one_with_any_number_of_workers(tmp_path: Path) -> None:
     flags = ["--model", "mlp-small", "--clients", "40", "--clients-per-round", "20", "--eval-clients"]
     alone = run(tmp_path, *flags, "--cohort-batching", "off")
