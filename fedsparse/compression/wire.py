@@ -1,9 +1,10 @@
 """``fedsparse/1``: what travels between a client and the server, to the byte.
 
-    "fsp" version:u8 flags:u8 segments:u16 fingerprint:u64 round:u32        little-endian, as everything here
-    a segment:  index:u8 value:u8 grouping:u8 size:u32 count:u32 length:u32, ``length`` bytes of indices, the values
+    "fsp" version:u8 flags:u16 segments:u16 fingerprint:u64 round:u32       little-endian, as everything here
+    a segment:  index:u8 value:u8 grouping:u16 size:u32 count:u32 length:u32, ``length`` bytes of indices, the values
     xxh3:u32    the low half of XXH3-64 of all bytes before it
 
+Values without indices before them stand at a multiple of four bytes: NumPy reads others at half the speed.
 Segments cover the flat vector one after the other: ``size`` coordinates, ``count`` of them present; or a whole layer as
 the ``count`` entries of two factors, column after column. The values' length follows from their codec and counts. A
 checksum finds accidents, not attackers, who can compute it as well: everything behind it is checked for itself, before
@@ -25,8 +26,8 @@ from fedsparse.compression.values import VALUES, ValueCodec
 from fedsparse.vector import Entry, Layout
 
 MAGIC, VERSION = b"fsp", 1
-HEADER = struct.Struct("<3sBBHQI")
-SEGMENT = struct.Struct("<BBBIII")
+HEADER = struct.Struct("<3sBHHQI")
+SEGMENT = struct.Struct("<BBHIII")
 CHECKSUM = struct.Struct("<I")
 WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one for each layer of the layout
 BLOCK = 1 << 16  # elements that a dense addition holds in a temporary
@@ -93,11 +94,11 @@ class SparseUpdate:
             if isinstance(part, Tensor):
                 add_on_device(part, s, weight)
             elif s.indices is not None:
-                values = torch.from_numpy(s.values.astype(part.dtype) * part.dtype.type(weight))
+                values = torch.from_numpy(np.multiply(s.values, weight, dtype=part.dtype))
                 torch.from_numpy(part).scatter_add_(0, torch.from_numpy(s.indices), values)  # np.add.at takes longer
             else:
                 for at in range(0, s.size, BLOCK):
-                    part[at : at + BLOCK] += s.values[at : at + BLOCK].astype(part.dtype) * part.dtype.type(weight)
+                    part[at : at + BLOCK] += np.multiply(s.values[at : at + BLOCK], weight, dtype=part.dtype)
 
     def to_dense(self) -> np.ndarray:
         """float32, shape ``(layout.size,)``, zero where nothing was sent."""

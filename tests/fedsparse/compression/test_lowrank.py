@@ -181,12 +181,12 @@ def factored(rank: int = 2, values: np.ndarray | None = None) -> bytes:
 @pytest.mark.parametrize(
     ("at", "new", "message"),
     [
-        (FIRST + 3, (1199).to_bytes(4, "little"), "1199 coordinates that are no matrix"),
-        (FIRST + 3, (1207).to_bytes(4, "little"), "1207 coordinates that are no matrix"),
-        (FIRST + 7, (141).to_bytes(4, "little"), "141 values"),
-        (FIRST + 7, (70 * 40).to_bytes(4, "little"), "2800 values of 1200"),
-        (FIRST + 7, (70 * 10).to_bytes(4, "little"), "values are cut off"),
-        (FIRST + 11, (2).to_bytes(4, "little"), "2 bytes of indices"),
+        (FIRST + 4, (1199).to_bytes(4, "little"), "1199 coordinates that are no matrix"),
+        (FIRST + 4, (1207).to_bytes(4, "little"), "1207 coordinates that are no matrix"),
+        (FIRST + 8, (141).to_bytes(4, "little"), "141 values"),
+        (FIRST + 8, (70 * 40).to_bytes(4, "little"), "2800 values of 1200"),
+        (FIRST + 8, (70 * 10).to_bytes(4, "little"), "values are cut off"),
+        (FIRST + 12, (2).to_bytes(4, "little"), "2 bytes of indices"),
         (FIRST + 2, b"\1", "for factors of 40 x 30"),
         (FIRST + SEGMENT.size, b"\xff\xff", "not finite"),
     ],

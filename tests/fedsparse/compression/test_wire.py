@@ -62,6 +62,11 @@ def test_more_indices_than_one_pcodec_chunk_come_back():
     assert np.array_equal(unpack(codec, memoryview(body), wanted.size, 20_000_000), wanted)
 
 
+def test_dense_values_are_read_in_place_at_aligned_addresses():
+    update = decode(payload_of("none"), LAYOUT)
+    assert all(s.values.flags.aligned and not s.values.flags.owndata for s in update.segments)
+
+
 @pytest.mark.parametrize("size", [25_000, 200_000, 1_000_000])
 @pytest.mark.parametrize("density", [0.002, 0.01, 0.05, 0.2])
 def test_uniform_indices_cost_at_most_six_percent_more_than_their_entropy(size, density):
@@ -166,17 +171,17 @@ FAULTS = {
     "a later version": (lambda p: changed(p, 3, b"\2"), "version 2"),
     "unknown flags": (lambda p: changed(p, 4, b"\1"), "flags 1"),
     "a flipped bit": (lambda p: p[:40] + bytes([p[40] ^ 1]) + p[41:], "checksum"),
-    "no segment": (lambda p: changed(p, 5, b"\0"), "covers 0 of 828"),
-    "a segment too few": (lambda p: changed(p, 5, b"\1"), "covers 820 of 828 coordinates"),
-    "a segment too many": (lambda p: changed(p, 5, b"\3"), "cut off"),
+    "no segment": (lambda p: changed(p, 6, b"\0"), "covers 0 of 828"),
+    "a segment too few": (lambda p: changed(p, 6, b"\1"), "covers 820 of 828 coordinates"),
+    "a segment too many": (lambda p: changed(p, 6, b"\3"), "cut off"),
     "trailing bytes": (lambda p: resigned(p[:-4] + b"xyz" + p[-4:]), "3 bytes trail"),
     "an unknown index codec": (lambda p: changed(p, FIRST, b"\x09"), "unknown coding 9/0/0"),
     "an unknown value codec": (lambda p: changed(p, FIRST + 1, b"\x63"), "unknown coding"),
     "an unknown grouping": (lambda p: changed(p, FIRST + 2, b"\2"), "unknown coding"),
-    "a segment of nothing": (lambda p: changed(p, FIRST + 3, bytes(4)), "values of 0 coordinates"),
-    "a segment beyond the layout": (lambda p: changed(p, FIRST + 3, b"\xff" * 4), "4294967295 coordinates"),
-    "more values than coordinates": (lambda p: changed(p, FIRST + 7, b"\xff" * 4), "4294967295 values"),
-    "more index bytes than there are": (lambda p: changed(p, FIRST + 11, b"\xff" * 4), "4294967295 bytes of indices"),
+    "a segment of nothing": (lambda p: changed(p, FIRST + 4, bytes(4)), "values of 0 coordinates"),
+    "a segment beyond the layout": (lambda p: changed(p, FIRST + 4, b"\xff" * 4), "4294967295 coordinates"),
+    "more values than coordinates": (lambda p: changed(p, FIRST + 8, b"\xff" * 4), "4294967295 values"),
+    "more index bytes than there are": (lambda p: changed(p, FIRST + 12, b"\xff" * 4), "4294967295 bytes of indices"),
     "a NaN": (lambda p: changed(p, len(p) - 8, b"\xff" * 4), "not finite"),
     "an infinity": (lambda p: changed(p, len(p) - 8, struct.pack("<f", np.inf)), "not finite"),
     "all values but a count": (lambda p: changed(p, FIRST, b"\0"), "where all 820 are meant"),
@@ -332,7 +337,7 @@ def test_hostile_counts_allocate_no_more_than_a_few_times_the_layout(compressor)
     counts = [2**32 - 1, 200_000, 199_999, 100_000]
     tracemalloc.start()
     for count in counts:
-        for at in (FIRST + 3, FIRST + 7, FIRST + 11, FIRST + SEGMENT.size + 8):
+        for at in (FIRST + 4, FIRST + 8, FIRST + 12, FIRST + SEGMENT.size + 8):
             with contextlib.suppress(PayloadError):  # some only become other indices
                 decode(changed(payload, at, struct.pack("<I", count)), layout)
     peak = tracemalloc.get_traced_memory()[1]
