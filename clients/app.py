@@ -12,7 +12,7 @@ from torch import Tensor
 from clients.downlink import receive_weights
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.upload import prune_upload
-from clients.workbench import SparseModel, Workbench, workbench
+from clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.cohort import train_cohort
 from fedsparse.engine.records import mask_array
 from fedsparse.seeds import derive_seed
@@ -52,16 +52,17 @@ def train(message: Message, context: Context) -> Message:
         augmenting = torch.Generator().manual_seed(drawn)
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
     local = LocalTopology(model, trained, bench.method, round, seed)
-    score = train_model(
-        model,
-        bench.fetch(indices, augmenting),
-        len(indices),
-        config,
-        round=round,
-        seed=seed,
-        timer=timer,
-        topology=local,
-    )
+    with TRAINING:
+        score = train_model(
+            model,
+            bench.fetch(indices, augmenting),
+            len(indices),
+            config,
+            round=round,
+            seed=seed,
+            timer=timer,
+            topology=local,
+        )
     return _reply(message, context, bench, held, indices, local.topology, score, timer)
 
 
@@ -73,16 +74,17 @@ def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> 
     config, timer = bench.config, StageTimer(bench.device)
     samples = {c: bench.samples(c)[0] for c in (int(context.node_config[PARTITION_ID_KEY]) for context in contexts)}
     clients = sorted(samples, key=lambda client: -len(samples[client]))
-    weights, scores = train_cohort(
-        bench.model,
-        bench.fetch_together([samples[client] for client in clients]),
-        [len(samples[client]) for client in clients],
-        config,
-        round=round,
-        seeds=[derive_seed(config.seed, "train", round=round, partition_id=client) for client in clients],
-        timer=timer,
-        mask=held.topology.mask if held.bits else None,
-    )
+    with TRAINING:
+        weights, scores = train_cohort(
+            bench.model,
+            bench.fetch_together([samples[client] for client in clients]),
+            [len(samples[client]) for client in clients],
+            config,
+            round=round,
+            seeds=[derive_seed(config.seed, "train", round=round, partition_id=client) for client in clients],
+            timer=timer,
+            mask=held.topology.mask if held.bits else None,
+        )
 
     def answer(message: Message, context: Context) -> Message:
         bench, held, client, _ = _open(message, context)

@@ -1,5 +1,6 @@
-"""What a client needs to work, made once a process: the data on the device, the partition, the model, the codec."""
+"""What a client needs to work, made once a thread: the data on the device, the partition, the model, the codec."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ def whole_codec(codec: UpdateCodec, settings: Mapping[str, Any]) -> UpdateCodec:
 
 
 class Workbench:
-    """Shared by all the clients of a process. Nothing here belongs to one client: that is in the Context."""
+    """Shared by all the clients of a thread, its data by all threads. What belongs to one client is in the Context."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -125,7 +126,17 @@ class Workbench:
         return batch
 
 
-@lru_cache(maxsize=1)
+TRAINING = threading.Lock()
+"""Held by the one thread that trains. Training draws from torch's random state, which is the whole process's."""
+
+_own = threading.local()
+
+
 def workbench(settings: tuple[tuple[str, Any], ...]) -> Workbench:
-    """The workbench for the items of a message's settings; the last one is kept, and they are validated once."""
-    return Workbench(Config.from_mapping(dict(settings)))
+    """This thread's workbench for the items of a message's settings; its last one is kept, and validated once."""
+    if getattr(_own, "settings", None) != settings:
+        with TRAINING:  # that random state gives a new network its weights, too
+            _own.bench = Workbench(Config.from_mapping(dict(settings)))
+        _own.settings = settings
+    bench: Workbench = _own.bench
+    return bench

@@ -50,12 +50,14 @@ def main(grid: Grid, context: Context) -> None:
     parts = partition(data.y_train.cpu(), **config.partitioning())
     network = build_network(config, data.input_shape, data.classes, derive_seed(config.seed, "model"))
     model = FlatModel(network.to(device))
+    if isinstance(grid, LocalGrid):
+        grid.group = group_size(config, model, build_method(config))
+        if device.type == "cuda":
+            grid.overlap(device)
     strategy = make_strategy(config, model, nodes, grid)
     folder = create_run_folder(config.logdir, config.name or default_name(config))
     if keeps_files(config, model, grid):
         strategy.state_folder = str(folder / "clients")
-    if isinstance(grid, LocalGrid):
-        grid.group = group_size(config, model, build_method(config))
     weights = strategy.broadcast(1)
     dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
     keep_log(folder)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+import torch
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 from flwr.serverapp import Grid
@@ -16,6 +17,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsparse.engine.apps import Apps
+from fedsparse.engine.lanes import Lanes
 from fedsparse.engine.pool import Pool
 
 SERVER_NODE_ID = -1  # partition ids start at 0
@@ -57,6 +59,7 @@ class LocalGrid(Grid):
         self.in_process = alone = workers == 1 and not client_timeout
         self._pool = None if alone else Pool(client_app, together, workers, threads, client_timeout, preload)
         self._apps = Apps(client_app, together) if alone else None
+        self._lanes: Lanes | None = None
         self.group = 1
 
     def __enter__(self) -> Self:
@@ -71,6 +74,13 @@ class LocalGrid(Grid):
         """End the workers."""
         if self._pool:
             self._pool.close()
+        if self._lanes:
+            self._lanes.close()
+
+    def overlap(self, device: torch.device) -> None:
+        """Let a client's training on ``device`` overlap the encoding of the one before it, in this process."""
+        if self.in_process and not self._lanes:
+            self._lanes = Lanes(device)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Deliver every message; replies in the order of the messages.
@@ -84,12 +94,12 @@ class LocalGrid(Grid):
         groups = [batch[start : start + size] for start in range(0, len(batch), size)]
         if self._pool:
             return self._pool.run(groups, self._context, deadline)
-        replies: list[Message] = []
-        for group in groups:
-            if deadline and time.monotonic() > deadline:
-                break
-            replies += self._call(group)
-        return replies
+
+        def answer(group: list[Message]) -> list[Message]:
+            return [] if deadline and time.monotonic() > deadline else self._call(group)
+
+        answers = self._lanes.map(answer, groups) if self._lanes else map(answer, groups)
+        return [reply for replies in answers for reply in replies]
 
     def _call(self, group: list[Message]) -> list[Message]:
         assert self._apps is not None

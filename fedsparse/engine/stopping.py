@@ -4,12 +4,13 @@ In a process of its own it sees SystemExit. In Flower's simulation it is a threa
 without a word.
 """
 
-import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flwr.supercore.exit import add_exit_handler
+
+from fedsparse.engine.lanes import interrupt
 
 PATIENCE_SECONDS = 4.0  # Flower ends the process by force after 5
 
@@ -21,7 +22,7 @@ def stoppable() -> Iterator[None]:
 
     def stop() -> None:
         if threading.get_ident() != thread and not done.is_set():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+            interrupt(thread)
             done.wait(PATIENCE_SECONDS)
 
     add_exit_handler(stop)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ from flwr.clientapp import ClientApp
 
 app = ClientApp()
 warm: list[bool] = []
+meeting = threading.Barrier(2)
 
 
 def fail(how: str) -> None:
@@ -35,6 +37,11 @@ def train(message: Message, context: Context) -> Message:
             time.sleep(3)
         case "sleep":
             time.sleep(0.2)
+        case "meet":
+            meeting.wait(20)
+        case "loop":
+            while True:
+                time.sleep(0.01)
     metrics = {"calls": calls, "pid": os.getpid(), "partition-id": int(context.node_config["partition-id"])}
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 

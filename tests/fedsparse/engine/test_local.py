@@ -2,10 +2,12 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedsparse.engine import LocalGrid
@@ -14,9 +16,11 @@ APP = "tests.fedsparse.engine.obedient:app"
 TOGETHER = "tests.fedsparse.engine.obedient:together"
 
 
-@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+@pytest.fixture(params=["one process", "two threads", "two workers"])
 def grid(request: pytest.FixtureRequest) -> Iterator[LocalGrid]:
-    with LocalGrid(APP, clients=1_000_000, workers=request.param) as grid:
+    with LocalGrid(APP, clients=1_000_000, workers=1 + (request.param == "two workers")) as grid:
+        if request.param == "two threads":
+            grid.overlap(torch.device("cpu"))
         yield grid
 
 
@@ -140,6 +144,36 @@ def test_a_worker_that_dies_costs_its_group_only() -> None:
         replies = ask(grid, {1: "work", 2: "die", 3: "work", 4: "work"})
         assert all("its worker process died (SIGKILL)" in replies[i].error.reason for i in (1, 2))
         assert all(calls(replies[i])["calls"] == 1 for i in (3, 4))
+
+
+@pytest.fixture
+def overlapped() -> Iterator[LocalGrid]:
+    with LocalGrid(APP, clients=10, together=TOGETHER) as grid:
+        grid.overlap(torch.device("cpu"))
+        yield grid
+
+
+def test_two_clients_are_at_work_at_once_and_a_group_counts_as_one(overlapped: LocalGrid) -> None:
+    assert not any(reply.has_error() for reply in ask(overlapped, {1: "meet", 2: "meet"}).values())
+    overlapped.group = 2
+    replies = ask(overlapped, {1: "meet", 2: "work", 3: "meet", 4: "work"})
+    assert [calls(reply)["together"] for reply in replies.values()] == [2] * 4
+
+
+def test_after_the_timeout_no_thread_starts_another_client(overlapped: LocalGrid) -> None:
+    assert list(ask(overlapped, dict.fromkeys(range(1, 7), "sleep"), timeout=0.3)) == [1, 2, 3, 4]
+
+
+def test_ctrl_c_ends_both_threads_at_once_and_their_clients_keep_their_state(overlapped: LocalGrid) -> None:
+    ask(overlapped, {1: "work", 2: "work", 3: "work"})
+    alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    alarm.start()
+    with pytest.raises(KeyboardInterrupt):
+        ask(overlapped, {1: "loop", 2: "loop", 3: "work"})
+    began = time.monotonic()
+    replies = ask(overlapped, {1: "work", 2: "meet", 3: "meet"})  # both threads are free
+    assert time.monotonic() - began < 10
+    assert [calls(reply)["calls"] for reply in replies.values()] == [2, 2, 2]
 
 
 def test_closing_leaves_no_process_behind() -> None:

@@ -1,0 +1,85 @@
+"""Clients called from two threads answer, bit for bit, as those called one after the other."""
+
+import math
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from torch import nn
+
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
+from fedsparse.models import MODELS
+from strategies.app import make_strategy
+from tests.strategies.federation import model_of
+
+SETTINGS = {"clients": 8, "clients-per-round": 8, "model": "mlp-small", "batch-size": 8}
+TOGETHER = "clients.app:train_together"
+FEDERATIONS = {
+    "one by one": {},
+    "together": {"cohort-batching": "on"},
+    "no selection": {"compressor": "none", "values": "eden", "residual-dtype": "bf16"},
+    "readjusted by the server": {
+        "topology": "rigl",
+        "sparsity": 0.5,
+        "readjustment-interval": 1,
+        "dense-layers": "last",
+    },
+    "readjusted by clients": {
+        "topology": "feddst",
+        "sparsity": 0.5,
+        "readjustment-interval": 1,
+        "dense-layers": "last",
+    },
+    "pruned before upload": {"upload-pruning": "magnitude"},
+    "sent changes alone": {"downlink-compressor": "hggtopk"},
+}
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")),
+]
+
+
+def with_dropout(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
+    """Its training draws from the random state that all threads of the process share."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 16), nn.Dropout(0.5), nn.Linear(16, classes))
+
+
+def said(reply: Message) -> dict[str, object]:
+    """All that a reply tells but how long it took."""
+    assert not reply.has_error(), reply.error
+    arrays = {name: array.data for name, array in reply.content["arrays"].items()}
+    return arrays | {tag: v for tag, v in reply.content["metrics"].items() if not tag.startswith("time/")}
+
+
+def compare(dataset: str, device: str, rounds: int, **settings: object) -> None:
+    """Play every round twice, with Contexts of their own, and hold each reply against the other."""
+    config = Config.from_mapping(SETTINGS | {"dataset": dataset, "device": device} | settings)
+    with LocalGrid("clients.app:app", 8, together=TOGETHER) as plain, \
+         LocalGrid("clients.app:app", 8, together=TOGETHER) as overlapped:  # fmt: skip
+        overlapped.overlap(torch.device(device))
+        strategy = make_strategy(config, model_of(config), plain.get_node_ids(), plain)
+        if config.cohort_batching == "on":
+            plain.group = overlapped.group = 3
+        arrays = strategy.broadcast(1)
+        for round in range(1, rounds + 1):
+            messages = list(strategy.configure_train(round, arrays, ConfigRecord(), plain))
+            expected = plain.send_and_receive(messages)
+            replies = overlapped.send_and_receive(messages)
+            assert [said(reply) for reply in replies] == [said(reply) for reply in expected], f"round {round}"
+            arrays, _ = strategy.aggregate_train(round, expected)
+            assert isinstance(arrays, ArrayRecord)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", FEDERATIONS)
+def test_every_kind_of_client_answers_alike(tiny_dataset: str, kind: str, device: str) -> None:
+    compare(tiny_dataset, device, 3, **FEDERATIONS[kind])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_thousand_clients_that_draw_while_they_train_answer_alike(
+    tiny_dataset: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "mlp-small", with_dropout)
+    compare(tiny_dataset, device, 125, **{"compressor": "dgc", "values": "ternary"})
