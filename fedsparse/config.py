@@ -184,7 +184,8 @@ class Config(BaseModel):
     """How the weights that exist are chosen. auto: feddst with --need-readjust, else static where sparsity is above 0;
     dense keeps them all, whatever the sparsity."""
     sparsity_distribution: one_of(DISTRIBUTIONS) = "erk"  # type: ignore[valid-type]
-    """Density of each layer: erk (Erdos-Renyi kernel: small layers stay denser) or uniform."""
+    """Density of each layer: erk (Erdos-Renyi kernel: small layers stay denser), er (whatever the kernels, so that
+    convolutions stay denser) or uniform."""
     dense_layers: str = "first,last"
     """Layers that are never pruned, with commas: first, last, or names of layers. They count towards the sparsity."""
     need_readjust: bool = False

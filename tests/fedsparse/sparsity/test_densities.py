@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedsparse.sparsity import Layer
-from fedsparse.sparsity.densities import DISTRIBUTIONS, erk, uniform
+from fedsparse.sparsity.densities import DISTRIBUTIONS, er, erk, uniform
 from tests.fedsparse.sparsity.architectures import QUICK, architectures, layers_of, small_cnn
 
 BOTH = pytest.mark.parametrize("allocate", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
@@ -37,6 +37,18 @@ def test_erk_golden_vector_of_convolutions():
     scale = (total - 144) / (32 + 16 + 6 + 64 + 32 + 6 + 64 + 532)
     assert kept[1] == round(scale * 54)
     assert kept[2] == round(scale * 102)
+
+
+def test_er_golden_vector_leaves_the_kernel_out_of_a_convolutions_density():
+    # Budget 0.05 (4608 + 50176) = 2739 in the ratio 48 * 9 : 1600; erk has 54 : 1600.
+    layers = (layer("a", 32, 16, 3, 3), layer("b", 32, 1568))
+    assert er(layers, 0.95) == (582, 2157)
+    assert erk(layers, 0.95) == (89, 2650)
+
+
+def test_er_is_erk_for_linear_layers():
+    layers = (layer("a", 300, 784), layer("b", 100, 300), layer("c", 10, 100))
+    assert er(layers, 0.9) == erk(layers, 0.9)
 
 
 def test_a_depthwise_layer_uses_the_shape_of_one_group():
