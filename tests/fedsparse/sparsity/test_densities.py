@@ -7,7 +7,7 @@ from fedsparse.sparsity import Layer
 from fedsparse.sparsity.densities import DISTRIBUTIONS, er, erk, uniform
 from tests.fedsparse.sparsity.architectures import QUICK, architectures, layers_of, small_cnn
 
-BOTH = pytest.mark.parametrize("allocate", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+EVERY = pytest.mark.parametrize("allocate", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
 
 
 def layer(name: str, *shape: int, groups: int = 1, dense: bool = False) -> Layer:
@@ -86,7 +86,7 @@ def test_erk_densities_are_one_scale_times_the_papers_formula_or_one(model, spar
         assert max(low for low, _ in scales) <= min(high for _, high in scales) + slack * 1e-9
 
 
-@BOTH
+@EVERY
 @QUICK
 @given(model=architectures(), sparsity=st.floats(0, 1))
 def test_the_total_is_met_to_the_weight(allocate, model, sparsity):
@@ -96,7 +96,7 @@ def test_the_total_is_met_to_the_weight(allocate, model, sparsity):
     assert all(0 <= count <= each.size for each, count in zip(layers, counts, strict=True))
 
 
-@BOTH
+@EVERY
 def test_dense_layers_are_full_and_paid_for_by_the_others(allocate):
     layers, _ = layers_of(small_cnn())
     counts = allocate(layers, 0.5)
@@ -104,7 +104,7 @@ def test_dense_layers_are_full_and_paid_for_by_the_others(allocate):
     assert sum(counts) == round(0.5 * sum(each.size for each in layers))
 
 
-@BOTH
+@EVERY
 def test_more_sparsity_than_the_dense_layers_allow_is_one_clear_line(allocate):
     layers, _ = layers_of(small_cnn())
     message = "sparsity = 0.99 keeps 9 of 924 weights, but 196 are in dense layers .0.weight, 10.weight."
@@ -113,7 +113,7 @@ def test_more_sparsity_than_the_dense_layers_allow_is_one_clear_line(allocate):
     assert "\n" not in str(error.value)
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("sparsity", [-0.1, 1.1, float("nan")])
 def test_a_sparsity_out_of_range_is_refused(allocate, sparsity):
     with pytest.raises(ValueError, match="should be within 0 and 1"):
@@ -127,7 +127,7 @@ def test_uniform_gives_every_layer_the_same_density_and_the_residue_to_the_large
     assert uniform(layers, 0.6) == (4, 4, 8)
 
 
-@BOTH
+@EVERY
 def test_sparsity_zero_keeps_all_and_one_keeps_nothing(allocate):
     layers, _ = layers_of(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), [])
     assert allocate(layers, 0.0) == (16, 8)
