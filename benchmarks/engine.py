@@ -9,6 +9,7 @@ otherwise. ``models`` are the bytes of one float32 model.
 
 import argparse
 import copy
+import inspect
 import json
 import shutil
 import statistics
@@ -164,6 +165,8 @@ def _wall(config: Config, run: Callable[[Config], None]) -> float:
         outfile = Path(folder) / "result.json"
         run(config.replace(logdir=folder, outfile=str(outfile)).absolute_paths())
         rounds = json.loads(outfile.read_text())["rounds"]
+    if any(r.get("train/loss") for r in rounds):
+        raise RuntimeError("clients have trained in rounds that were to be without training")
     return statistics.median(r["time/round"] for r in rounds if 1 < r["round"] < config.rounds)
 
 
@@ -173,17 +176,20 @@ def run_local(config: Config) -> None:
 
 
 def run_idle_on_flower(config: Config) -> None:
-    """Flower takes an app as a folder: this project's packages, with the idle client in place of the real one."""
+    """Flower takes an app as a folder: this project's packages, with `no_training` written into the client.
+
+    Importing `benchmarks.idle` would not do: Ray's actors find the app's functions where they were defined.
+    """
+    from benchmarks.idle import no_training  # only here: from its import on, no client of this process trains
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for package in ("clients", "fedsparse", "partitions", "strategies"):
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "benchmarks" / "idle.py", folder)
-        for file in ("README.md", "LICENSE"):
-            if (ROOT / file).exists():
-                shutil.copy(ROOT / file, folder)
-        project = (ROOT / "pyproject.toml").read_text()
-        (folder / "pyproject.toml").write_text(project.replace('"clients.app:app"', '"idle:app"'))
+        with (folder / "clients" / "app.py").open("a") as client:
+            client.write(f"\n\n{inspect.getsource(no_training)}\n\ntrain_model = no_training\n")
+        for file in ("README.md", "pyproject.toml"):
+            shutil.copy(ROOT / file, folder)
         run_flower(config, folder)
 
 
