@@ -78,15 +78,13 @@ def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.nda
     if codec is IndexCodec.BITMAP:
         return unpack_bitmap(body, count, size)
     gaps = (unpack_gaps if codec is IndexCodec.GAPS else unpack_rice)(body, count, size)
-    # A gap is one less than the distance, so the order is strict by construction; with each gap below size, the sum
-    # of at most size of them cannot overflow.
-    if count and int(gaps.max()) >= size:
-        raise IndexFault("an index lies beyond the segment")
+    # A gap is one less than the distance, so the order is strict by construction. With every number below 2^32 the sum
+    # stays below 2^64: if it passes 2^63, the last index is negative.
     indices = gaps.astype(np.int64)
     indices += 1
     indices[:1] -= 1
     torch.from_numpy(indices).cumsum_(0)  # NumPy takes 3 times as long
-    if count and indices[-1] >= size:
+    if count and not 0 <= indices[-1] < size:
         raise IndexFault("an index lies beyond the segment")
     return indices
 
