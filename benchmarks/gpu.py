@@ -7,7 +7,10 @@ what they show.
 """
 
 import argparse
+import statistics
+import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from fedsparse.compression.selection import Part
 from fedsparse.compression.state import ClientState
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from fedsparse.yaml_file import read_yaml
 
 SETTINGS = {"compressor": "none", "values": "f32", "error_feedback": False, "device": "cuda", "lr": 0.01}
 
@@ -43,14 +47,31 @@ def batching(folder: Path, repeats: int) -> None:
 
 
 def resnet(folder: Path, repeats: int) -> None:
-    """The dense ResNet-18 round of 100 clients of CIFAR-10's size: 10 of them, five local epochs, bfloat16."""
+    """Rounds of ``configs/ssfl-cifar10.yaml``: ten clients of CIFAR-10's size, five epochs, dense, bfloat16.
+
+    In one process, where coding overlaps training, and in four, whose calls to the GPU alternate.
+    """
     data = write_images(folder / "cifar.npz", 50_000, side=32, channels=3)
-    config = Config.from_mapping({**SETTINGS, "dataset": data, "model": "resnet18", "epochs": 5, "amp": "bf16"})
-    with LocalGrid("clients.app:app", config.clients) as grid:
-        seconds = medians({"round": Federation(config, grid, grid.get_node_ids()).round}, repeats, wall)["round"]
-    print(
-        f"| dense ResNet-18, 10 clients of 500 images, 5 epochs | {seconds:.2f} s | 999 in {16.65 * seconds:.0f} min |"
-    )
+    settings = read_yaml(Path(__file__).parents[1] / "configs" / "ssfl-cifar10.yaml")
+    for workers in (1, 4):
+        config = Config.from_mapping(settings | {"dataset": data, "device": "cuda", "workers": workers})
+        with LocalGrid("clients.app:app", config.clients, workers=workers) as grid:
+            grid.overlap(torch.device("cuda"))
+            federation = Federation(config, grid, grid.get_node_ids())
+            seconds = medians({"round": federation.round}, repeats, wall)["round"]
+            share = busy(federation.round)
+        what = f"dense ResNet-18, {workers} worker{'s' * (workers > 1)}"
+        print(f"| {what} | {seconds:.2f} s a round, GPU busy {share:.0f} % | 999 in {16.65 * seconds:.0f} min |")
+
+
+def busy(task: Callable[[], object]) -> float:
+    """Percent of the time of ``task`` in which a kernel ran on the first GPU, as its driver tells every 100 ms."""
+    watch = ["nvidia-smi", "-i", "0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as process:
+        task()
+        process.terminate()
+        told, _ = process.communicate()
+    return statistics.mean(float(line) for line in told.split())
 
 
 def selection(n: int, k: int, repeats: int) -> None:
