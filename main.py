@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 if __name__ == "__main__":  # the imports below take seconds: Ctrl-C needs no traceback of them
@@ -171,7 +172,7 @@ def main(arguments: list[str]) -> int:
         command, settings, files, own = parse(arguments, COMMANDS, __doc__)
         COMMANDS[command].act(settings, *files, **own)
     except KeyboardInterrupt:
-        print("interrupted; what was measured so far is saved", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     except (ConfigError, DataError, OutputError) as error:
         print(f"main.py: {error}", file=sys.stderr)
@@ -185,7 +186,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer hands its error over; of a full disk the main thread says it all, in a line."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
 if __name__ == "__main__":
+    threading.excepthook = thread_failed
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a batch system's end, a closed terminal
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup

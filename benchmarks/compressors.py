@@ -31,6 +31,11 @@ from fedsparse.training import train
 from fedsparse.vector import Entry, Layout
 
 COHORT, ROUNDS = 3, 3
+LEGEND = """\
+time / topk  seconds to encode, with error feedback, over torch.topk's alone
+bits         of the payload, for each value in it
+error        ||x - C(x)|| / ||x|| of one payload
+/ bound      bytes over those of log2 C(n, k) bits of indices and the values; real indices cluster, and take fewer"""
 
 
 class Row(NamedTuple):
@@ -120,6 +125,7 @@ def bench(config: Config, size: int = 0) -> None:
             f"| {row.bits:.2f} | {row.error:.3f} | {row.bound:.3f} |",
             flush=True,
         )
+    print(f"\n{LEGEND}")
     folder = create_run_folder(config.logdir, "compressors")
     with (folder / "compressors.csv").open("w", newline="") as file:
         csv.writer(file).writerows([Row._fields, *rows])

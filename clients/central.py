@@ -10,7 +10,7 @@ from clients.workbench import Workbench
 from fedsparse.config import Config, ConfigError
 from fedsparse.engine.errors import RunFailed
 from fedsparse.seeds import derive_seed
-from fedsparse.telemetry.folder import create_run_folder
+from fedsparse.telemetry.folder import create_run_folder, save_model
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training import evaluate, train
@@ -50,4 +50,4 @@ def train_central(config: Config) -> None:
                 metrics |= {"eval/loss": score.loss, "eval/accuracy": score.accuracy}
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
-        torch.save(model.module.state_dict(), folder / "model.pt")
+        save_model(model.module, folder / "model.pt")

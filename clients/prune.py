@@ -14,7 +14,7 @@ from clients.workbench import Workbench
 from fedsparse.config import Config, ConfigError
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.prune import Method, prune_model, recalibrate_batchnorm
-from fedsparse.telemetry.folder import create_run_folder, write_json
+from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
 from fedsparse.training import evaluate
 
 METHODS: dict[str, Method] = {"sparsegpt": "sparsegpt", "magnitude": "magnitude"}
@@ -44,6 +44,7 @@ def prune_checkpoint(
     module = bench.model.module
     load_weights(module, Path(checkpoint), config.model)
     accuracy = {"before": _accuracy(bench)}
+    print(f"accuracy before: {accuracy['before']:.2%}", flush=True)  # what follows may take minutes
     masks = prune_model(
         module,
         _batches(bench, calibration),
@@ -58,7 +59,7 @@ def prune_checkpoint(
         accuracy["after BatchNorm recalibration"] = _accuracy(bench)
     layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     folder = create_run_folder(config.logdir, f"prune-{method}")
-    torch.save(module.state_dict(), folder / "model.pt")
+    save_model(module, folder / "model.pt")
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": config.nm, "samples": calibration}
     write_json(folder / "result.json", {"config": config.flat(), **asked, "accuracy": accuracy, "layers": layers})
     _print(accuracy, layers)
@@ -71,6 +72,8 @@ def _asked(checkpoint: str, method: str, sparsity: str, nm: tuple[int, int] | No
         raise ConfigError("prune needs --checkpoint, such as a run's model.pt")
     if method not in METHODS:
         raise ConfigError(f"method = {method}: should be {' or '.join(METHODS)}")
+    if not Path(checkpoint).is_file():
+        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
     if bool(sparsity) == bool(nm):
         raise ConfigError("prune needs either --sparsity, such as 0.5, or --nm, such as 2:4")
     try:
@@ -88,10 +91,8 @@ def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
     """Load a state dict into ``module``, in place.
 
     Raises:
-        ConfigError: one line: no such file, not a checkpoint, or another model than ``name``.
+        ConfigError: one line: not a checkpoint, or of another model than ``name``.
     """
-    if not checkpoint.is_file():
-        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
@@ -128,4 +129,5 @@ def _print(accuracy: dict[str, float], layers: dict[str, dict[str, Any]]) -> Non
     console = Console()
     console.print(table)
     for when, share in accuracy.items():
-        console.print(f"accuracy {when}: {share:.2%}", highlight=False)
+        if when != "before":  # that was said at once
+            console.print(f"accuracy {when}: {share:.2%}", highlight=False)

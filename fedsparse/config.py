@@ -189,7 +189,7 @@ class Config(BaseModel):
     dense_layers: str = "first,last"
     """Layers that are never pruned, with commas: first, last, or names of layers. They count towards the sparsity."""
     need_readjust: bool = False
-    """Let the topology change during training."""
+    """Let the topology change during training: by feddst, unless ``topology`` names another one that does."""
     readjustment_ratio: float = Field(0.3, ge=0, le=1)
     """Share of each layer's weights that the first readjustment exchanges; it decays by a cosine."""
     readjustment_interval: int = Field(10, ge=1)
@@ -205,7 +205,7 @@ class Config(BaseModel):
     upload_sparsity: float = Field(0.5, ge=0, lt=1)
     """Share of the weights that upload pruning removes, in every layer that it prunes."""
     nm: str = ""
-    """N:M, such as 2:4 (in quotes in YAML): pruning keeps N of every M input channels, whatever the sparsity."""
+    """N:M, such as 2:4: pruning keeps N of every M input channels, whatever the sparsity."""
 
     # Evaluation
     eval_every: int = Field(5, ge=1)

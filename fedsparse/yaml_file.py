@@ -1,5 +1,6 @@
 """Settings from a YAML file: what they mean is Config's matter, here they only have to be a mapping without doubts."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ class _Loader(yaml.SafeLoader):
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+N_OF_M = ("tag:yaml.org,2002:str", re.compile(r"\d+:\d+$"))  # YAML 1.1 takes 2:4 for 124: a number to the base of 60
+_Loader.yaml_implicit_resolvers = {
+    first: [N_OF_M, *others] for first, others in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.setup import build_method, build_network, layers_of
 from fedsparse.sparsity.topology import initialise_
-from fedsparse.telemetry.folder import create_run_folder
+from fedsparse.telemetry.folder import create_run_folder, save_model
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training import evaluate
 from fedsparse.vector import FlatModel
@@ -77,7 +77,7 @@ def main(grid: Grid, context: Context) -> None:
         finally:  # after Ctrl-C too, the weights are worth keeping
             recorder.extra["weights-hash"] = weights_hash(strategy.weights)
             model.vector.copy_(strategy.weights)
-            torch.save(model.module.state_dict(), folder / "model.pt")
+            save_model(model.module, folder / "model.pt")
             if strategy.state_folder:  # as large as the model for each client, and of no use to anyone now
                 shutil.rmtree(strategy.state_folder, ignore_errors=True)
 

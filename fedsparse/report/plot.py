@@ -20,6 +20,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 SIZE = (5.6, 4.0)
 """Inches of one pair of axes."""
+BUYING = ("density", "rank", "threshold", "sparsity", "upload-sparsity")
+"""Settings that buy accuracy with bytes: over the uplink, a line joins the points that differ in them."""
 
 Group = tuple[str, list[Row]]
 
@@ -30,17 +32,18 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
     Args:
         rows: of a table.
         x: a setting, or ``uplink``. Rows without this setting become level lines across the picture: baselines.
-        lines: settings, one line a combination; when empty, all that are left over, or the first where x is the uplink.
+        lines: settings, one line a combination; when empty, all that are left over, but for those of ``BUYING`` where x
+            is the uplink.
         panels: settings, one pair of axes a combination.
     """
     parts = _by(rows, panels)
     figure = Figure(figsize=(SIZE[0] * len(parts) + 2.2, SIZE[1]), dpi=150, layout="constrained")
     left = [key for key in columns(rows) if key not in (x, *panels)]
-    lines = lines or (left[:1] if x == "uplink" else left)
+    lines = lines or [key for key in left if x != "uplink" or key not in BUYING]
     names = [name for name, _ in _by(rows, lines)]
     handles = {}
-    for axes, (title, part) in zip(np.ravel(figure.subplots(1, len(parts), sharey=True)), parts, strict=True):
-        axes.set_title(title)
+    for axes, (_, part) in zip(np.ravel(figure.subplots(1, len(parts), sharey=True)), parts, strict=True):
+        axes.set_title(_named({key: part[0].settings[key] for key in panels if key in part[0].settings}))
         for name, group in _by(part, lines):
             handles[name] = _line(axes, group, x, names.index(name))
         _dress(axes, x)
@@ -67,8 +70,7 @@ def draw_curves(
     handles: dict[str, Line2D] = {}
     styles: dict[str, int] = {}
     for settings, result in runs:
-        words = (_said(key, value) for key, value in settings.items() if key != "seed")
-        name = ", ".join(word for word in words if word)
+        name = _named({key: value for key, value in settings.items() if key != "seed"})
         style = _style(styles.setdefault(name, len(styles)))
         rows = [r for r in result["rounds"] if "eval/accuracy" in r and r.get(tag, 0) > 0]
         if rows:
@@ -121,7 +123,9 @@ def _dress(axes: Axes, x: str) -> None:
     axes.set_xlabel("seconds on the simulated network" if x == "simulated" else x)
     if x == "uplink":
         axes.set_xlabel("uploaded by all clients")
-        axes.set_xscale("log")
+        least, most = axes.dataLim.intervalx
+        if most > 10 * least:  # within one decade a logarithmic axis may have no number on it
+            axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: human_bytes(count)))
         axes.xaxis.set_minor_formatter("")
 
@@ -133,6 +137,11 @@ def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
         name = ", ".join(f"{row.settings[key]}" for key in keys if key in row.settings)
         groups.setdefault(name, []).append(row)
     return list(groups.items())
+
+
+def _named(settings: Mapping[str, Any]) -> str:
+    words = (_said(key, value) for key, value in settings.items())
+    return ", ".join(word for word in words if word)
 
 
 def _said(key: str, value: Any) -> str:

@@ -14,7 +14,7 @@ from fedsparse.report.results import Result
 from fedsparse.telemetry.progress import human_bytes
 
 Settings = Mapping[str, Any]
-MEASURES = ("accuracy", "uplink-bytes", "downlink-bytes", "seconds")
+MEASURES = ("accuracy", "uplink-bytes", "downlink-bytes", "seconds", "simulated-seconds")
 MOST_EVALUATIONS = 10
 
 
@@ -51,11 +51,13 @@ def last_evaluations(evaluated: int) -> int:
 
 
 def measure(result: Result) -> dict[str, float]:
-    """The MEASURES of one run: accuracy as a share, bytes in all, seconds."""
+    """The MEASURES of one run: accuracy as a share, bytes in all, seconds; NaN for what it did not measure."""
     evaluated = [row["eval/accuracy"] for row in result["rounds"] if "eval/accuracy" in row]
     last = evaluated[-last_evaluations(len(evaluated)) :]
-    summary = result["summary"]
-    return {"accuracy": float(np.mean(last)) if last else math.nan} | {m: summary[m] for m in MEASURES[1:]}
+    told = {m: result["summary"].get(m) for m in MEASURES[1:]}
+    return {"accuracy": float(np.mean(last)) if last else math.nan} | {
+        m: math.nan if value is None else value for m, value in told.items()
+    }
 
 
 def summarise(runs: Iterable[tuple[Settings, Result]]) -> list[Row]:
@@ -85,35 +87,46 @@ def to_markdown(rows: Sequence[Row], evaluations: Iterable[int]) -> str:
     Args:
         evaluations: how many evaluations each run had.
     """
-    header = [*columns(rows), "seeds", "accuracy", "uplink", "downlink", "seconds"]
-    lines = [header, ["---"] * len(columns(rows)) + ["---:"] * 5]
+    forms = dict(zip(MEASURES, (_percent, _bytes, _bytes, _seconds, _seconds), strict=True))
+    measures = _measured(rows)
+    header = [*columns(rows), "seeds", *(m.removesuffix("-bytes").replace("-", " ") for m in measures)]
+    lines = [header, ["---"] * len(columns(rows)) + ["---:"] * (1 + len(measures))]
     for row in rows:
         settings = [_plain(row.settings.get(key, "")) for key in columns(rows)]
-        accuracy, uplink, downlink, seconds = (row.measures[m] for m in MEASURES)
-        shown = [
-            _percent(accuracy),
-            human_bytes(uplink.mean),
-            human_bytes(downlink.mean),
-            f"{seconds.mean:.1f}" + _plus_minus(seconds.half_width, ".1f"),
-        ]
-        lines.append([*settings, str(row.seeds), *shown])
+        lines.append([*settings, str(row.seeds), *(forms[m](row.measures[m]) for m in measures)])
     counts = sorted({last_evaluations(n) for n in evaluations})
     many = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "no"
-    note = f"Accuracy: mean over each run's last {many} evaluations, then mean ± 95% confidence interval over seeds."
+    last = "last evaluation" if many == "1" else f"last {many} evaluations"
+    note = f"Accuracy: mean over each run's {last}, then mean ± 95% confidence interval over seeds."
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{note}\n"
 
 
 def to_csv(rows: Sequence[Row]) -> str:
     """The table for programs: for every measure its mean and the half width of its interval, in full precision."""
     out = io.StringIO()
-    names = [name for m in MEASURES for name in (m, f"{m} ±")]
+    measures = _measured(rows)
+    names = [name for m in measures for name in (m, f"{m} ±")]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*columns(rows), "seeds", *names])
     for row in rows:
-        numbers = [n for m in MEASURES for n in (row.measures[m].mean, row.measures[m].half_width)]
+        numbers = [n for m in measures for n in (row.measures[m].mean, row.measures[m].half_width)]
         settings = [row.settings.get(key, "") for key in columns(rows)]
         writer.writerow([*settings, row.seeds, *("" if math.isnan(n) else repr(n) for n in numbers)])
     return out.getvalue()
+
+
+def _measured(rows: Sequence[Row]) -> list[str]:
+    """The MEASURES, without the simulated clock where it was off."""
+    off = all(math.isnan(row.measures[MEASURES[-1]].mean) for row in rows)
+    return [*MEASURES[: len(MEASURES) - off]]
+
+
+def _bytes(count: Estimate) -> str:
+    return human_bytes(count.mean)
+
+
+def _seconds(seconds: Estimate) -> str:
+    return "" if math.isnan(seconds.mean) else f"{seconds.mean:.1f}" + _plus_minus(seconds.half_width, ".1f")
 
 
 def _percent(accuracy: Estimate) -> str:

@@ -1,10 +1,15 @@
 """Run folders and result files."""
 
+import io
 import json
 import os
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
+
+import torch
+from torch import nn
 
 
 class OutputError(OSError):
@@ -51,6 +56,21 @@ def check_writable(logdir: str, outfile: str) -> None:
             raise OutputError(f"{setting}: the folder {path} is not writable")
     if outfile and Path(outfile).exists() and not Path(outfile).is_file():
         raise OutputError(f"outfile = {outfile}: is no regular file; name one, or a new one")
+    try:  # some folders that say they are writable take no new file
+        for path in folders.values():
+            TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OutputError(f"cannot make a file in {path}: {error.strerror}") from None
+
+
+def save_model(module: nn.Module, path: Path) -> None:
+    """The state dict, as ``torch.save`` writes it, which would call a full disk a RuntimeError."""
+    content = io.BytesIO()
+    torch.save(module.state_dict(), content)
+    try:
+        path.write_bytes(content.getbuffer())
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -73,6 +73,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
         below = f", {2 * summary['dense-uplink-bytes'] / both:.1f} times below dense" if ratio else ""
         table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
         table.add_row("both ways", human_bytes(both) + below)
+    if summary["simulated-seconds"] is not None:
+        table.add_row("on the simulated network", f"{summary['simulated-seconds']:.1f} s")
     stages = ", ".join(f"{k} {v:.2f}" for k, v in summary["seconds-by-stage"].items() if v >= 0.005)
     table.add_row("seconds by stage, of all workers", stages)
     console.print(table)

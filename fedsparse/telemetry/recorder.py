@@ -5,8 +5,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -97,17 +97,29 @@ class Recorder:
     ) -> None:
         stopped = kind in (KeyboardInterrupt, SystemExit)  # Flower stops a ServerApp by the latter
         self.extra["ended"] = "complete" if kind is None else "interrupted" if stopped else "failed"
-        self._write_result()
-        self._board.close()
-        self._csv_file.close()
-        with suppress(OSError):  # the terminal may be gone; the files are written
-            self._progress.stop()
-            print_summary(self.summary(), self.folder)
+        try:
+            with self._named():
+                self._write_result()
+                self._board.close()
+                self._csv_file.close()
+        finally:
+            with suppress(OSError):  # the terminal may be gone; the files are written
+                self._progress.stop()
+                print_summary(self.summary(), self.folder)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A full disk does not say which."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"cannot write into {self.folder}: {error.strerror or error}") from None
 
     def figure(self, tag: str, figure: Figure) -> None:
         """Save a picture in the run folder (PNG) and show it in TensorBoard."""
-        figure.savefig(self.folder / f"{tag}.png", dpi=120)
-        self._board.add_figure(tag, figure)
+        with self._named():
+            figure.savefig(self.folder / f"{tag}.png", dpi=120)
+            self._board.add_figure(tag, figure)
 
     def record(self, round: int, metrics: Mapping[str, float]) -> None:
         """Write one round's numbers. Every key must be one of ``TAGS``; totals are added here."""
@@ -123,8 +135,13 @@ class Recorder:
             )
         row |= _memory()
         self.rounds.append({"round": round, **row})
-        self._csv.writerow({k: _plain(v) for k, v in self.rounds[-1].items()})
-        self._csv_file.flush()
+        with self._named():
+            self._csv.writerow({k: _plain(v) for k, v in self.rounds[-1].items()})
+            self._csv_file.flush()
+            self._show(round, row)
+        self._progress.show(round, row)
+
+    def _show(self, round: int, row: Mapping[str, float]) -> None:
         for tag, value in row.items():
             self._board.add_scalar(tag, value, round)
         if "eval/accuracy" in row:  # TensorBoard's axis is a step: here a step is a kilobyte uploaded
@@ -135,7 +152,6 @@ class Recorder:
             self._board.add_scalar(
                 "eval/accuracy_over_simulated_s", row["eval/accuracy"], int(row["time/simulated_total"])
             )
-        self._progress.show(round, row)
 
     def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
         """Show in TensorBoard, and nowhere else, what has no column: how many there are depends on the model."""
@@ -159,6 +175,7 @@ class Recorder:
             "dense-uplink-bytes": int(uploads * self.dense_bytes),
             "uplink-ratio": uploads * self.dense_bytes / uplink if uplink else None,
             "seconds": time.perf_counter() - self._began,
+            "simulated-seconds": self.rounds[-1].get("time/simulated_total") if self.rounds else None,
             "seconds-by-stage": {s: sum(r.get(f"time/{s}", 0.0) for r in self.rounds) for s in STAGES},
             **self.extra,
         }

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -212,6 +213,21 @@ def test_a_key_given_twice_in_a_file_is_one_line(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr().err
     assert "clients-per-round is given twice" in shown
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("limit", [30_000, 100_000])
+def test_a_disk_without_room_is_one_line_after_what_was_measured(tmp_path: Path, limit: int) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = shell(*SMALL, "--workers", "1", "--logdir", str(tmp_path), preexec_fn=small_files)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    line = err.splitlines()[-1]
+    assert line.startswith("main.py: cannot write ")
+    assert str(tmp_path) in line
+    assert "Traceback" not in err
+    assert "accuracy" in out or limit < 50_000  # the picture of the partition does not fit
 
 
 def test_training_that_diverges_names_client_and_layer_and_exits_1(

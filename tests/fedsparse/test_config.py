@@ -32,6 +32,11 @@ def test_default_yaml_is_the_defaults_whole() -> None:
     assert read_yaml(ROOT / "configs/default.yaml") == Config().flat()
 
 
+def test_n_of_m_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "nm.yaml").write_text("nm: 2:4\n")
+    assert read_yaml(tmp_path / "nm.yaml") == {"nm": "2:4"}
+
+
 def test_every_field_has_help() -> None:
     assert not [name for name, field in Config.model_fields.items() if not field.description]
 

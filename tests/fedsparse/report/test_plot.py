@@ -34,6 +34,25 @@ def test_lines_are_sorted_along_the_setting_on_the_x_axis() -> None:
     assert drawn(figure)
 
 
+def test_over_the_uplink_a_line_joins_what_buys_accuracy_and_nothing_else() -> None:
+    figure = plot_rows(summarise(RUNS))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        f"{c}, {b}" for c in ("topk", "randomk") for b in (0.1, 1.0)
+    ]
+    assert [a.get_title() for a in plot_rows(summarise(RUNS), panels=["beta"]).axes] == ["beta 0.1", "beta 1.0"]
+
+
+def test_an_uplink_axis_has_numbers_however_little_it_spans() -> None:
+    for most, scale in ((12, "linear"), (120, "log")):
+        runs = [({"compressor": c}, result([0.5] * (1 + n))) for c, n in (("topk", 10), ("none", most))]
+        figure = plot_rows(summarise(runs))
+        drawn(figure)
+        assert figure.axes[0].get_xscale() == scale
+        low, high = figure.axes[0].get_xlim()
+        labels = [t for t in figure.axes[0].get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= high]
+        assert len(labels) > 1
+
+
 def test_runs_without_the_setting_on_the_x_axis_are_level_lines() -> None:
     figure = plot_rows(summarise(RUNS + BASELINE), x="density", lines=["compressor"], panels=["beta"])
     level = [line for line in figure.axes[0].lines if len(set(line.get_ydata())) == 1 and line.get_label() != "topk"]

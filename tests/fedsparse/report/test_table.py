@@ -53,6 +53,15 @@ def test_markdown_says_how_many_evaluations_an_accuracy_is_the_mean_of() -> None
     assert "last 2 evaluations" in text
 
 
+def test_simulated_seconds_have_a_column_where_somebody_measured_them() -> None:
+    timed = result([0.5])
+    timed["summary"]["simulated-seconds"] = 12.5
+    rows = summarise([({"lr": 1}, result([0.5])), ({"lr": 2}, timed)])
+    assert "| simulated seconds |" in to_markdown(rows, [1, 1])
+    assert [row["simulated-seconds"] for row in csv.DictReader(io.StringIO(to_csv(rows)))] == ["", "12.5"]
+    assert "simulated" not in to_markdown(rows[:1], [1]) + to_csv(rows[:1])
+
+
 def test_csv_has_every_digit_and_leaves_unknown_intervals_empty() -> None:
     rows = summarise([({"a": 1, "seed": 0}, result([1 / 3])), ({"b": "x,y", "seed": 0}, result([0.5]))])
     first, second = csv.DictReader(io.StringIO(to_csv(rows)))
