@@ -170,7 +170,8 @@ def default_name(config: Config) -> str:
         f"{config.distribution}-{config.beta:g}" if config.distribution == "dirichlet" else config.distribution
     )
     dataset = Path(config.dataset).stem
-    return f"{dataset}-{heterogeneity}-{config.strategy}-{config.compressor}"
+    topology = f"-{config.method}-{config.sparsity:g}" if config.sparsity else ""
+    return f"{dataset}-{heterogeneity}-{config.strategy}-{config.compressor}{topology}"
 
 
 def weights_hash(weights: Tensor) -> str:
