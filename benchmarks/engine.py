@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--flower", action="store_true", help="also time Flower's Ray simulation")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # as a run does
     with tempfile.TemporaryDirectory() as folder:
         data = write_images(Path(folder) / "images.npz", 60_000)
         print(f"{machine()}\n\n| what | measured | |\n|---|---|---|")
