@@ -18,10 +18,8 @@ class MissedChange(RuntimeError):
 
 
 def receive_weights(bench: Workbench, context: Context, message: Message, layout: Layout, client: int) -> SparseUpdate:
-    """The weights that a message brings this client up to; where changes will follow, they are kept."""
+    """The weights that a message brings this client up to; they are kept, for changes will follow."""
     arrays, task = message.content.array_records["arrays"], message.content.config_records["task"]
-    if bench.config.downlink_is_whole:
-        return receive(arrays, layout, None)
     file = state_file(task, client, KIND)
     state = load_state(context, file, KIND)
     weights = receive(arrays, layout, state)

@@ -12,6 +12,7 @@ rounded on the host, and waits there.
 import os
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
@@ -92,12 +93,17 @@ def _to_context(context: Context, flat: Flat, kind: str) -> None:
 def _from_file(file: Path) -> Flat:
     if not file.exists():
         return {}
-    with np.load(file) as content:
-        return {key: content[key] if content[key].ndim else content[key].item() for key in content.files}
+    try:
+        with np.load(file) as content:
+            arrays = {key: content[key] for key in content.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise OSError(f"cannot read the client's state in {file}: {error}") from None
+    return {key: array if array.ndim else array.item() for key, array in arrays.items()}
 
 
 def _to_file(file: Path, flat: Flat) -> None:
-    part = file.with_suffix(".part")
+    # Flower may start a message's client again while the first attempt lives: each writes a file of its own.
+    part = file.with_suffix(f".{os.getpid()}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with part.open("wb") as stream:

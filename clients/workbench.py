@@ -47,6 +47,8 @@ class Workbench:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.device = resolve_device(config.device)
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # Triton launches on, and events belong to, the thread's present one
         self.data = to_device(load_dataset(config.dataset, config.data_dir), self.device)
         self.partition = partition(self.data.y_train.cpu(), **config.partitioning())
         network = build_network(config, self.data.input_shape, self.data.classes, derive_seed(config.seed, "model"))

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedsparse.seeds import derive_seed
 
+MOST_SIGMA = 10  # one client in six is then more than 20,000 times slower than the median
 SPREADS = {"uniform": "uniform:LOW:HIGH", "lognormal": "lognormal:MEDIAN:SIGMA"}
 
 
@@ -37,6 +38,8 @@ class Quantity:
         known = (kind == "fixed" and not rest) or (kind in SPREADS and len(rest) == 1)
         if kind == "uniform" and rest and rest[0] < first:
             raise ValueError("should be uniform:LOW:HIGH, the lower number first")
+        if kind == "lognormal" and rest and rest[0] > MOST_SIGMA:
+            raise ValueError(f"should be lognormal:MEDIAN:SIGMA, with SIGMA at most {MOST_SIGMA}")
         if not known or not (first > 0 and math.isfinite(sum(rest, first)) and all(r >= 0 for r in rest)):
             raise ValueError(f"should be a number above 0, {' or '.join(SPREADS.values())}")
         return cls(kind, first, *rest)

@@ -148,12 +148,13 @@ class FedAvg(Strategy):
         """Add the updates in the order of partition ids, and take the server's step.
 
         Raises:
-            RoundFailed: not one reply carried a usable update.
+            RoundFailed: not one reply carried a usable update, for other reasons than the simulated deadline.
         """
         self._broadcast.clear()  # Flower's loop holds it on, as large as the model, though all have answered
         total = Replies(self.layout, self.topology.topology)
         sums: dict[str, float] = defaultdict(float)
         told: Counter[str] = Counter()  # clients, by what they measured
+        late = 0
         for client, reply in self._usable(replies, server_round):
             received = array_bytes(reply.content)
             sums["comm/uplink_bytes"] += received
@@ -164,8 +165,9 @@ class FedAvg(Strategy):
             except PayloadError as error:
                 self._fail(client, server_round, f"its reply is refused: {error}")
                 continue
-            if late := self._late(client, measured, received):
-                self._fail(client, server_round, late)
+            if reason := self._late(client, measured, received):
+                self._fail(client, server_round, reason)
+                late += 1
                 continue
             with self.timer("aggregate"):
                 total.add(upload, samples)
@@ -174,11 +176,11 @@ class FedAvg(Strategy):
             told.update(measured.keys())
             for tag, value in measured.items():
                 sums[tag] += value * (samples if tag.startswith("train/") else 1.0)
-        if not total.samples:
+        if not total.samples and late < len(self._cohort):
             raise RoundFailed(f"round {server_round}: all {len(self._cohort)} clients failed; {self.failures[0]}")
-        with self.timer("aggregate"):
-            self._apply(total, server_round)
-        kept = total.samples
+        if kept := total.samples:  # of a round for which all came too late, the weights stay as they were
+            with self.timer("aggregate"):
+                self._apply(total, server_round)
         del total  # the broadcast below is as large
         self._collect(sums, kept, told)
         return self.broadcast(server_round + 1), MetricRecord(dict(self.metrics))

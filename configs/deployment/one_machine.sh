@@ -29,10 +29,12 @@ set -m  # each a process group: Flower's processes have children, which end with
 trap 'trap - EXIT; { for job in $(jobs -p); do kill -- "-$job"; done; wait; } 2>/dev/null' EXIT
 echo "logs: $FLWR_HOME"
 flower-superlink --insecure --port "$port" > "$FLWR_HOME/superlink.log" 2>&1 &
+superlink=$!
 for _ in $(seq 100); do
     python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health', timeout=1)" 2>/dev/null && break
     sleep 0.3
 done
+kill -0 $superlink 2>/dev/null || { echo "no SuperLink on port $port: see $FLWR_HOME/superlink.log" >&2; exit 1; }
 for i in $(seq 0 $((nodes - 1))); do
     flower-supernode --insecure --superlink "127.0.0.1:$port" --port $((port + 1 + i)) \
         --node-config "partition-id=$i num-partitions=$nodes" > "$FLWR_HOME/supernode-$i.log" 2>&1 &

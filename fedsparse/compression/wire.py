@@ -4,7 +4,7 @@
     a segment:  index:u8 value:u8 grouping:u16 size:u32 count:u32 length:u32, ``length`` bytes of indices, the values
     xxh3:u32    the low half of XXH3-64 of all bytes before it
 
-Values without indices before them stand at a multiple of four bytes: NumPy reads others at half the speed.
+A first segment's values without indices before them stand at a multiple of four bytes, as NumPy reads them fastest.
 Segments cover the flat vector one after the other: ``size`` coordinates, ``count`` of them present; or a whole layer as
 the ``count`` entries of two factors, column after column. The values' length follows from their codec and counts. A
 checksum finds accidents, not attackers, who can compute it as well: everything behind it is checked for itself, before

@@ -7,8 +7,10 @@ time, and that the two share no model: on the device that costs a second one, an
 import ctypes
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -16,38 +18,60 @@ import torch
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+PATIENCE_SECONDS = 2.0
+"""How long an interrupted call may take to end."""
+
 
 class Lanes:
     """The threads, for clients that train on ``device``; on the CPU they have no streams."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._threads = ThreadPoolExecutor(2, "lane", self._begin, (device,))
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._busy: set[int] = set()
         self._lock = threading.Lock()
+        # Daemons, for which Python's exit does not wait: Ctrl-C may meet one in a call that no exception ends.
+        self._threads = [threading.Thread(target=self._work, args=(device,), daemon=True) for _ in range(2)]
+        for thread in self._threads:
+            thread.start()
 
     def map(self, call: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
         """``call`` of every job, started and returned in their order.
 
         When one raises, or Ctrl-C ends the wait, no further one is started and those at work are interrupted.
         """
+        futures: list[Future[Result]] = []
         try:
-            return list(self._threads.map(partial(self._run, call), jobs))
+            for job in jobs:
+                futures.append(Future())
+                self._tasks.put(partial(self._run, call, job, futures[-1]))
+            return [future.result() for future in futures]
         except BaseException:
+            for future in futures:
+                future.cancel()
             with self._lock:
                 for thread in self._busy:
                     interrupt(thread)
+            wait(futures, PATIENCE_SECONDS)
             raise
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join(PATIENCE_SECONDS)
 
-    def _begin(self, device: torch.device) -> None:
+    def _work(self, device: torch.device) -> None:
         if self._on_gpu:
             torch.cuda.set_stream(torch.cuda.Stream(device))
+        with suppress(KeyboardInterrupt):  # one that came when its call had just ended
+            while task := self._tasks.get():
+                task()
 
-    def _run(self, call: Callable[[Job], Result], job: Job) -> Result:
+    def _run(self, call: Callable[[Job], Result], job: Job, future: "Future[Result]") -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         thread = threading.get_ident()
         with self._lock:
             self._busy.add(thread)
@@ -55,7 +79,9 @@ class Lanes:
             result = call(job)
             if self._on_gpu:  # what a client leaves on the device may be used on the other stream the next time
                 torch.cuda.current_stream().synchronize()
-            return result
+            future.set_result(result)
+        except BaseException as error:
+            future.set_exception(error)
         finally:
             with self._lock:
                 self._busy.discard(thread)

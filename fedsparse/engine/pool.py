@@ -75,10 +75,21 @@ class Pool:
         self, groups: list[list[Message]], context_of: Callable[[int], Context], deadline: float | None
     ) -> list[Message]:
         """Replies in the order of ``groups``, each one worker's job; missing are those not there by ``deadline``."""
+        try:
+            return self._run(groups, context_of, deadline)
+        except BaseException:  # after Ctrl-C nobody may write into the run folder any more, which is about to be tidied
+            self.close()
+            raise
+
+    def _run(
+        self, groups: list[list[Message]], context_of: Callable[[int], Context], deadline: float | None
+    ) -> list[Message]:
         waiting, replies = deque(range(len(groups))), dict[int, list[Message]]()
         while deadline is None or time.monotonic() < deadline:
-            for worker in self._workers:
+            for i, worker in enumerate(self._workers):
                 if worker.job is None and waiting:
+                    if not worker.process.is_alive():  # it died between two rounds
+                        worker = self._workers[i] = self._new_worker(i)
                     job = waiting.popleft()
                     worker.start(job, groups[job], [context_of(m.metadata.dst_node_id) for m in groups[job]])
             busy = {worker.job: worker for worker in self._workers if worker.job is not None}

@@ -60,6 +60,14 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["7.npz"]
 
 
+def test_a_damaged_file_is_one_line_with_its_name(context: Context, tmp_path: Path) -> None:
+    file = tmp_path / "7.npz"
+    save_state(context, file, ClientState(np.ones(3, np.float32)))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(OSError, match=r"^cannot read the client's state in .*7\.npz: "):
+        load_state(context, file)
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 @pytest.mark.parametrize("where", ["numpy", "cpu", "cuda"])
 def test_every_store_gives_the_payloads_of_a_state_that_was_never_stored(

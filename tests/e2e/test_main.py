@@ -245,9 +245,8 @@ def test_training_that_diverges_names_client_and_layer_and_exits_1(
 def test_a_run_that_is_ended_saves_what_was_measured_and_leaves_no_process(
     tmp_path: Path, workers: str, ending: int
 ) -> None:
-    process = shell(
-        *SMALL, "--rounds", "100000", "--workers", workers, "--logdir", str(tmp_path), start_new_session=True
-    )
+    settings = ["--rounds", "100000", "--workers", workers, "--logdir", str(tmp_path), "--state-store", "files"]
+    process = shell(*SMALL, *settings, start_new_session=True)
     assert process.stdout
     for line in process.stdout:
         if line.startswith("round      2/"):
@@ -263,6 +262,7 @@ def test_a_run_that_is_ended_saves_what_was_measured_and_leaves_no_process(
     result = json.loads(path.read_text())
     assert result["summary"]["ended"] == "interrupted"
     assert result["summary"]["rounds"] >= 2
+    assert not list(tmp_path.rglob("clients"))  # their states are of use to nobody
     deadline = time.monotonic() + 20
     while group_is_alive(process.pid):
         assert time.monotonic() < deadline, "a process was left behind"

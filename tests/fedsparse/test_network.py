@@ -31,6 +31,11 @@ def test_distributions_have_the_median_and_range_they_name() -> None:
     assert 5 <= min(uniform) < 5.2 < 19.8 < max(uniform) <= 20
 
 
+def test_a_spread_beyond_all_networks_is_refused() -> None:
+    with pytest.raises(ValueError, match="SIGMA at most 10"):
+        Quantity.parse("lognormal:10:1000")
+
+
 @pytest.mark.parametrize(
     "text", ["fast", "0", "-1", "nan", "inf", "uniform:1", "uniform:1:2:3", "normal:1:2", "a:b", ":"]
 )

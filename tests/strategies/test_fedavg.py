@@ -225,6 +225,17 @@ def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it()
         assert len(strategy.failures) == 3 - len(kept)
 
 
+def test_a_round_for_which_all_come_too_late_leaves_the_weights_and_the_run_goes_on() -> None:
+    strategy, grid = make(compute_seconds=2.0, round_deadline=1.0)
+    before, u = strategy.weights.clone(), updates(1)
+    play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
+    assert torch.equal(strategy.weights, before)
+    assert len(strategy.failures) == 3
+    strategy.config = strategy.config.replace(round_deadline=3.0)
+    play(strategy, grid, 2, lambda i, m: reply(m, u[i], 1, 2))
+    np.testing.assert_allclose((strategy.weights - before).numpy(), u.mean(0), rtol=1e-4, atol=1e-6)
+
+
 def test_all_clients_failing_ends_the_run_with_the_first_reason() -> None:
     strategy, grid = make()
     with pytest.raises(RoundFailed, match=r"all 3 clients failed; client 0: .*ValueError: broke"):

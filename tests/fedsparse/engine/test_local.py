@@ -176,6 +176,26 @@ def test_ctrl_c_ends_both_threads_at_once_and_their_clients_keep_their_state(ove
     assert [calls(reply)["calls"] for reply in replies.values()] == [2, 2, 2]
 
 
+def test_ctrl_c_does_not_wait_for_a_client_that_no_exception_ends() -> None:
+    grid = LocalGrid(APP, clients=10)
+    grid.overlap(torch.device("cpu"))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ask(grid, {1: "hang", 2: "work", 3: "work"})
+    grid.close()
+    assert time.monotonic() - began < 10
+
+
+def test_a_worker_that_died_between_rounds_costs_no_client() -> None:
+    with LocalGrid(APP, clients=10, workers=2) as grid:
+        before = {int(calls(reply)["pid"]) for reply in ask(grid, {1: "sleep", 2: "sleep"}).values()}
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.5)
+        assert not any(reply.has_error() for reply in ask(grid, {1: "work", 2: "work", 3: "work"}).values())
+
+
 def test_closing_leaves_no_process_behind() -> None:
     grid = LocalGrid(APP, clients=10, workers=2)
     pids = {int(calls(reply)["pid"]) for reply in ask(grid, dict.fromkeys(range(6), "sleep")).values()}
