@@ -112,7 +112,7 @@ def _reply(
     own = held if kept is held.topology else bench.under(kept)
     arrays = ArrayRecord()
     if bench.method.reports and bench.method.is_readjustment(round):
-        with timer("backward"):
+        with TRAINING, timer("backward"):  # recomputation and compilation set the random state, if only for a moment
             gradient = dense_gradient(model, bench.fetch(indices), len(indices))
         report = bench.method.report(held.topology, model.vector[: model.layout.parameters], gradient, round)
         if report is not None and report.indices.numel():
@@ -134,7 +134,8 @@ def saliency(message: Message, context: Context) -> Message:
     """How much the loss depends on each weight of the initial model: the largest |g w|, as many as may exist."""
     bench, held, client, round = _open(message, context)
     indices, _ = bench.samples(client)
-    gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
+    with TRAINING:
+        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
     scores = weight_saliency(bench.model.vector[: bench.model.layout.parameters], gradient)
     report = top_report(scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity))
     arrays = ArrayRecord({"report": report_array(report, bench.model.layout, round)})

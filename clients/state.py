@@ -61,7 +61,9 @@ def save_state(context: Context, file: Path | None, state: ClientState, kind: st
     if file is None:
         _to_context(context, state.to_dict(), kind)
     else:
-        _to_file(file, state.to_dict())
+        flat = state.to_dict()
+        if flat or file.exists():
+            _to_file(file, flat)
 
 
 def _from_context(context: Context, kind: str) -> Flat:

@@ -95,7 +95,9 @@ def keeps_files(config: Config, model: FlatModel, grid: Grid) -> bool:
     size = 4 * model.layout.parameters
     touched = min(config.clients, config.rounds * config.clients_per_round)
     if model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:
-        return 4 * size * touched > torch.cuda.mem_get_info(model.vector.device)[0]
+        on_host = not config.downlink_is_whole or config.residual_dtype == "bf16"
+        too_much = 4 * size * touched > torch.cuda.mem_get_info(model.vector.device)[0]
+        return too_much or (on_host and size * touched > LARGE_MEMORY)
     near = isinstance(grid, LocalGrid) or config.engine == "flower"
     return near and (size > LARGE_STATE or size * touched > LARGE_MEMORY)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
@@ -75,6 +76,19 @@ def compare(dataset: str, device: str, rounds: int, **settings: object) -> None:
 @pytest.mark.parametrize("kind", FEDERATIONS)
 def test_every_kind_of_client_answers_alike(tiny_dataset: str, kind: str, device: str) -> None:
     compare(tiny_dataset, device, 3, **FEDERATIONS[kind])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_report_that_recomputes_leaves_the_draws_of_the_other_thread_alone(
+    tiny_dataset: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def network(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
+        block = BasicBlock(16, 16, norm_layer=lambda channels: nn.GroupNorm(4, channels))
+        convolutions = [nn.Conv2d(input_shape[0], 16, 3, stride=2, padding=1), block, nn.AdaptiveAvgPool2d(2)]
+        return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
+
+    monkeypatch.setitem(MODELS, "mlp-small", network)
+    compare(tiny_dataset, device, 6, recompute=True, **FEDERATIONS["readjusted by the server"])
 
 
 @pytest.mark.parametrize("device", DEVICES)

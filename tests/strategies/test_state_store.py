@@ -31,6 +31,17 @@ def test_large_residuals_stay_on_a_gpu_whose_process_trains_and_go_to_files_else
         assert keeps_files(CONFIG.replace(state_store="files"), model(LARGE, cuda), here)
 
 
+@pytest.mark.parametrize("kept", [{"downlink_compressor": "topk"}, {"residual_dtype": "bf16"}])
+def test_what_waits_on_the_host_for_clients_of_a_gpu_is_bounded_too(
+    kept: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 0))
+    with LocalGrid("clients.app:app", 20) as here:
+        assert not keeps_files(CONFIG, model(200 * LARGE, True), here)
+        assert keeps_files(CONFIG.replace(**kept), model(200 * LARGE, True), here)
+        assert not keeps_files(CONFIG.replace(**kept), model(LARGE, True), here)
+
+
 def test_a_gpu_without_room_for_the_residuals_of_all_clients_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (160 * LARGE - 1, 0))
     with LocalGrid("clients.app:app", 20) as here:
