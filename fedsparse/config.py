@@ -112,7 +112,7 @@ class Config(BaseModel):
     accumulate: int = Field(1, ge=1)
     """Pieces a batch is trained in, one after the other, to save memory."""
     compile: bool = False
-    """torch.compile the model, once a process (twice where two threads share a GPU); pays for long runs of large models."""
+    """torch.compile the model, once a process (twice where two threads share a GPU); pays for long runs."""
     recompute: bool = False
     """Activation checkpointing: recompute blocks in the backward pass to save memory."""
     cohort_batching: Literal["auto", "on", "off"] = "auto"
