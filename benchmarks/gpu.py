@@ -61,7 +61,7 @@ def resnet(folder: Path, repeats: int) -> None:
             seconds = medians({"round": federation.round}, repeats, wall)["round"]
             share = busy(federation.round)
         what = f"dense ResNet-18, {workers} worker{'s' * (workers > 1)}"
-        print(f"| {what} | {seconds:.2f} s a round, GPU busy {share:.0f} % | 999 in {16.65 * seconds:.0f} min |")
+        print(f"| {what} | {seconds:.2f} s a round, GPU busy {share:.0f} % | 999 such in {16.65 * seconds:.0f} min |")
 
 
 def busy(task: Callable[[], object]) -> float:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale
 
-Whole runs of main.py, a process each, and the CPU time of rounds alone. The memory of the images and of who holds them
-is linear in the data and told apart; all else should not know how many clients there are.
+Whole runs of main.py, a process each, and the CPU time of rounds alone. The memory of the images is linear in the data
+and told apart; all else should not know how many clients there are.
 """
 
 import argparse
