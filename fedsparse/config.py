@@ -191,7 +191,7 @@ class Config(BaseModel):
     need_readjust: bool = False
     """Let the topology change during training: by feddst, unless ``topology`` names another one that does."""
     readjustment_ratio: float = Field(0.3, ge=0, le=1)
-    """Share of each layer's weights that the first readjustment exchanges; it decays by a cosine."""
+    """Share of each layer's weights that a readjustment exchanges: this at round 0, decaying by a cosine."""
     readjustment_interval: int = Field(10, ge=1)
     """Rounds from one readjustment to the next."""
     readjustment_end: int = Field(0, ge=0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedsparse.cohort import group_size
 from fedsparse.compression import ClientState, UpdateCodec
-from fedsparse.config import Config
+from fedsparse.config import FIXED, Config
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import stoppable
@@ -63,6 +63,10 @@ def main(grid: Grid, context: Context) -> None:
     keep_log(folder)
     if parts.moved:
         print(f"{parts.moved} samples changed hands, so that every client holds at least {config.min_samples}")
+    readjusts = map(strategy.topology.method.is_readjustment, range(1, config.rounds + 1))
+    if config.method not in FIXED and not any(readjusts):
+        interval, end = config.readjustment_interval, config.readjustment()["end"]
+        print(f"the topology stays as it is: readjustment-interval = {interval}, but readjustment ends at round {end}")
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense))
     with stoppable(), recording as recorder:
         recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))

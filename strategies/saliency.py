@@ -34,19 +34,16 @@ def ask_saliency(
     Raises:
         RunFailed: not one client answered.
     """
-    task = ConfigRecord({"round": 0, **dense.name})
+    task = ConfigRecord({"round": 0, "state-folder": "", **dense.name})
     question = RecordDict({"arrays": weights, "config": ConfigRecord(config.flat()), "task": task})
     kind = f"{MessageType.QUERY}.saliency"
     asked = [Message(question, dst_node_id=node, message_type=kind) for node in nodes]
-    answers = {
-        r.metadata.src_node_id: r
-        for r in grid.send_and_receive(asked, timeout=config.round_timeout)
-        if not r.has_error()
-    }
+    answers = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=config.round_timeout)}
     total, received = ReportSum(dense.layout.parameters), 0
     for client, node in enumerate(nodes):  # floating-point addition has one order
-        if node not in answers:
-            log.warning("client %d did not tell its saliency", client)
+        if node not in answers or answers[node].has_error():
+            reason = answers[node].error.reason if node in answers else ""
+            log.warning("client %d did not tell its saliency: %s", client, (reason or "no reply").splitlines()[-1])
             continue
         received += array_bytes(answers[node].content)
         try:

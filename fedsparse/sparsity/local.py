@@ -70,14 +70,14 @@ class LocalTopology:
             p.copy_(to_weights(p, self.method.alpha))
 
     def _readjust_when_due(self) -> None:
-        signal = flat_gradient(self.parameters)
         if self.method.growth == "momentum":
-            beta = self.method.momentum
-            signal = signal if self._average is None else beta * self._average + (1 - beta) * signal
-            self._average = signal
+            gradient, beta = flat_gradient(self.parameters), self.method.momentum
+            self._average = gradient if self._average is None else beta * self._average + (1 - beta) * gradient
         if self._steps_to_go == 0:
             if self.method.growth == "random":
                 signal = random_scores(self.topology, Generator().manual_seed(self.seed))
+            else:
+                signal = flat_gradient(self.parameters) if self._average is None else self._average
             weights = self.model.vector[: self.model.layout.parameters]
             self._change(self.method.readjust_locally(self.topology, weights, signal, self.round))
         self._steps_to_go -= 1

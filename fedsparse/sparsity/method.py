@@ -45,7 +45,7 @@ class Method:
     Attributes:
         sparsity: of all convolution and linear weights, 0 to 1.
         distribution: of densities over layers, one of ``DISTRIBUTIONS``.
-        ratio: share of a layer's weights that the first readjustment exchanges.
+        ratio: share of a layer's weights to exchange that the cosine starts from, at round 0.
         interval: rounds from one readjustment to the next; 0 for none.
         end: the first round without readjustment. Below the number of rounds, so that what is grown gets trained.
         growth: what scores an inactive weight.

@@ -38,6 +38,22 @@ def test_a_seed_gives_the_same_bits_with_any_number_of_workers(tmp_path: Path, t
     assert one["summary"]["uplink-bytes"] == two["summary"]["uplink-bytes"]
 
 
+def test_ssfl_asks_its_question_whatever_the_downlink(tmp_path: Path, tiny_dataset: str) -> None:
+    flags = ["--sparsity", "0.8", "--topology", "ssfl", "--downlink-compressor", "topk"]
+    result = run(tmp_path, *flags, "--dataset", tiny_dataset, "--clients", "8")
+    assert result["rounds"][0]["comm/uplink_bytes"] > 0
+    assert result["rounds"][-1]["topology/density"] == pytest.approx(0.2, abs=1e-4)
+
+
+@pytest.mark.parametrize(("rounds", "told"), [("10", True), ("20", False)])
+def test_a_topology_that_will_never_be_readjusted_is_told(
+    tmp_path: Path, tiny_dataset: str, rounds: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--sparsity", "0.5", "--need-readjust", "--dataset", tiny_dataset, "--clients", "8"]
+    run(tmp_path, *flags, "--rounds", rounds)
+    assert ("the topology stays as it is: readjustment-interval = 10" in capsys.readouterr().out) is told
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
