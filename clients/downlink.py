@@ -27,14 +27,14 @@ def receive_weights(bench: Workbench, context: Context, message: Message, layout
     return weights
 
 
-def receive(arrays: ArrayRecord, layout: Layout, state: ClientState | None) -> SparseUpdate:
+def receive(arrays: ArrayRecord, layout: Layout, state: ClientState) -> SparseUpdate:
     """The weights to train from, for every coordinate of ``layout``.
 
     Args:
         arrays: ``weights``, a dense payload; or a payload for each round that the server knows to be missing, and the
             hash of the result.
         layout: of the payloads.
-        state: where the weights are kept for the next changes; None: no changes will come.
+        state: where the weights are kept for the next changes.
 
     Raises:
         PayloadError: a payload that cannot be trusted.
@@ -44,7 +44,7 @@ def receive(arrays: ArrayRecord, layout: Layout, state: ClientState | None) -> S
         update = decode(arrays["weights"].data, layout)
         weights, round = update.to_dense(), update.round
     else:
-        if state is None or WEIGHTS not in state.memory:
+        if WEIGHTS not in state.memory:
             raise MissedChange("changes of the global weights for a client that holds none")
         weights, round = np.array(state.memory[WEIGHTS]), int(state.memory[ROUND][0])
         changes = [decode(array.data, layout) for name, array in arrays.items() if name != "hash"]
@@ -54,6 +54,5 @@ def receive(arrays: ArrayRecord, layout: Layout, state: ClientState | None) -> S
                 round = change.round
         if xxhash.xxh3_64_digest(weights.tobytes()) != arrays["hash"].data:
             raise MissedChange(f"the global weights of round {round} differ from the server's")
-    if state is not None:
-        state.memory[WEIGHTS], state.memory[ROUND] = weights, np.array([round], np.float32)
+    state.memory[WEIGHTS], state.memory[ROUND] = weights, np.array([round], np.float32)
     return SparseUpdate(layout, round, (Segment(0, layout.size, None, weights),))

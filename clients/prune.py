@@ -43,8 +43,13 @@ def prune_checkpoint(
     bench = Workbench(config)
     module = bench.model.module
     load_weights(module, Path(checkpoint), config.model)
-    accuracy = {"before": _accuracy(bench)}
-    print(f"accuracy before: {accuracy['before']:.2%}", flush=True)  # what follows may take minutes
+    accuracy: dict[str, float] = {}
+
+    def measure(when: str) -> None:
+        accuracy[when] = evaluate(bench.model, bench.fetch_test, len(bench.data.y_test)).accuracy
+        print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # at once: what follows may take minutes
+
+    measure("before")
     masks = prune_model(
         module,
         _batches(bench, calibration),
@@ -53,16 +58,16 @@ def prune_checkpoint(
         method=METHODS[method],
         dense_layers=config.dense_layer_names(),
     )
-    accuracy["after"] = _accuracy(bench)
+    measure("after")
     if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
         recalibrate_batchnorm(module, _batches(bench, RECALIBRATION))
-        accuracy["after BatchNorm recalibration"] = _accuracy(bench)
+        measure("after BatchNorm recalibration")
     layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     folder = create_run_folder(config.logdir, f"prune-{method}")
     save_model(module, folder / "model.pt")
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": config.nm, "samples": calibration}
     write_json(folder / "result.json", {"config": config.flat(), **asked, "accuracy": accuracy, "layers": layers})
-    _print(accuracy, layers)
+    _print(layers)
     print(f"saved in {folder}")
 
 
@@ -114,11 +119,7 @@ def _batches(bench: Workbench, samples: int) -> list[Tensor]:
     return calibration_batches(bench, everything, samples, derive_seed(bench.config.seed, "calibration"))
 
 
-def _accuracy(bench: Workbench) -> float:
-    return evaluate(bench.model, bench.fetch_test, len(bench.data.y_test)).accuracy
-
-
-def _print(accuracy: dict[str, float], layers: dict[str, dict[str, Any]]) -> None:
+def _print(layers: dict[str, dict[str, Any]]) -> None:
     table = Table("layer", box=None, padding=(0, 2, 0, 0))
     for heading in ("weights", "kept", "sparsity"):
         table.add_column(heading, justify="right")
@@ -126,8 +127,4 @@ def _print(accuracy: dict[str, float], layers: dict[str, dict[str, Any]]) -> Non
     rows.append(("all of these", sum(r[1] for r in rows), sum(r[2] for r in rows)))
     for name, weights, kept in rows:
         table.add_row(name, str(weights), str(kept), f"{1 - kept / max(weights, 1):.2%}")
-    console = Console()
-    console.print(table)
-    for when, share in accuracy.items():
-        if when != "before":  # that was said at once
-            console.print(f"accuracy {when}: {share:.2%}", highlight=False)
+    Console().print(table)

@@ -20,9 +20,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-N_OF_M = ("tag:yaml.org,2002:str", re.compile(r"\d+:\d+$"))  # YAML 1.1 takes 2:4 for 124: a number to the base of 60
+# What YAML 1.1 takes for something else than the word it is here: 2:4 for 124, to the base of 60, and off for false.
+WORD = ("tag:yaml.org,2002:str", re.compile(r"(\d+:\d+|on|off)$"))
 _Loader.yaml_implicit_resolvers = {
-    first: [N_OF_M, *others] for first, others in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [WORD, *others] for first, others in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 

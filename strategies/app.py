@@ -19,14 +19,14 @@ from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import stoppable
 from fedsparse.seeds import derive_seed
-from fedsparse.sparsity import Topology
+from fedsparse.sparsity import Method, Topology
 from fedsparse.sparsity.setup import build_method, build_network, layers_of
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder, save_model
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training import evaluate
 from fedsparse.vector import FlatModel
-from partitions import Dataset, load_dataset, normalise, partition, to_device
+from partitions import Dataset, Partition, load_dataset, normalise, partition, to_device
 from partitions.picture import plot_partition
 from strategies import STRATEGIES, FedAvg
 from strategies.nodes import meet_federation
@@ -61,12 +61,7 @@ def main(grid: Grid, context: Context) -> None:
     weights = strategy.broadcast(1)
     dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
     keep_log(folder)
-    if parts.moved:
-        print(f"{parts.moved} samples changed hands, so that every client holds at least {config.min_samples}")
-    readjusts = map(strategy.topology.method.is_readjustment, range(1, config.rounds + 1))
-    if config.method not in FIXED and not any(readjusts):
-        interval, end = config.readjustment_interval, config.readjustment()["end"]
-        print(f"the topology stays as it is: readjustment-interval = {interval}, but readjustment ends at round {end}")
+    announce(config, parts, strategy.topology.method)
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense))
     with stoppable(), recording as recorder:
         recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
@@ -86,13 +81,22 @@ def main(grid: Grid, context: Context) -> None:
                 shutil.rmtree(strategy.state_folder, ignore_errors=True)
 
 
+def announce(config: Config, parts: Partition, method: Method) -> None:
+    """Say what happens to be other than the settings let one expect."""
+    if parts.moved:
+        print(f"{parts.moved} samples changed hands, so that every client holds at least {config.min_samples}")
+    if config.method not in FIXED and not any(map(method.is_readjustment, range(1, config.rounds + 1))):
+        interval, end = config.readjustment_interval, config.readjustment()["end"]
+        print(f"the topology stays as it is: readjustment-interval = {interval}, but readjustment ends at round {end}")
+
+
 def keeps_files(config: Config, model: FlatModel, grid: Grid) -> bool:
     """Whether clients keep their state in files of the run folder, by the settings or by ``auto``'s rule.
 
     A Context as large as the model doubles Flower's traffic, and small ones of very many clients fill the memory. Nodes
     that ``main.py`` did not start may be on other machines, where that folder means nothing. A client that is trained
     in this process, on a GPU, has its residual there from round to round, where a quarter of what is free holds all of
-    them (dgc's momentum takes another).
+    them (dgc's momentum takes another); what such clients keep on the host is bounded as elsewhere.
     """
     if config.state_store != "auto":
         return config.state_store == "files"

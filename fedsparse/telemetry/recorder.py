@@ -155,10 +155,11 @@ class Recorder:
 
     def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
         """Show in TensorBoard, and nowhere else, what has no column: how many there are depends on the model."""
-        for tag, value in scalars.items():
-            self._board.add_scalar(tag, value, round)
-        for tag, values in histograms.items():
-            self._board.add_histogram(tag, values, round)
+        with self._named():
+            for tag, value in scalars.items():
+                self._board.add_scalar(tag, value, round)
+            for tag, values in histograms.items():
+                self._board.add_histogram(tag, values, round)
 
     def summary(self) -> dict[str, Any]:
         """The run in a few numbers: accuracy, bytes, ratio to dense, seconds by stage."""

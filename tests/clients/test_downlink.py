@@ -108,11 +108,11 @@ def test_what_one_change_leaves_out_follows_later() -> None:
     assert np.linalg.norm(server.downlink.known - still.numpy()) < 0.02 * float(still.norm())
 
 
-def test_sent_whole_it_is_exact_and_nothing_is_kept() -> None:
+def test_sent_whole_it_is_exact_and_the_server_keeps_nothing() -> None:
     server = Server("none")
     whole = server.next_round()
     assert server.message(0, whole) is whole
-    assert np.array_equal(receive(whole, LAYOUT, None).to_dense(), server.weights.numpy())
+    assert np.array_equal(receive(whole, LAYOUT, ClientState()).to_dense(), server.weights.numpy())
     assert server.downlink.known is None
 
 

@@ -32,9 +32,10 @@ def test_default_yaml_is_the_defaults_whole() -> None:
     assert read_yaml(ROOT / "configs/default.yaml") == Config().flat()
 
 
-def test_n_of_m_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "nm.yaml").write_text("nm: 2:4\n")
-    assert read_yaml(tmp_path / "nm.yaml") == {"nm": "2:4"}
+def test_what_a_setting_may_be_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "words.yaml").write_text("nm: 2:4\namp: off\ncohort-batching: on\naugment: on\n")
+    config = Config.from_mapping(read_yaml(tmp_path / "words.yaml") | {"upload-pruning": "sparsegpt"})
+    assert (config.nm, config.amp, config.cohort_batching, config.augment) == ("2:4", "off", "on", True)
 
 
 def test_every_field_has_help() -> None:

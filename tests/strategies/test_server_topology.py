@@ -18,7 +18,7 @@ from fedsparse.sparsity.reports import encode_report, report_layout
 from fedsparse.sparsity.setup import build_method
 from fedsparse.vector import FlatModel, Layout
 from strategies import STRATEGIES, FedAvg
-from strategies.topology import REMEMBERED, ServerTopology
+from strategies.topology import REMEMBERED, Replies, ServerTopology, Upload
 from tests.strategies.federation import network
 
 MODEL = network()
@@ -60,6 +60,16 @@ def halves(strategy: FedAvg) -> tuple[Topology, Topology]:
     start = strategy.topology.topology
     odd = torch.arange(P) % 2 == 1
     return tuple(start.changed(half | ~start.prunable, counts=True) for half in (odd, ~odd))  # type: ignore[return-value]
+
+
+def test_reports_are_averaged_by_samples() -> None:
+    start = server(topology="rigl").topology.topology
+    replies = Replies(LAYOUT, start)
+    update = wire.decode(UpdateCodec(LAYOUT, "none").encode(torch.zeros(N), ClientState(), round=1, seed=0)[0], LAYOUT)
+    for samples, values in ((1, [8.0, 0.0]), (3, [0.0, 4.0])):
+        replies.add(Upload(update, None, Report(torch.tensor([2, 5]), torch.tensor(values))), samples)
+    assert replies.reports is not None
+    assert replies.reports.mean[[2, 5]].tolist() == [2.0, 3.0]
 
 
 def test_a_client_that_wishes_for_the_servers_mask_counts_in_the_consensus() -> None:

@@ -3,15 +3,22 @@
 import pytest
 import torch
 
+from clients.workbench import Workbench
 from fedsparse.compression import decode
 from fedsparse.config import Config
-from fedsparse.sparsity import METHODS, weight_layers
+from fedsparse.engine import LocalGrid
+from fedsparse.sparsity import METHODS, Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.masks import decode_mask
+from fedsparse.sparsity.setup import build_method, layers_of
+from fedsparse.sparsity.topology import initialise_
+from fedsparse.training import dense_gradient
 from fedsparse.vector import Layout
 from strategies import STRATEGIES
-from tests.strategies.federation import TRAFFIC, model_of, play
+from strategies.saliency import ask_saliency
+from strategies.topology import ServerTopology
+from tests.strategies.federation import SETTINGS, TRAFFIC, model_of, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")
@@ -134,6 +141,44 @@ def test_an_update_holds_only_weights_that_the_client_has(tiny_dataset: str, com
         compact = Compact(layout, topology)
         update = compact.widen(decode(arrays["update"].data, compact.layout)).to_dense()
         assert not update[: layout.parameters][~topology.mask.numpy()].any()
+
+
+def test_clients_that_vote_send_all_that_they_hold_and_what_is_compressed_again_after(tiny_dataset: str) -> None:
+    play(tiny_dataset, topology="feddst", compressor="topk", density=0.01, error_feedback=True)
+    held = 0.5 * model_of(Config()).layout.parameters
+    for message, reply in TRAFFIC:
+        voting = message.content["task"]["round"] < 4
+        assert (len(reply.content["arrays"]["update"].data) > held) is voting
+
+
+def test_initial_weights_are_larger_in_sparse_layers_but_where_the_largest_were_chosen(tiny_dataset: str) -> None:
+    for method, scaled in (("static", True), ("ssfl", False)):
+        (start,) = play(tiny_dataset, rounds=0, topology=method)
+        dense = model_of(Config()).vector.clone()
+        plain = start.topology.apply_(dense.clone())
+        wanted = initialise_(dense, start.topology) if scaled else plain
+        assert torch.equal(start.weights, wanted)
+        assert torch.equal(start.weights, plain) is not scaled
+
+
+def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_dataset: str) -> None:
+    config = Config.from_mapping(SETTINGS | {"dataset": tiny_dataset, "topology": "ssfl", "sparsity": 0.8})
+    model = model_of(config)
+    layers = layers_of(config, model.module, layout := model.layout)
+    dense = ServerTopology(config, layout, layers, build_method(config), Topology.full(layers, layout.parameters))
+    nodes = range(config.clients)
+    broadcast = STRATEGIES["fedavg"](config, dense, model.vector.clone(), nodes).broadcast(0)
+    with LocalGrid("clients.app:app", config.clients) as grid:
+        total, _ = ask_saliency(grid, config, nodes, dense, broadcast)
+    bench, wanted = Workbench(config), torch.zeros(layout.parameters)
+    bench.model.vector.copy_(model.vector)
+    for client in nodes:
+        indices, _ = bench.samples(client)
+        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
+        scores = (gradient * model.vector[: layout.parameters]).abs() * dense.topology.prunable
+        top = scores.topk(budget(layers, 0.8)).indices
+        wanted[top] += len(indices) * scores[top]
+    torch.testing.assert_close(total.float(), wanted, rtol=2.0**-7, atol=0.0)
 
 
 def test_ssfl_keeps_what_matters_most_to_the_clients_together_and_counts_what_asking_cost(tiny_dataset: str) -> None:
