@@ -26,13 +26,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from rich.logging import RichHandler
 
-from fedsparse.command_line import Command, Settings, parse
-from fedsparse.config import Config, ConfigError
+from fedsparse.commands.command_line import Command, Settings, parse
+from fedsparse.config import Config
+from fedsparse.config.yaml_file import read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid, RunFailed
+from fedsparse.errors import ConfigError
 from fedsparse.sparsity.setup import check_sparsity
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
-from fedsparse.yaml_file import read_yaml
 from partitions import DataError, load_dataset
 from partitions import partition as split
 
@@ -41,20 +42,20 @@ def run(settings: Settings) -> None:
     """Train, on the engine that the settings name."""
     config = check(Config.from_mapping(settings))
     if config.engine == "flower":
-        from fedsparse.engine.flower import run_flower
+        from fedsparse.engine.flower_run import run_flower
 
         return run_flower(config, app_folder=Path(__file__).parent)
     # Not at the top of the file: workers import this file too, and need no TensorBoard.
     from flwr.app import Context, RecordDict
 
     from clients.preload import DATA
-    from strategies.app import app
+    from strategies.server_app import app
 
     os.environ[DATA] = json.dumps([config.dataset, config.data_dir])  # for the fork server, which LocalGrid starts
     with LocalGrid(
-        "clients.app:app",
+        "clients.client_app:app",
         config.clients,
-        together="clients.app:train_together",
+        together="clients.client_app:train_together",
         workers=config.worker_count(),
         threads=config.threads,
         client_timeout=config.client_timeout,
@@ -79,8 +80,8 @@ def partition(settings: Settings) -> None:
 
 def sweep(settings: Settings, file: str, jobs: str = "auto") -> None:
     """Run every cell of a sweep file as a process of its own; write one table and one plot of all."""
+    from fedsparse.commands.sweep import run_sweep
     from fedsparse.report.grid import read_sweep
-    from fedsparse.report.sweep import run_sweep
 
     if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
         raise ConfigError(f"jobs = {jobs}: should be auto or at least 1")
@@ -110,14 +111,14 @@ def report(settings: Settings, *folders: str) -> None:
 
 def central(settings: Settings) -> None:
     """Train the same model on the pooled data."""
-    from clients.central import train_central
+    from fedsparse.commands.train_central import train_central
 
     train_central(check(Config.from_mapping(settings)))
 
 
 def prune(settings: Settings, checkpoint: str = "", **asked: str) -> None:
     """Prune a trained model in one shot; its settings are in the config.yaml beside it, if there is one."""
-    from clients.prune import prune_checkpoint
+    from fedsparse.commands.prune import prune_checkpoint
 
     if "sparsity" in settings:  # here that of the pruned layers; in training that of the whole network
         asked["sparsity"] = str(settings["sparsity"])
@@ -129,7 +130,7 @@ def prune(settings: Settings, checkpoint: str = "", **asked: str) -> None:
 
 def bench_compressors(settings: Settings, size: str = "") -> None:
     """Compare all compressors on updates of a short run, or on ``size`` random numbers."""
-    from benchmarks.compressors import bench
+    from fedsparse.commands.bench_compressors import bench
 
     if size and not (size.isdecimal() and int(size)):
         raise ConfigError(f"size = {size}: should be at least 1")

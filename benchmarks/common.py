@@ -19,7 +19,7 @@ from fedsparse.models import build_model
 from fedsparse.seeds import derive_seed
 from fedsparse.vector import FlatModel
 from partitions import load_dataset
-from strategies.app import make_strategy
+from strategies.server_app import make_strategy
 
 
 def wall() -> float:

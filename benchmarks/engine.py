@@ -27,22 +27,22 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from benchmarks.common import Federation, machine, medians, peak_bytes, reset_peak, write_images
 from clients.workbench import Workbench
-from fedsparse.cohort import TOGETHER
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from fedsparse.engine.flower import run_flower
+from fedsparse.engine.flower_run import run_flower
 from fedsparse.engine.records import payload_array
 from fedsparse.models import build_model
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training import train
+from fedsparse.training.loop import train
+from fedsparse.training.stacked import TOGETHER
 from fedsparse.vector import FlatModel
 from partitions import load_dataset, partition
-from strategies.app import app as server_app
-from strategies.app import make_strategy
+from strategies.server_app import app as server_app
+from strategies.server_app import make_strategy
 
 ROOT = Path(__file__).parents[1]
-APP, TRAIN_TOGETHER = "clients.app:app", "clients.app:train_together"
+APP, TRAIN_TOGETHER = "clients.client_app:app", "clients.client_app:train_together"
 DENSE = {"compressor": "none", "values": "f32", "error_feedback": False, "device": "cpu", "lr": 0.01}
 
 

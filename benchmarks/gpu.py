@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import Federation, machine, medians, wall, write_images
-from fedsparse.cohort import TOGETHER
+from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.hggtopk import HGGTopK
 from fedsparse.compression.selection import Part
-from fedsparse.compression.state import ClientState
 from fedsparse.config import Config
+from fedsparse.config.yaml_file import read_yaml
 from fedsparse.engine import LocalGrid
-from fedsparse.yaml_file import read_yaml
+from fedsparse.training.stacked import TOGETHER
 
 SETTINGS = {"compressor": "none", "values": "f32", "error_feedback": False, "device": "cuda", "lr": 0.01}
 
@@ -33,7 +33,7 @@ def batching(folder: Path, repeats: int) -> None:
     data = write_images(folder / "images.npz", 60_000)
     for model in ("mlp-small", "mlp", "cnn-small", "cnn"):
         config = Config.from_mapping({**SETTINGS, "dataset": data, "model": model})
-        with LocalGrid("clients.app:app", config.clients, together="clients.app:train_together") as grid:
+        with LocalGrid("clients.client_app:app", config.clients, together="clients.client_app:train_together") as grid:
             federation = Federation(config, grid, grid.get_node_ids())
 
             def grouped(size: int, grid: LocalGrid = grid, federation: Federation = federation) -> None:
@@ -55,7 +55,7 @@ def resnet(folder: Path, repeats: int) -> None:
     settings = read_yaml(Path(__file__).parents[1] / "configs" / "ssfl-cifar10.yaml")
     for workers in (1, 4):
         config = Config.from_mapping(settings | {"dataset": data, "device": "cuda", "workers": workers})
-        with LocalGrid("clients.app:app", config.clients, workers=workers) as grid:
+        with LocalGrid("clients.client_app:app", config.clients, workers=workers) as grid:
             grid.overlap(torch.device("cuda"))
             federation = Federation(config, grid, grid.get_node_ids())
             seconds = medians({"round": federation.round}, repeats, wall)["round"]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from clients import app as client
-from fedsparse.training import Score
+from clients import client_app as client
+from fedsparse.training.loop import Score
 
 
 def no_training(model: Any, fetch: Any, samples: int, *_: object, **__: object) -> Score:

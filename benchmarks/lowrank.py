@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import medians
+from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.lowrank import LowRank
 from fedsparse.compression.powersgd import PowerSGD
-from fedsparse.compression.state import ClientState
 
 SHAPES = ((256, 256), (1000, 1000), (5000, 256))
 CALLS = 5

@@ -3,7 +3,7 @@
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
-from clients.state import load_state, load_topology, save_state, save_topology, state_file
+from clients.state_store import load_state, load_topology, save_state, save_topology, state_file
 from clients.workbench import SparseModel, Workbench
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed

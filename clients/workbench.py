@@ -17,7 +17,7 @@ from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.setup import build_method, build_network, layers_of
-from fedsparse.training import Fetch
+from fedsparse.training.loop import Fetch
 from fedsparse.vector import FlatModel
 from partitions import augment, load_dataset, normalise, partition, split_holdout, to_device
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedsparse.config import ConfigError
+from fedsparse.errors import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedsparse.config import Config
 from strategies.fedavg import FedAvg
-from strategies.topology import ServerTopology
+from strategies.server_topology import ServerTopology
 
 
 class FedAdam(FedAvg):

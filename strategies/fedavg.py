@@ -4,7 +4,7 @@
     aggregate_train    order the replies by partition id, decode one at a time, add, average, server_step
 
 A strategy with another server optimizer overrides ``server_step``, and ``forget`` if it remembers anything. Which
-weights exist is another matter, that of ``strategies.topology``.
+weights exist is another matter, that of ``strategies.server_topology``.
 """
 
 import logging
@@ -27,7 +27,7 @@ from fedsparse.telemetry.timers import StageTimer
 from strategies.downlink import Downlink
 from strategies.nodes import Nodes
 from strategies.replies import read_metrics
-from strategies.topology import Replies, ServerTopology
+from strategies.server_topology import Replies, ServerTopology
 
 log = logging.getLogger("fedsparse")
 

@@ -14,7 +14,7 @@ from fedsparse.engine.records import array_bytes
 from fedsparse.sparsity.readjust import ReportSum
 from fedsparse.sparsity.reports import decode_report
 from strategies.replies import read_metrics
-from strategies.topology import ServerTopology
+from strategies.server_topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
 

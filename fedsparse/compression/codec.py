@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedsparse.compression import wire
 from fedsparse.compression.budgets import by_energy, proportional
+from fedsparse.compression.client_state import Array, ClientState, beside, joined, norm, squares, to_numpy
 from fedsparse.compression.dgc import DGC, warmup_density
 from fedsparse.compression.gaussian import Gaussian
 from fedsparse.compression.hggtopk import HGGTopK
@@ -24,7 +25,6 @@ from fedsparse.compression.powersgd import PowerSGD
 from fedsparse.compression.randomk import RandomK
 from fedsparse.compression.redsync import RedSync
 from fedsparse.compression.selection import Part, Selected, Selection, accumulate
-from fedsparse.compression.state import Array, ClientState, beside, joined, norm, squares, to_numpy
 from fedsparse.compression.threshold import Threshold
 from fedsparse.compression.topk import TopK
 from fedsparse.compression.values import VALUES, to_bf16, widened

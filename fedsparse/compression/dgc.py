@@ -7,9 +7,9 @@ Lin, Han, Mao, Wang and Dally, "Deep Gradient Compression", ICLR 2018. Section 3
 import numpy as np
 import torch
 
+from fedsparse.compression.client_state import Array, ClientState, beside
 from fedsparse.compression.hggtopk import HGGTopK
 from fedsparse.compression.selection import Part, Selected
-from fedsparse.compression.state import Array, ClientState, beside
 
 
 class DGC:

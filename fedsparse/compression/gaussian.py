@@ -9,9 +9,9 @@ import math
 
 from scipy.special import ndtri
 
+from fedsparse.compression.client_state import Array, ClientState, squares
 from fedsparse.compression.near import magnitudes_of, near_threshold, select_near
 from fedsparse.compression.selection import Part, Selected, accumulate
-from fedsparse.compression.state import Array, ClientState, squares
 
 
 class Gaussian:

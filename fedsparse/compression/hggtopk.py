@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsparse.compression.client_state import Array, ClientState, beside, buffer_for, to_numpy
 from fedsparse.compression.selection import Part, Selected
-from fedsparse.compression.state import Array, ClientState, beside, buffer_for, to_numpy
 from fedsparse.compression.topk import largest
 
 SAMPLE = 1 << 14  # the threshold's relative error falls with its root; costs microseconds

@@ -9,7 +9,7 @@ Sparse test matrix: Clarkson and Woodruff, "Low Rank Approximation and Regressio
 import torch
 from torch import Tensor
 
-from fedsparse.compression.state import ClientState
+from fedsparse.compression.client_state import ClientState
 
 OVERSAMPLING = 5  # columns sketched beyond the rank at least (section 4.2: 5 or 10)
 

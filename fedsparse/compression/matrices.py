@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fedsparse.compression import wire
+from fedsparse.compression.client_state import Array, ClientState, to_numpy
 from fedsparse.compression.factors import factor_counts, matrix_shape, product
-from fedsparse.compression.state import Array, ClientState, to_numpy
 from fedsparse.compression.values import ValueCodec
 from fedsparse.vector import Entry, Layout
 

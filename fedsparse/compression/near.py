@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsparse.compression.client_state import Array, to_numpy
 from fedsparse.compression.hggtopk import trim
-from fedsparse.compression.state import Array, to_numpy
 
 TOLERANCE = 1 / 3  # of k, either way
 

@@ -1,7 +1,7 @@
 """No selection: every coordinate travels. The dense baseline, through the same wire as everything else."""
 
+from fedsparse.compression.client_state import Array, ClientState
 from fedsparse.compression.selection import Part, Selected, accumulate
-from fedsparse.compression.state import Array, ClientState
 
 
 class NoSelection:

@@ -7,8 +7,8 @@ Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compressio
 import torch
 from torch import Tensor
 
+from fedsparse.compression.client_state import ClientState, to_numpy
 from fedsparse.compression.lowrank import orthonormal
-from fedsparse.compression.state import ClientState, to_numpy
 
 
 class PowerSGD:

@@ -4,9 +4,9 @@ Konečný et al., "Federated Learning: Strategies for Improving Communication Ef
 Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018, definition 2.1.
 """
 
+from fedsparse.compression.client_state import Array, ClientState
 from fedsparse.compression.indices import draw
 from fedsparse.compression.selection import Part, Selected, accumulate
-from fedsparse.compression.state import Array, ClientState
 
 
 class RandomK:

@@ -10,9 +10,9 @@ long as its count is: with error feedback, and a client that comes back after ma
 
 import numpy as np
 
+from fedsparse.compression.client_state import Array, ClientState, to_numpy
 from fedsparse.compression.near import count, is_near, magnitudes_of, near_threshold, select_near
 from fedsparse.compression.selection import Part, Selected, accumulate
-from fedsparse.compression.state import Array, ClientState, to_numpy
 
 
 class RedSync:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from fedsparse.compression.state import Array, ClientState, buffer_for
+from fedsparse.compression.client_state import Array, ClientState, buffer_for
 
 
 class Part(NamedTuple):

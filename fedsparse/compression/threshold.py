@@ -5,9 +5,9 @@ al., "On the Discrepancy between the Theoretical Analysis and Practical Implemen
 Distributed Deep Learning", AAAI 2020, section 4: with error feedback it sends what is due when it is due.
 """
 
+from fedsparse.compression.client_state import Array, ClientState
 from fedsparse.compression.near import magnitudes_of, where
 from fedsparse.compression.selection import Part, Selected, accumulate
-from fedsparse.compression.state import Array, ClientState
 
 
 class Threshold:

@@ -5,11 +5,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from fedsparse.compression.client_state import Array
 from fedsparse.compression.eden import Eden
 from fedsparse.compression.levels import Int4, Int8, Ternary
 from fedsparse.compression.natural import PowerOfTwo
 from fedsparse.compression.onebit import TwoMeans
-from fedsparse.compression.state import Array
 
 
 class ValueCodec(Protocol):

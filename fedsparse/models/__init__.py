@@ -1,24 +1,16 @@
-"""Networks by name. Adding one is one function `(input_shape, classes, norm, width) -> nn.Module` and one line here."""
+"""Networks. Adding one: a function ``(input_shape, classes, norm, width) -> nn.Module``, and a line in the catalogue.
+
+A network of the user's own is a class or function that is called with ``input_shape`` (channels, height, width of an
+image) and ``classes``, by name, and with ``norm`` and ``width`` if its signature has them. It gives an ``nn.Module``
+from images, float32 ``(batch, *input_shape)``, to scores ``(batch, classes)``.
+"""
 
 import torch
 from torch import nn
 
-from fedsparse.models.cnn import cnn, cnn_small, lenet5
-from fedsparse.models.mlp import mlp, mlp_small
-from fedsparse.models.vision import mobilenet_v2, resnet18, resnet50, vgg11, vgg16
-
-MODELS = {
-    "mlp": mlp,
-    "mlp-small": mlp_small,
-    "cnn": cnn,
-    "cnn-small": cnn_small,
-    "lenet5": lenet5,
-    "resnet18": resnet18,
-    "resnet50": resnet50,
-    "vgg11": vgg11,
-    "vgg16": vgg16,
-    "mobilenet_v2": mobilenet_v2,
-}
+from fedsparse.catalogue import MODELS
+from fedsparse.errors import ConfigError
+from fedsparse.plugins import call, named
 
 
 def build_model(
@@ -27,13 +19,19 @@ def build_model(
     """The named network on the CPU, its initial weights a function of ``seed`` alone.
 
     Args:
-        name: a key of ``MODELS``.
+        name: a key of ``MODELS``, or a reference to the user's own.
         input_shape: channels, height, width of one image.
         classes: number of outputs.
         norm: "batch" or "group", for networks that normalise.
         seed: of the weights; the global random state of torch is left as it was.
         width: multiplies the channels and units of every hidden layer; at least one of each remains.
+
+    Raises:
+        ConfigError: the user's own gives something else than a module.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](input_shape, classes, norm, width)
+        model = call(named(MODELS, name), input_shape=input_shape, classes=classes, norm=norm, width=width)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model = {name}: should give a torch.nn.Module, not {type(model).__name__}")
+    return model

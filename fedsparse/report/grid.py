@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsparse.config import KEYS, Config, ConfigError, unknown_key
+from fedsparse.config import KEYS, Config, unknown_key
+from fedsparse.config.yaml_file import read_yaml
+from fedsparse.errors import ConfigError
 from fedsparse.report.results import identity, used
-from fedsparse.yaml_file import read_yaml
 
 Settings = dict[str, Any]
 PARTS = ("base", "grid", "runs", "plot")

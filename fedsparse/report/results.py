@@ -6,7 +6,8 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from fedsparse.config import Config, ConfigError
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError
 
 Result = Mapping[str, Any]
 """What ``result.json`` holds: config, versions, rounds, summary."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsparse.compression.state import ClientState, to_numpy
+from fedsparse.compression.client_state import ClientState, to_numpy
 from fedsparse.compression.values import widened
 from fedsparse.compression.wire import Segment, SparseUpdate
 from fedsparse.sparsity.topology import Topology

@@ -6,12 +6,12 @@ uploaded: readjusting last would upload zeros, which the server's selection by m
 
 from torch import Tensor
 
-from fedsparse.sparsity.method import Method, RoundResult
+from fedsparse.sparsity.method import RoundResult, TopologyMethod
 from fedsparse.sparsity.readjust import readjust, select_by_votes
 from fedsparse.sparsity.topology import Topology
 
 
-class FedDST(Method):
+class FedDST(TopologyMethod):
     """Clients drop and grow; the server keeps exactly as many weights a layer, by their votes."""
 
     clients_choose = True

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from fedsparse.sparsity.method import Layers, Method, RoundResult
+from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
 from fedsparse.sparsity.readjust import top_indices
 from fedsparse.sparsity.topology import Topology
 
@@ -13,7 +13,7 @@ def gradual_sparsity(round: int, end: int, final: float, initial: float = 0.0) -
     return final + (initial - final) * (1 - min(round / end, 1.0)) ** 3 if end else final
 
 
-class Magnitude(Method):
+class Magnitude(TopologyMethod):
     """Starts dense; every ``interval`` rounds, and at ``end``, the smallest weights of each layer go for good."""
 
     def initial(

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Generator, Tensor
 
-from fedsparse.sparsity.aggregate import Models
+from fedsparse.aggregation.mean import Models
 from fedsparse.sparsity.densities import DISTRIBUTIONS
 from fedsparse.sparsity.readjust import Report, ReportSum, cosine_fraction
 from fedsparse.sparsity.topology import Layer, Topology
@@ -35,7 +35,7 @@ class RoundResult:
 
 
 @dataclass
-class Method:
+class TopologyMethod:
     """Settings and hooks of one run. The hooks here keep a fixed random topology; the order of calls is
 
     1. ``initial`` on the server, after clients sent ``saliency`` if ``needs_saliency``;

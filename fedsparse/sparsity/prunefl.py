@@ -9,12 +9,12 @@ training time that a weight costs, too, which here is none: weights that do not 
 
 from torch import Tensor
 
-from fedsparse.sparsity.method import Method, RoundResult
+from fedsparse.sparsity.method import RoundResult, TopologyMethod
 from fedsparse.sparsity.readjust import Report, top_indices
 from fedsparse.sparsity.topology import Topology
 
 
-class PruneFL(Method):
+class PruneFL(TopologyMethod):
     """Ranks all layers together by ``g^2``."""
 
     @property

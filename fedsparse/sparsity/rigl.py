@@ -10,13 +10,13 @@ import math
 import torch
 from torch import Tensor
 
-from fedsparse.sparsity.method import Method, RoundResult
+from fedsparse.sparsity.method import RoundResult, TopologyMethod
 from fedsparse.sparsity.readjust import Report, ReportSum, readjust, report_growth
 from fedsparse.sparsity.set import random_scores
 from fedsparse.sparsity.topology import Topology
 
 
-class RigL(Method):
+class RigL(TopologyMethod):
     """Magnitude drop, growth by gradient magnitude, decided by the server from sparse reports."""
 
     @property

@@ -6,12 +6,12 @@ Algorithm 1: the weights closest to zero are dropped, as many grow at random. No
 import torch
 from torch import Tensor
 
-from fedsparse.sparsity.method import Method, RoundResult
+from fedsparse.sparsity.method import RoundResult, TopologyMethod
 from fedsparse.sparsity.readjust import readjust
 from fedsparse.sparsity.topology import Topology
 
 
-class Set(Method):
+class Set(TopologyMethod):
     """Magnitude drop, random growth, decided by the server."""
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:

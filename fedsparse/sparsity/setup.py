@@ -3,13 +3,16 @@
 import torch
 from torch import nn
 
-from fedsparse.config import Config, ConfigError
+from fedsparse.catalogue import TOPOLOGIES
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError
 from fedsparse.models import build_model
-from fedsparse.sparsity import METHODS, Method
+from fedsparse.plugins import named
+from fedsparse.sparsity import TopologyMethod
 from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.topology import Layer, weight_layers
-from fedsparse.sparsity.upload import UploadPruning
+from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.vector import Layout
 
 Shape = tuple[int, int, int]
@@ -29,16 +32,17 @@ def build_network(config: Config, input_shape: Shape, classes: int, seed: int) -
         with torch.device("meta"):
             return Layout.of(build(width)).parameters
 
-    if config.method != "small-dense" or not config.sparsity:
+    if config.topology_method != "small-dense" or not config.sparsity:
         return build(1.0)
     return build(width_for(parameters, round((1 - config.sparsity) * parameters(1.0))))
 
 
-def build_method(config: Config) -> Method:
+def build_method(config: Config) -> TopologyMethod:
     """How weights are chosen, by the settings."""
     if config.upload_pruning != "off":
         return UploadPruning(config.upload_sparsity, nm=config.n_of_m)
-    return METHODS[config.method](**config.readjustment())
+    method: TopologyMethod = named(TOPOLOGIES, config.topology_method)(**config.readjustment())
+    return method
 
 
 def layers_of(config: Config, model: nn.Module, layout: Layout) -> tuple[Layer, ...]:

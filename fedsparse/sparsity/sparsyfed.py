@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from fedsparse.sparsity.method import Layers, Method, RoundResult
+from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
 from fedsparse.sparsity.readjust import top_indices
 from fedsparse.sparsity.topology import Topology
 
@@ -36,7 +36,7 @@ def gradient_of_psi(gradient: Tensor, psi: Tensor, alpha: float) -> Tensor:
 
 
 @dataclass
-class SparsyFed(Method):
+class SparsyFed(TopologyMethod):
     """No mask is imposed on training; every upload is a top-k of each layer's weights, at the given sparsity.
 
     Attributes:

@@ -2,11 +2,11 @@
 
 from torch import Generator, Tensor
 
-from fedsparse.sparsity.method import Layers, Method
+from fedsparse.sparsity.method import Layers, TopologyMethod
 from fedsparse.sparsity.topology import Topology
 
 
-class Static(Method):
+class Static(TopologyMethod):
     """A random topology at the given densities, fixed: the baseline that readjustment has to beat."""
 
     def is_readjustment(self, round: int) -> bool:

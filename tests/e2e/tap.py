@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from flwr.app import Context, Message
 
-from clients.app import app as client_app
+from clients.client_app import app as client_app
 from clients.workbench import workbench
 from fedsparse.vector import Layout
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsparse.command_line import parse
+from fedsparse.commands.command_line import parse
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
@@ -67,7 +67,7 @@ def test_a_run_learns_and_leaves_everything_a_user_looks_for(tmp_path: Path) -> 
 
 
 def test_the_saved_model_is_the_model_that_was_evaluated(tmp_path: Path) -> None:
-    from strategies.app import weights_hash
+    from strategies.server_app import weights_hash
 
     result = run(tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
@@ -190,7 +190,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 def test_help_names_what_a_setting_may_be(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "One of iid, dirichlet, shards. [iid]" in capsys.readouterr().out
+    assert "One of iid, dirichlet, shards, natural, a .csv file, or one's own" in capsys.readouterr().out
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -285,7 +285,7 @@ def test_residuals_in_files_and_in_contexts_give_the_same_bits(tmp_path: Path, m
         removed.append(len(list(Path(folder).iterdir())))
         rmtree(folder, **options)
 
-    monkeypatch.setattr("strategies.app.shutil.rmtree", counting)
+    monkeypatch.setattr("strategies.server_app.shutil.rmtree", counting)
     few = ["--clients", "10", "--clients-per-round", "8", "--dataset", tiny(tmp_path)]
     context, files = (run(tmp_path, *few, "--state-store", store) for store in ("context", "files"))
     assert context["summary"]["weights-hash"] == files["summary"]["weights-hash"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedsparse.models import MODELS, build_model
+from fedsparse.catalogue import MODELS
+from fedsparse.models import build_model
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fedsparse.config import Config, ConfigError
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError
 from fedsparse.network import Network, Quantity
 
 

@@ -7,7 +7,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from torch import Tensor, nn
 
-from clients.app import app as client_app
+from clients.client_app import app as client_app
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.pool import with_content
@@ -15,7 +15,7 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.setup import build_network
 from fedsparse.vector import FlatModel
 from strategies import FedAvg
-from strategies.app import make_strategy
+from strategies.server_app import make_strategy
 
 SETTINGS = {
     "clients": 6,

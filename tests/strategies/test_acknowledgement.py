@@ -13,7 +13,7 @@ from clients.workbench import Workbench
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from strategies import FedAvg
-from strategies.app import make_strategy
+from strategies.server_app import make_strategy
 from tests.strategies.federation import model_of
 
 CLIENT = 0
@@ -21,7 +21,7 @@ CLIENT = 0
 
 @pytest.fixture
 def grid() -> Iterator[LocalGrid]:
-    with LocalGrid("clients.app:app", clients=2) as grid:
+    with LocalGrid("clients.client_app:app", clients=2) as grid:
         yield grid
 
 
@@ -46,7 +46,7 @@ def update_alone(message: Message) -> np.ndarray:
     whole = Config.from_mapping({**message.content["config"], "compressor": "none"})
     task = ConfigRecord({**message.content["task"], "state-folder": ""})
     records = {**message.content, "config": ConfigRecord(whole.flat()), "task": task}
-    with LocalGrid("clients.app:app", clients=2) as grid:
+    with LocalGrid("clients.client_app:app", clients=2) as grid:
         (reply,) = grid.send_and_receive([Message(RecordDict(records), message.metadata.dst_node_id, "train")])
     strategy = make_strategy(whole, model_of(whole), grid.get_node_ids(), grid)
     return sent(strategy, reply, message.content["task"]["round"])

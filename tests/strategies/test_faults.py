@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from clients.app import app as client_app
+from clients.client_app import app as client_app
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from strategies.app import make_strategy
+from strategies.server_app import make_strategy
 from tests.strategies.faulty import ROUND, VICTIM
 from tests.strategies.federation import model_of
 

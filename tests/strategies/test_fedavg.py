@@ -17,7 +17,7 @@ from fedsparse.sparsity import weight_layers
 from fedsparse.sparsity.setup import build_method
 from fedsparse.vector import Layout
 from strategies import STRATEGIES, FedAvg, RoundFailed
-from strategies.topology import ServerTopology
+from strategies.server_topology import ServerTopology
 
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
 LAYOUT = Layout.of(MODEL)

@@ -7,11 +7,11 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from strategies.app import make_strategy
 from strategies.nodes import FederationError, Nodes, meet_federation
+from strategies.server_app import make_strategy
 from tests.strategies.federation import model_of
 
-LocalGrid("clients.app:app", clients=1)  # so that Message() knows who speaks
+LocalGrid("clients.client_app:app", clients=1)  # so that Message() knows who speaks
 SUPERLINK = 1
 
 
@@ -46,7 +46,7 @@ class Deployment:
 
     def __init__(self, nodes: list[int]) -> None:
         self.nodes = nodes
-        self.grid = LocalGrid("clients.app:app", clients=10)
+        self.grid = LocalGrid("clients.client_app:app", clients=10)
 
     def start(self, node: int, partition: int) -> int:
         self.grid._contexts[node] = Context(1, node, {"partition-id": partition}, RecordDict(), {})

@@ -8,14 +8,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from fedsparse.models import MODELS
-from strategies.app import make_strategy
+from strategies.server_app import make_strategy
 from tests.strategies.federation import model_of
 
 SETTINGS = {"clients": 8, "clients-per-round": 8, "model": "mlp-small", "batch-size": 8}
-TOGETHER = "clients.app:train_together"
+TOGETHER = "clients.client_app:train_together"
 FEDERATIONS = {
     "one by one": {},
     "together": {"cohort-batching": "on"},
@@ -46,6 +46,12 @@ def with_dropout(input_shape: tuple[int, int, int], classes: int, norm: str, wid
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 16), nn.Dropout(0.5), nn.Linear(16, classes))
 
 
+def with_a_block(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
+    block = BasicBlock(16, 16, norm_layer=lambda channels: nn.GroupNorm(4, channels))
+    convolutions = [nn.Conv2d(input_shape[0], 16, 3, stride=2, padding=1), block, nn.AdaptiveAvgPool2d(2)]
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
+
+
 def said(reply: Message) -> dict[str, object]:
     """All that a reply tells but how long it took."""
     assert not reply.has_error(), reply.error
@@ -56,8 +62,8 @@ def said(reply: Message) -> dict[str, object]:
 def compare(dataset: str, device: str, rounds: int, **settings: object) -> None:
     """Play every round twice, with Contexts of their own, and hold each reply against the other."""
     config = Config.from_mapping(SETTINGS | {"dataset": dataset, "device": device} | settings)
-    with LocalGrid("clients.app:app", 8, together=TOGETHER) as plain, \
-         LocalGrid("clients.app:app", 8, together=TOGETHER) as overlapped:  # fmt: skip
+    with LocalGrid("clients.client_app:app", 8, together=TOGETHER) as plain, \
+         LocalGrid("clients.client_app:app", 8, together=TOGETHER) as overlapped:  # fmt: skip
         overlapped.overlap(torch.device(device))
         strategy = make_strategy(config, model_of(config), plain.get_node_ids(), plain)
         if config.cohort_batching == "on":
@@ -82,12 +88,7 @@ def test_every_kind_of_client_answers_alike(tiny_dataset: str, kind: str, device
 def test_a_report_that_recomputes_leaves_the_draws_of_the_other_thread_alone(
     tiny_dataset: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def network(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
-        block = BasicBlock(16, 16, norm_layer=lambda channels: nn.GroupNorm(4, channels))
-        convolutions = [nn.Conv2d(input_shape[0], 16, 3, stride=2, padding=1), block, nn.AdaptiveAvgPool2d(2)]
-        return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
-
-    monkeypatch.setitem(MODELS, "mlp-small", network)
+    monkeypatch.setitem(MODELS, "mlp-small", f"{__name__}:with_a_block")
     compare(tiny_dataset, device, 6, recompute=True, **FEDERATIONS["readjusted by the server"])
 
 
@@ -95,5 +96,5 @@ def test_a_report_that_recomputes_leaves_the_draws_of_the_other_thread_alone(
 def test_a_thousand_clients_that_draw_while_they_train_answer_alike(
     tiny_dataset: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(MODELS, "mlp-small", with_dropout)
+    monkeypatch.setitem(MODELS, "mlp-small", f"{__name__}:with_dropout")
     compare(tiny_dataset, device, 125, **{"compressor": "dgc", "values": "ternary"})

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedsparse.catalogue import TOPOLOGIES
 from fedsparse.config import Config
-from fedsparse.sparsity import METHODS
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
 from partitions import load_dataset, partition
 from tests.strategies.federation import SETTINGS, TRAFFIC, play
@@ -16,7 +16,7 @@ FIXED_TOTAL = (*FIXED_COUNTS, "ssfl", "prunefl")
 
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    method=st.sampled_from([m for m in METHODS if m != "small-dense"]),
+    method=st.sampled_from([m for m in TOPOLOGIES if m != "small-dense"]),
     model=st.sampled_from(["mlp-small", "cnn-small", "lenet5"]),
     distribution=st.sampled_from([*DISTRIBUTIONS]),
     sparsity=st.floats(0.01, 0.99),

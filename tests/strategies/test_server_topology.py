@@ -12,13 +12,13 @@ from fedsparse.engine.records import mask_array, payload_array
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.masks import encode_mask
-from fedsparse.sparsity.prune import prune_model
+from fedsparse.sparsity.one_shot import prune_model
 from fedsparse.sparsity.readjust import Report, readjust
 from fedsparse.sparsity.reports import encode_report, report_layout
 from fedsparse.sparsity.setup import build_method
 from fedsparse.vector import FlatModel, Layout
 from strategies import STRATEGIES, FedAvg
-from strategies.topology import REMEMBERED, Replies, ServerTopology, Upload
+from strategies.server_topology import REMEMBERED, Replies, ServerTopology, Upload
 from tests.strategies.federation import network
 
 MODEL = network()

@@ -8,7 +8,7 @@ import torch
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from strategies.app import keeps_files
+from strategies.server_app import keeps_files
 
 CONFIG = Config(clients=20, clients_per_round=5, rounds=2)  # ten clients are touched at most
 LARGE = 2**20
@@ -25,7 +25,10 @@ def test_large_residuals_stay_on_a_gpu_whose_process_trains_and_go_to_files_else
     cuda: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (160 * LARGE, 0))
-    with LocalGrid("clients.app:app", 20) as here, LocalGrid("clients.app:app", 20, client_timeout=9) as workers:
+    with (
+        LocalGrid("clients.client_app:app", 20) as here,
+        LocalGrid("clients.client_app:app", 20, client_timeout=9) as workers,
+    ):
         assert keeps_files(CONFIG, model(LARGE, cuda), here) is not cuda
         assert keeps_files(CONFIG, model(LARGE, cuda), workers)
         assert keeps_files(CONFIG.replace(state_store="files"), model(LARGE, cuda), here)
@@ -36,7 +39,7 @@ def test_what_waits_on_the_host_for_clients_of_a_gpu_is_bounded_too(
     kept: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 0))
-    with LocalGrid("clients.app:app", 20) as here:
+    with LocalGrid("clients.client_app:app", 20) as here:
         assert not keeps_files(CONFIG, model(200 * LARGE, True), here)
         assert keeps_files(CONFIG.replace(**kept), model(200 * LARGE, True), here)
         assert not keeps_files(CONFIG.replace(**kept), model(LARGE, True), here)
@@ -44,6 +47,6 @@ def test_what_waits_on_the_host_for_clients_of_a_gpu_is_bounded_too(
 
 def test_a_gpu_without_room_for_the_residuals_of_all_clients_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (160 * LARGE - 1, 0))
-    with LocalGrid("clients.app:app", 20) as here:
+    with LocalGrid("clients.client_app:app", 20) as here:
         assert keeps_files(CONFIG, model(LARGE, True), here)
         assert not keeps_files(CONFIG.replace(state_store="context"), model(LARGE, True), here)

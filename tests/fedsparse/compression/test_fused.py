@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.hggtopk import SAMPLE, HGGTopK
 from fedsparse.compression.selection import Part
-from fedsparse.compression.state import ClientState
 
 from .common import KINDS, draw_vector, top_by_sorting
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.compressors import captured
+from fedsparse.commands.bench_compressors import captured
 from fedsparse.compression import ClientState
 from fedsparse.compression.gaussian import Gaussian
 from fedsparse.compression.redsync import RedSync

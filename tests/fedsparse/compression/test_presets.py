@@ -7,7 +7,8 @@ import pytest
 
 from fedsparse.compression import COMPRESSORS, PRESETS, ClientState, UpdateCodec, decode, resolve
 from fedsparse.compression.budgets import by_energy, proportional
-from fedsparse.config import Config, ConfigError
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError
 
 from .common import KINDS, clipped, draw_vector, layout_of, layout_of_shapes
 

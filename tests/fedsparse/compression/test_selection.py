@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.hggtopk import SAMPLE, HGGTopK, top_indices, top_indices_on_device
 from fedsparse.compression.indices import draw
 from fedsparse.compression.selection import Part
-from fedsparse.compression.state import ClientState
 from fedsparse.compression.topk import TopK, largest
 
 from .common import KINDS, draw_vector, top_by_sorting, vectors

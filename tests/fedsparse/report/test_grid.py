@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsparse.config import Config, ConfigError
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep, spread
 
 ROOT = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsparse.config import ConfigError
+from fedsparse.errors import ConfigError
 from fedsparse.report.results import find_results
 from tests.fedsparse.report.results import result
 

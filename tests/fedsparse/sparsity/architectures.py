@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Generator, nn
 
+from fedsparse.aggregation.mean import Models
 from fedsparse.sparsity import Layer, weight_layers
-from fedsparse.sparsity.aggregate import Models
 from fedsparse.vector import Layout
 
 torch.set_num_threads(1)

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsparse.sparsity import METHODS, Method, Topology
+from fedsparse.catalogue import TOPOLOGIES
+from fedsparse.plugins import named
+from fedsparse.sparsity import Topology, TopologyMethod
 from fedsparse.sparsity.densities import budget, erk
 from fedsparse.sparsity.feddst import FedDST
 from fedsparse.sparsity.magnitude import Magnitude, gradual_sparsity
@@ -23,13 +25,13 @@ FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")
 
 
-def start(method: Method, model: nn.Module, seed: int = 0) -> Topology:
+def start(method: TopologyMethod, model: nn.Module, seed: int = 0) -> Topology:
     layers, parameters = layers_of(model, [])
     scores = torch.rand(parameters, generator=generator(seed)) if method.needs_saliency else None
     return method.initial(layers, parameters, generator(seed), scores)
 
 
-def play_round(method: Method, topology: Topology, weights, round: int, clients: int = 3):
+def play_round(method: TopologyMethod, topology: Topology, weights, round: int, clients: int = 3):
     """Clients whose training is noise: returns the next topology and weights."""
     models, reports = [], ReportSum(weights.numel())
     for client in range(clients):
@@ -52,11 +54,11 @@ def play_round(method: Method, topology: Topology, weights, round: int, clients:
     return new, new.apply_(aggregated)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TOPOLOGIES)
 @QUICK
 @given(model=architectures(), sparsity=st.floats(0.01, 0.99))
 def test_the_invariants_hold_in_every_round(name, model, sparsity):
-    method = METHODS[name](sparsity, interval=2, end=6)
+    method = named(TOPOLOGIES, name)(sparsity, interval=2, end=6)
     topology = start(method, model)
     first, weights = topology, torch.zeros(topology.mask.numel())
     keep = budget(topology.layers, sparsity)
@@ -72,11 +74,11 @@ def test_the_invariants_hold_in_every_round(name, model, sparsity):
             assert bool(topology.mask.all())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TOPOLOGIES)
 def test_two_runs_with_one_seed_have_identical_masks(name):
     runs = []
     for _ in range(2):
-        method = METHODS[name](0.6, interval=1, end=5)
+        method = named(TOPOLOGIES, name)(0.6, interval=1, end=5)
         topology = start(method, small_cnn())
         weights, hashes = torch.zeros(topology.mask.numel()), []
         for round in range(1, 6):
@@ -88,7 +90,7 @@ def test_two_runs_with_one_seed_have_identical_masks(name):
 
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_ratio_zero_leaves_the_topology_as_it_is(name):
-    method = METHODS[name](0.6, ratio=0.0, interval=1, end=5)
+    method = named(TOPOLOGIES, name)(0.6, ratio=0.0, interval=1, end=5)
     topology = start(method, small_cnn())
     if name == "feddst":  # its clients keep their mask; the server's selection then has nothing else to choose
         noise = torch.rand(topology.mask.numel())
@@ -98,7 +100,7 @@ def test_ratio_zero_leaves_the_topology_as_it_is(name):
 
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_a_readjustment_changes_the_topology_by_about_the_ratio(name):
-    method = METHODS[name](0.6, ratio=0.3, interval=1, end=1000)
+    method = named(TOPOLOGIES, name)(0.6, ratio=0.3, interval=1, end=1000)
     topology = start(method, small_cnn())
     new, _ = play_round(method, topology, torch.zeros(topology.mask.numel()), 1)
     share = int((new.mask & ~topology.mask).sum()) / sum(topology.counts)
@@ -106,9 +108,9 @@ def test_a_readjustment_changes_the_topology_by_about_the_ratio(name):
     assert new.version == 1
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TOPOLOGIES)
 def test_sparsity_zero_keeps_every_weight_so_that_aggregation_is_fedavg(name):
-    method = METHODS[name](0.0, interval=1, end=3)
+    method = named(TOPOLOGIES, name)(0.0, interval=1, end=3)
     topology = start(method, small_cnn())
     weights = torch.zeros(topology.mask.numel())
     for round in range(1, 5):
@@ -117,15 +119,17 @@ def test_sparsity_zero_keeps_every_weight_so_that_aggregation_is_fedavg(name):
 
 
 def test_readjustment_is_counted_in_rounds_so_that_one_local_epoch_still_readjusts():
-    method = METHODS["rigl"](0.5, interval=4, end=13)
+    method = named(TOPOLOGIES, "rigl")(0.5, interval=4, end=13)
     assert [round for round in range(1, 20) if method.is_readjustment(round)] == [4, 8, 12]
-    assert not any(METHODS["rigl"](0.5, interval=0, end=13).is_readjustment(round) for round in range(1, 20))
-    assert not any(METHODS["static"](0.5, interval=1, end=13).is_readjustment(round) for round in range(1, 20))
+    assert not any(named(TOPOLOGIES, "rigl")(0.5, interval=0, end=13).is_readjustment(round) for round in range(1, 20))
+    assert not any(
+        named(TOPOLOGIES, "static")(0.5, interval=1, end=13).is_readjustment(round) for round in range(1, 20)
+    )
 
 
 def test_the_last_round_never_readjusts_so_that_what_is_grown_gets_trained():
     for name in DYNAMIC:
-        assert not METHODS[name](0.5, interval=1, end=10).is_readjustment(10)
+        assert not named(TOPOLOGIES, name)(0.5, interval=1, end=10).is_readjustment(10)
 
 
 def test_grown_weights_survive_when_trained_and_die_at_once_when_uploaded_as_zeros():

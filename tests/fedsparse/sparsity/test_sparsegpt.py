@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedsparse.sparsity import sparsegpt as module
-from fedsparse.sparsity.prune import layer_error
+from fedsparse.sparsity.one_shot import layer_error
 from fedsparse.sparsity.sparsegpt import inverse_factor, magnitude, sparsegpt
 from tests.fedsparse.sparsity.architectures import QUICK, generator
 

@@ -8,10 +8,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedsparse.config import Config
+from fedsparse.config.yaml_file import read_yaml
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import TAGS, Recorder
-from fedsparse.yaml_file import read_yaml
 
 
 def record(folder: Path, outfile: str = "", error: type[BaseException] | None = None) -> Recorder:

@@ -1,0 +1,176 @@
+"""The ClientApp. A client reads its settings from the message alone, so that every engine behaves alike."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import PARTITION_ID_KEY
+from torch import Tensor
+
+from clients.exchange import encode_update, receive_topology, report_array
+from clients.prune_upload import prune_upload
+from clients.receive_weights import receive_weights
+from clients.workbench import TRAINING, SparseModel, Workbench, workbench
+from fedsparse.engine.records import mask_array
+from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import Topology
+from fedsparse.sparsity.densities import budget
+from fedsparse.sparsity.local_topology import LocalTopology
+from fedsparse.sparsity.masks import encode_mask
+from fedsparse.sparsity.readjust import top_report
+from fedsparse.sparsity.ssfl import saliency as weight_saliency
+from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.loop import Score, dense_gradient
+from fedsparse.training.loop import evaluate as evaluate_model
+from fedsparse.training.loop import train as train_model
+from fedsparse.training.stacked import train_cohort
+
+app = ClientApp()
+
+
+@app.query()
+def identify(message: Message, context: Context) -> Message:
+    """Tell the server which partition this node holds; Flower's node ids are random."""
+    return Message(
+        RecordDict({"node": ConfigRecord({"partition-id": int(context.node_config[PARTITION_ID_KEY])})}),
+        reply_to=message,
+    )
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train from the global weights on the client's samples; reply with the compressed update and what was measured."""
+    bench, held, client, round = _open(message, context)
+    config, model, timer = bench.config, bench.model, StageTimer(bench.device)
+    seed = derive_seed(config.seed, "train", round=round, partition_id=client)
+    indices, _ = bench.samples(client)
+    augmenting = None
+    if config.augment:
+        drawn = derive_seed(config.seed, "augment", round=round, partition_id=client)
+        augmenting = torch.Generator().manual_seed(drawn)
+    trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
+    local = LocalTopology(model, trained, bench.method, round, seed)
+    with TRAINING:
+        score = train_model(
+            model,
+            bench.fetch(indices, augmenting),
+            len(indices),
+            config,
+            round=round,
+            seed=seed,
+            timer=timer,
+            topology=local,
+        )
+    return _reply(message, context, bench, held, indices, local.topology, score, timer)
+
+
+def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
+    """Train the clients of these messages, all of one round, at once; returns what answers each as ``train`` does."""
+    # Opening a message changes its Context, and each is opened again when it is answered.
+    scratch = Context(**{**vars(contexts[0]), "state": contexts[0].state.copy()})
+    bench, held, _, round = _open(messages[0], scratch)
+    config, timer = bench.config, StageTimer(bench.device)
+    samples = {c: bench.samples(c)[0] for c in (int(context.node_config[PARTITION_ID_KEY]) for context in contexts)}
+    clients = sorted(samples, key=lambda client: -len(samples[client]))
+    with TRAINING:
+        weights, scores = train_cohort(
+            bench.model,
+            bench.fetch_together([samples[client] for client in clients]),
+            [len(samples[client]) for client in clients],
+            config,
+            round=round,
+            seeds=[derive_seed(config.seed, "train", round=round, partition_id=client) for client in clients],
+            timer=timer,
+            mask=held.topology.mask if held.bits else None,
+        )
+
+    def answer(message: Message, context: Context) -> Message:
+        bench, held, client, _ = _open(message, context)
+        row = clients.index(client)
+        bench.model.vector.copy_(weights[row])
+        share = timer.share(len(clients))
+        return _reply(message, context, bench, held, samples[client], held.topology, scores[row], share)
+
+    return answer
+
+
+def _reply(
+    message: Message, context: Context, bench: Workbench, held: SparseModel, indices: Tensor, local: Topology,
+    score: Score, timer: StageTimer,
+) -> Message:  # fmt: skip
+    """From the local weights in ``bench.model``, trained on the samples ``indices`` under ``local`` in the end, to what
+    the server gets."""
+    client, round, model = int(context.node_config[PARTITION_ID_KEY]), _round(message), bench.model
+    if bench.config.upload_pruning == "off":
+        kept = bench.method.upload_topology(local, model.vector[: model.layout.parameters])
+    else:
+        with timer("prune"):
+            seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)
+            kept = prune_upload(bench, indices, seed)
+    own = held if kept is held.topology else bench.under(kept)
+    arrays = ArrayRecord()
+    if bench.method.reports and bench.method.is_readjustment(round):
+        with TRAINING, timer("backward"):  # recomputation and compilation set the random state, if only for a moment
+            gradient = dense_gradient(model, bench.fetch(indices), len(indices))
+        report = bench.method.report(held.topology, model.vector[: model.layout.parameters], gradient, round)
+        if report is not None and report.indices.numel():
+            arrays["report"] = report_array(report, model.layout, round)
+    if own.bits != held.bits:
+        arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
+    task: Any = message.content["task"]
+    update = model.vector.sub_(bench.received)  # in place: the next message loads the model anew
+    arrays["update"], stats = encode_update(bench, context, task, update, own, client)
+    metrics: dict[str, Any] = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
+    metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
+    metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
+    metrics |= {f"compress/{name}": value for name, value in stats.items()}
+    return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+@app.query("saliency")
+def saliency(message: Message, context: Context) -> Message:
+    """How much the loss depends on each weight of the initial model: the largest |g w|, as many as may exist."""
+    bench, held, client, round = _open(message, context)
+    indices, _ = bench.samples(client)
+    with TRAINING:
+        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
+    scores = weight_saliency(bench.model.vector[: bench.model.layout.parameters], gradient)
+    report = top_report(scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity))
+    arrays = ArrayRecord({"report": report_array(report, bench.model.layout, round)})
+    metrics = MetricRecord({"num-examples": len(indices)})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Loss and accuracy of the global weights on the samples that this client holds out."""
+    bench, _, client, _ = _open(message, context)
+    _, indices = bench.samples(client)
+    score = evaluate_model(bench.model, bench.fetch(indices), len(indices))
+    metrics: dict[str, Any] = {
+        "num-examples": score.samples,
+        "eval/client_loss": score.loss,
+        "eval/client_accuracy": score.accuracy,
+    }
+    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, int, int]:
+    """The workbench with the message's weights loaded, the topology they are under, the partition id and the round."""
+    content: Any = message.content  # its views by type, such as array_records, are built anew at every look
+    bench = workbench(tuple(content["config"].items()))
+    torch.set_num_threads(bench.config.threads)
+    held = receive_topology(bench, context, content.get("topology"), content["task"]["topology"])
+    client = int(context.node_config[PARTITION_ID_KEY])
+    if bench.config.downlink_is_whole:
+        bench.receive(content["arrays"]["weights"].data, held.compact)
+    else:
+        weights = receive_weights(bench, context, message, held.compact.layout, client)
+        bench.load(held.compact.widen(weights).to_dense())
+    return bench, held, client, _round(message)
+
+
+def _round(message: Message) -> int:
+    return int(message.content["task"]["round"])  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+"""The client's side of the downlink: whole weights, or the changes since those that it holds."""
+
+import numpy as np
+import xxhash
+from flwr.app import ArrayRecord, Context, Message
+
+from clients.state_store import load_state, save_state, state_file
+from clients.workbench import Workbench
+from fedsparse.compression import ClientState, SparseUpdate, decode
+from fedsparse.compression.wire import Segment
+from fedsparse.vector import Layout
+
+KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # a memory of its own, and what is in it
+
+
+class MissedChange(RuntimeError):
+    """The changes received do not lead from the weights held to the server's; the server sends all next time."""
+
+
+def receive_weights(bench: Workbench, context: Context, message: Message, layout: Layout, client: int) -> SparseUpdate:
+    """The weights that a message brings this client up to; they are kept, for changes will follow."""
+    arrays, task = message.content.array_records["arrays"], message.content.config_records["task"]
+    file = state_file(task, client, KIND)
+    state = load_state(context, file, KIND)
+    weights = receive(arrays, layout, state)
+    save_state(context, file, state, KIND)
+    return weights
+
+
+def receive(arrays: ArrayRecord, layout: Layout, state: ClientState) -> SparseUpdate:
+    """The weights to train from, for every coordinate of ``layout``.
+
+    Args:
+        arrays: ``weights``, a dense payload; or a payload for each round that the server knows to be missing, and the
+            hash of the result.
+        layout: of the payloads.
+        state: where the weights are kept for the next changes.
+
+    Raises:
+        PayloadError: a payload that cannot be trusted.
+        MissedChange: changes for other weights than those in ``state``; it is as before.
+    """
+    if "weights" in arrays:
+        update = decode(arrays["weights"].data, layout)
+        weights, round = update.to_dense(), update.round
+    else:
+        if WEIGHTS not in state.memory:
+            raise MissedChange("changes of the global weights for a client that holds none")
+        weights, round = np.array(state.memory[WEIGHTS]), int(state.memory[ROUND][0])
+        changes = [decode(array.data, layout) for name, array in arrays.items() if name != "hash"]
+        for change in sorted(changes, key=lambda c: c.round):
+            if change.round > round:  # an earlier one came with a message whose reply was lost
+                change.add_to(weights)
+                round = change.round
+        if xxhash.xxh3_64_digest(weights.tobytes()) != arrays["hash"].data:
+            raise MissedChange(f"the global weights of round {round} differ from the server's")
+    state.memory[WEIGHTS], state.memory[ROUND] = weights, np.array([round], np.float32)
+    return SparseUpdate(layout, round, (Segment(0, layout.size, None, weights),))

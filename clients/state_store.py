@@ -1,0 +1,133 @@
+"""A client's memory between rounds: the topology it holds, the residual, and what else compression keeps.
+
+Small ones live in Flower's Context, which Flower copies with every message; large ones in a file for each client. Both
+say the same after a crash: a file is replaced whole, and what a lost reply had already put there is settled by the
+server's acknowledgement, like every other lost payload.
+
+In a Context a tensor stays on its device until somebody asks for its bytes, and in the process that trains nobody does:
+there each client costs that device its residual (and dgc's momentum), 4 bytes a weight. A residual in bfloat16 is
+rounded on the host, and waits there.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from torch import Tensor
+
+from fedsparse.compression import ClientState
+from fedsparse.compression.client_state import Flat, to_numpy
+
+ARRAYS, SCALARS, TOPOLOGY = "fedsparse/arrays", "fedsparse/scalars", "fedsparse/topology"
+STYPE = "little-endian"  # the plain bytes of an array: read back as a view, without a copy
+
+
+class HeldArray(Array):
+    """A float32 tensor where it is; Flower, and the pipe to a worker, find the bytes that any other Array has."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.dtype, self.shape, self.stype, self.tensor = "<f4", tuple(tensor.shape), STYPE, tensor
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        return to_numpy(self.tensor).astype("<f4", copy=False).tobytes()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Array, (self.dtype, self.shape, self.stype, self.data)
+
+
+def state_file(task: ConfigRecord, client: int, kind: str = "") -> Path | None:
+    """Where a client keeps its state of this kind, by the server's message; None for its Context."""
+    return Path(str(task["state-folder"])) / f"{client}{kind}.npz" if task["state-folder"] else None
+
+
+def load_state(context: Context, file: Path | None, kind: str = "") -> ClientState:
+    """What the client remembers; a fresh state when it has never trained. Arrays may be read-only views.
+
+    Each ``kind`` is a memory of its own.
+    """
+    return ClientState.from_dict(_from_context(context, kind) if file is None else _from_file(file))
+
+
+def save_state(context: Context, file: Path | None, state: ClientState, kind: str = "") -> None:
+    """Replace what the client remembers. Its tensors are handed over: nobody may write to them any more.
+
+    Raises:
+        OSError: the file cannot be written; what it held before is still there.
+    """
+    if file is None:
+        _to_context(context, state.to_dict(), kind)
+    else:
+        flat = state.to_dict()
+        if flat or file.exists():
+            _to_file(file, flat)
+
+
+def _from_context(context: Context, kind: str) -> Flat:
+    flat: Flat = {}
+    state: Any = context.state
+    for key, array in state.get(ARRAYS + kind, {}).items():
+        if isinstance(array, HeldArray):  # compression writes to its tensors, and this attempt may fail
+            flat[key] = array.tensor.clone()
+        else:
+            flat[key] = np.frombuffer(array.data, array.dtype).reshape(array.shape)
+    flat |= state.get(SCALARS + kind, {})
+    return flat
+
+
+def _to_context(context: Context, flat: Flat, kind: str) -> None:
+    if not flat and ARRAYS + kind not in context.state:
+        return
+    arrays, scalars = ArrayRecord(), ConfigRecord()
+    for key, value in flat.items():
+        if isinstance(value, np.ndarray):
+            arrays[key] = Array(value.dtype.newbyteorder("<").str, value.shape, STYPE, value.tobytes())
+        elif isinstance(value, Tensor):
+            arrays[key] = HeldArray(value)
+        else:
+            scalars[key] = value
+    context.state[ARRAYS + kind], context.state[SCALARS + kind] = arrays, scalars
+
+
+def _from_file(file: Path) -> Flat:
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file) as content:
+            arrays = {key: content[key] for key in content.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise OSError(f"cannot read the client's state in {file}: {error}") from None
+    return {key: array if array.ndim else array.item() for key, array in arrays.items()}
+
+
+def _to_file(file: Path, flat: Flat) -> None:
+    # Flower may start a message's client again while the first attempt lives: each writes a file of its own.
+    part = file.with_suffix(f".{os.getpid()}.part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("wb") as stream:
+            np.savez(stream, **{key: _as_array(value) for key, value in flat.items()})
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"cannot keep the client's state in {file}: {error.strerror or error}") from None
+
+
+def _as_array(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return np.void(value)  # keeps a payload's trailing zeros, which bytes of NumPy lose
+    return to_numpy(value) if isinstance(value, Tensor) else value
+
+
+def load_topology(context: Context) -> bytes:
+    """The bits of the server's topology that this client was last sent; empty, for all weights, when it never was."""
+    record: Any = context.state.get(TOPOLOGY)
+    return record["bits"] if record else b""
+
+
+def save_topology(context: Context, bits: bytes) -> None:
+    """Replace the topology that this client holds."""
+    context.state[TOPOLOGY] = ConfigRecord({"bits": bits})

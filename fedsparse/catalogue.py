@@ -1,0 +1,87 @@
+"""Every name that a setting may have, and what it stands for: ``package.module:attribute``.
+
+Wherever one of these names may stand, a user's own ``module:attribute`` or ``path/to/file.py:attribute`` may stand
+too; ``fedsparse.plugins`` loads both. To add something of ours: its file, and a line here.
+"""
+
+COMPRESSORS = {
+    "none": "fedsparse.compression.none:NoSelection",
+    "topk": "fedsparse.compression.topk:TopK",
+    "hggtopk": "fedsparse.compression.hggtopk:HGGTopK",
+    "dgc": "fedsparse.compression.dgc:DGC",
+    "randomk": "fedsparse.compression.randomk:RandomK",
+    "threshold": "fedsparse.compression.threshold:Threshold",
+    "gaussian": "fedsparse.compression.gaussian:Gaussian",
+    "redsync": "fedsparse.compression.redsync:RedSync",
+    "lowrank": "fedsparse.compression.lowrank:LowRank",
+    "powersgd": "fedsparse.compression.powersgd:PowerSGD",
+}
+"""Which coordinates of an update travel, or its layers as factors. Published combinations of these and a value coding
+are data: ``fedsparse.config.presets``."""
+
+VALUES = {
+    "f32": "fedsparse.compression.values:F32",
+    "f16": "fedsparse.compression.values:F16",
+    "bf16": "fedsparse.compression.values:BF16",
+    "int8": "fedsparse.compression.levels:Int8",
+    "int4": "fedsparse.compression.levels:Int4",
+    "ternary": "fedsparse.compression.levels:Ternary",
+    "power-of-two": "fedsparse.compression.natural:PowerOfTwo",
+    "two-means": "fedsparse.compression.onebit:TwoMeans",
+    "sign": "fedsparse.compression.values:Sign",
+    "eden": "fedsparse.compression.eden:Eden",
+}
+"""How precisely values travel. Each has a number in the wire format, so that this list alone is closed to others."""
+
+MODELS = {
+    "mlp": "fedsparse.models.mlp:mlp",
+    "mlp-small": "fedsparse.models.mlp:mlp_small",
+    "cnn": "fedsparse.models.cnn:cnn",
+    "cnn-small": "fedsparse.models.cnn:cnn_small",
+    "lenet5": "fedsparse.models.cnn:lenet5",
+    "resnet18": "fedsparse.models.vision:resnet18",
+    "resnet50": "fedsparse.models.vision:resnet50",
+    "vgg11": "fedsparse.models.vision:vgg11",
+    "vgg16": "fedsparse.models.vision:vgg16",
+    "mobilenet_v2": "fedsparse.models.vision:mobilenet_v2",
+}
+
+DATASETS = {
+    "fashion-mnist-mini": "partitions.embedded:load",
+    "mnist": "partitions.vision:mnist",
+    "fashion-mnist": "partitions.vision:fashion_mnist",
+    "cifar10": "partitions.vision:cifar10",
+    "cifar100": "partitions.vision:cifar100",
+}
+
+PARTITIONERS = {
+    "iid": "partitions.iid:owners",
+    "dirichlet": "partitions.dirichlet:owners",
+    "shards": "partitions.shards:owners",
+    "natural": "partitions.natural:owners",
+}
+
+STRATEGIES = {
+    "fedavg": "strategies.server_optimizer:ServerOptimizer",
+    "fedavgm": "strategies.fedavgm:FedAvgM",
+    "fedadam": "strategies.fedadam:FedAdam",
+    "fedprox": "strategies.server_optimizer:ServerOptimizer",  # its term is the clients': see training.loop
+}
+
+AGGREGATORS = {"mean": "fedsparse.aggregation.mean:Mean"}
+
+TOPOLOGIES = {
+    "dense": "fedsparse.sparsity.static:Dense",
+    "static": "fedsparse.sparsity.static:Static",
+    "set": "fedsparse.sparsity.set:Set",
+    "rigl": "fedsparse.sparsity.rigl:RigL",
+    "feddst": "fedsparse.sparsity.feddst:FedDST",
+    "prunefl": "fedsparse.sparsity.prunefl:PruneFL",
+    "ssfl": "fedsparse.sparsity.ssfl:SSFL",
+    "sparsyfed": "fedsparse.sparsity.sparsyfed:SparsyFed",
+    "magnitude": "fedsparse.sparsity.magnitude:Magnitude",
+    "small-dense": "fedsparse.sparsity.small_dense:SmallDense",
+}
+
+OPTIMIZERS = {"sgd": "torch.optim:SGD"}
+"""Of a client's local training."""

@@ -1,0 +1,1 @@
+"""What `main.py` does, a command a file."""

@@ -1,0 +1,161 @@
+"""Every compressor on the same real updates: time, bytes, bits, error, and how near the payload is to its bound.
+
+    python main.py bench-compressors [--model NAME | --size N] [settings]
+    python -m fedsparse.commands.bench_compressors [--model NAME | --size N] [settings]
+
+The updates are those of a short run of the settings; with ``--size`` N heavy-tailed random numbers (Student's t, 3
+degrees of freedom) in one square matrix take their place. ``time`` is encoding's over that of ``torch.topk`` on the
+same update, with error feedback where the method has it, after a first round; ``bits`` are the payload's over the
+values in it; ``error`` is ||x - C(x)|| / ||x||, without a residual; ``bound`` is the payload over log2 C(n, k) bits of
+indices (none where all or a seed travel) and the value coding's own bits. Means over clients.
+"""
+
+import csv
+import math
+import statistics
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.common import medians
+from clients.workbench import Workbench
+from fedsparse.compression import COMPRESSORS, PRESETS, ClientState, UpdateCodec
+from fedsparse.config import Config
+from fedsparse.telemetry.folder import create_run_folder
+from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.loop import train
+from fedsparse.vector import Entry, Layout
+
+COHORT, ROUNDS = 3, 3
+LEGEND = """\
+time / topk  seconds to encode, with error feedback, over torch.topk's alone
+bits         of the payload, for each value in it
+error        ||x - C(x)|| / ||x|| of one payload
+/ bound      bytes over those of log2 C(n, k) bits of indices and the values; real indices cluster, and take fewer"""
+
+
+class Row(NamedTuple):
+    compressor: str
+    values: str
+    time: float
+    bytes: float
+    ratio: float
+    bits: float
+    error: float
+    bound: float
+
+
+def captured(config: Config) -> tuple[Layout, list[list[np.ndarray]]]:
+    """The updates of a few clients over a few rounds of federated averaging: float32, ``[client][round]``."""
+    torch.manual_seed(config.seed)
+    bench = Workbench(config)
+    weights, seen = bench.model.vector.clone(), [[] for _ in range(COHORT)]  # type: list[list[np.ndarray]]
+    for round in range(1, ROUNDS + 1):
+        for client in range(COHORT):
+            bench.model.vector.copy_(weights)
+            indices, _ = bench.samples(client)
+            timer = StageTimer()
+            train(bench.model, bench.fetch(indices), len(indices), config, round=round, seed=client, timer=timer)
+            seen[client].append((bench.model.vector - weights).cpu().numpy())
+        mean = np.mean([updates[-1] for updates in seen], axis=0)
+        weights += torch.from_numpy(mean).to(weights)
+    return bench.model.layout, seen
+
+
+def synthetic(size: int) -> tuple[Layout, list[list[np.ndarray]]]:
+    """The same shape of updates from random numbers."""
+    side = math.isqrt(size)
+    matrix = Entry("matrix", (side, size // side), 0, side * (size // side))
+    rest = Entry("rest", (size - matrix.size,), matrix.size, size - matrix.size)
+    entries = (matrix, rest) if rest.size else (matrix,)
+    rng = np.random.default_rng(0)
+    updates = [[rng.standard_t(3, size).astype(np.float32) for _ in range(ROUNDS)] for _ in range(COHORT)]
+    return Layout(entries, size, size), updates
+
+
+def measure(name: str, config: Config, layout: Layout, updates: list[list[np.ndarray]]) -> Row:
+    """One compressor's line."""
+    own = {"compressor": name, "values": "auto", "error-feedback": "auto", "unbiased": "auto"}
+    compression = config.replace(**own).compression()
+    codec, n = UpdateCodec(layout, **compression), layout.parameters
+    lengths, bits, errors, bounds, times = [], [], [], [], []
+    for client, rounds in enumerate(updates):
+        update = rounds[-1]
+        payload, stats = codec.encode(update, ClientState(), round=1, seed=client)
+        received = codec.decode(payload).to_dense()
+        k = max(1, round(stats["density"] * n))
+        values = codec.values.size(np.array([k]))
+        indexed = codec.factorization is None and name != "randomk" and k < n
+        entropy = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2) if indexed else 0.0
+        lengths.append(len(payload))
+        bits.append(8 * (len(payload) - 4 * (layout.size - n)) / k)
+        errors.append(float(np.linalg.norm((received - update)[:n]) / np.linalg.norm(update[:n])))
+        bounds.append(len(payload) / (entropy / 8 + values + 4 * (layout.size - n)))
+        state, turn = ClientState(), [0]
+
+        def encode(rounds: list[np.ndarray] = rounds, state: ClientState = state, turn: list[int] = turn) -> None:
+            turn[0] += 1
+            codec.settle(state, turn[0] - 1)
+            codec.encode(rounds[turn[0] % len(rounds)], state, round=turn[0], seed=turn[0])
+
+        x, wanted = torch.from_numpy(update), max(1, round(config.density * n))
+        seconds = medians({"topk": lambda x=x, k=wanted: torch.topk(x.abs(), k), "encode": encode}, repeats=3)
+        times.append(seconds["encode"] / seconds["topk"])
+    means = [statistics.mean(column) for column in (times, lengths, bits, errors, bounds)]
+    return Row(name, compression["values"], means[0], means[1], 4 * layout.size / means[1], *means[2:])
+
+
+def bench(config: Config, size: int = 0) -> None:
+    """Print the table; save it as CSV, and error against bytes as a picture, in a run folder."""
+    layout, updates = synthetic(size) if size else captured(config)
+    source = f"{size} random numbers" if size else f"updates of {config.model}"
+    print(f"{source}, {layout.parameters} parameters, density {config.density:g}\n")
+    print("| compressor | values | time / topk | bytes | below dense | bits | error | / bound |")
+    print("|---|---|---|---|---|---|---|---|")
+    rows = []
+    for name in (*COMPRESSORS, *PRESETS):
+        row = measure(name, config, layout, updates)
+        rows.append(row)
+        print(
+            f"| {row.compressor} | {row.values} | {row.time:.2f} | {row.bytes:.0f} | {row.ratio:.1f} x "
+            f"| {row.bits:.2f} | {row.error:.3f} | {row.bound:.3f} |",
+            flush=True,
+        )
+    print(f"\n{LEGEND}")
+    folder = create_run_folder(config.logdir, "compressors")
+    with (folder / "compressors.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([Row._fields, *rows])
+    plot(rows, source).savefig(folder / "compressors.png", dpi=120)
+    print(f"\nsaved in {folder}")
+
+
+def plot(rows: list[Row], source: str) -> Figure:
+    """Error against bytes, one point a compressor."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    places: dict[tuple[float, float], list[Row]] = {}  # those that are all but equal share a label
+    for row in rows:
+        places.setdefault((round(math.log10(row.bytes), 1), round(row.error, 1)), []).append(row)
+    for together in places.values():
+        first, names = together[0], ", ".join(row.compressor for row in together)
+        axes.plot([row.bytes for row in together], [row.error for row in together], "o")
+        axes.annotate(names, (first.bytes, first.error), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    axes.set(xscale="log", xlabel="payload, bytes", ylabel="relative error of one payload", title=source)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def main(arguments: list[str]) -> int:
+    """``main.py bench-compressors``."""
+    from main import main as run
+
+    return run(["bench-compressors", *arguments])
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""One-shot pruning of a trained checkpoint, with its accuracy before and after."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from clients.prune_upload import calibration_batches
+from clients.workbench import Workbench
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError
+from fedsparse.seeds import derive_seed
+from fedsparse.sparsity.one_shot import Pruner, prune_model, recalibrate_batchnorm
+from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
+from fedsparse.training.loop import evaluate
+
+PRUNERS: dict[str, Pruner] = {"sparsegpt": "sparsegpt", "magnitude": "magnitude"}
+RECALIBRATION = 2048
+"""Samples from which BatchNorm's statistics are measured anew."""
+
+
+def prune_checkpoint(
+    config: Config, checkpoint: str, method: str = "sparsegpt", sparsity: str = "", samples: str = "512"
+) -> None:
+    """Prune a trained model, print its accuracy and every layer's sparsity, and save it in a run folder.
+
+    Args:
+        config: data set, model and seed, the model being the one that ``checkpoint`` was made of; ``nm``.
+        checkpoint: a state dict, as a run writes it to ``model.pt``.
+        method: a key of ``PRUNERS``.
+        sparsity: of every layer but the first and the last; empty where ``config.nm`` says it.
+        samples: how many training samples to calibrate on, drawn from the pooled data.
+
+    Raises:
+        ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
+    """
+    nm = config.n_of_m
+    share, calibration = _asked(checkpoint, method, sparsity, nm, samples)
+    torch.set_num_threads(config.threads)
+    bench = Workbench(config)
+    module = bench.model.module
+    load_weights(module, Path(checkpoint), config.model)
+    accuracy: dict[str, float] = {}
+
+    def measure(when: str) -> None:
+        accuracy[when] = evaluate(bench.model, bench.fetch_test, len(bench.data.y_test)).accuracy
+        print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # at once: what follows may take minutes
+
+    measure("before")
+    masks = prune_model(
+        module,
+        _batches(bench, calibration),
+        share,
+        nm=nm,
+        method=PRUNERS[method],
+        dense_layers=config.dense_layer_names(),
+    )
+    measure("after")
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+        recalibrate_batchnorm(module, _batches(bench, RECALIBRATION))
+        measure("after BatchNorm recalibration")
+    layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
+    folder = create_run_folder(config.logdir, f"prune-{method}")
+    save_model(module, folder / "model.pt")
+    asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": config.nm, "samples": calibration}
+    write_json(folder / "result.json", {"config": config.flat(), **asked, "accuracy": accuracy, "layers": layers})
+    _print(layers)
+    print(f"saved in {folder}")
+
+
+def _asked(checkpoint: str, method: str, sparsity: str, nm: tuple[int, int] | None, samples: str) -> tuple[float, int]:
+    """The sparsity and the number of samples, as numbers."""
+    if not checkpoint:
+        raise ConfigError("prune needs --checkpoint, such as a run's model.pt")
+    if method not in PRUNERS:
+        raise ConfigError(f"method = {method}: should be {' or '.join(PRUNERS)}")
+    if not Path(checkpoint).is_file():
+        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
+    if bool(sparsity) == bool(nm):
+        raise ConfigError("prune needs either --sparsity, such as 0.5, or --nm, such as 2:4")
+    try:
+        share = float(sparsity or 0)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ConfigError(f"sparsity = {sparsity}: should be within 0 and 1")
+    if not samples.isdecimal() or not int(samples):
+        raise ConfigError(f"samples = {samples}: should be at least 1")
+    return share, int(samples)
+
+
+def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
+    """Load a state dict into ``module``, in place.
+
+    Raises:
+        ConfigError: one line: not a checkpoint, or of another model than ``name``.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ConfigError(f"checkpoint = {checkpoint}: is not a file that torch.save wrote") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"checkpoint = {checkpoint}: should be a state dict, as in a run's model.pt")
+    own = module.state_dict()
+    for key in [*own, *state]:
+        if key not in state or key not in own or state[key].shape != own[key].shape:
+            raise ConfigError(f"checkpoint = {checkpoint}: is not of model = {name}: {key!r} differs")
+        if not torch.isfinite(state[key]).all():
+            raise ConfigError(f"checkpoint = {checkpoint}: {key!r} has NaN or infinity")
+    module.load_state_dict(state)
+
+
+def _batches(bench: Workbench, samples: int) -> list[Tensor]:
+    """Inputs from the pooled training data."""
+    everything = torch.arange(len(bench.data.y_train), device=bench.device)
+    return calibration_batches(bench, everything, samples, derive_seed(bench.config.seed, "calibration"))
+
+
+def _print(layers: dict[str, dict[str, Any]]) -> None:
+    table = Table("layer", box=None, padding=(0, 2, 0, 0))
+    for heading in ("weights", "kept", "sparsity"):
+        table.add_column(heading, justify="right")
+    rows = [(name, layer["weights"], layer["kept"]) for name, layer in layers.items()]
+    rows.append(("all of these", sum(r[1] for r in rows), sum(r[2] for r in rows)))
+    for name, weights, kept in rows:
+        table.add_row(name, str(weights), str(kept), f"{1 - kept / max(weights, 1):.2%}")
+    Console().print(table)

@@ -1,0 +1,210 @@
+"""One typed, validated Config: the same names on the command line, in YAML and in Flower's run config.
+
+A field ``clients_per_round`` is ``--clients-per-round``, ``clients-per-round:`` and ``clients-per-round=``. Precedence:
+defaults, then ``--config FILE``, then flags. The fields stand in groups, a file each; what follows from one group
+alone stands there, and here what follows from several.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError, model_validator
+
+from fedsparse.config.communication_settings import CommunicationSettings
+from fedsparse.config.data_settings import DataSettings
+from fedsparse.config.federation_settings import FederationSettings
+from fedsparse.config.model_settings import ModelSettings
+from fedsparse.config.network_settings import NetworkSettings
+from fedsparse.config.presets import FACTORIZATIONS
+from fedsparse.config.run_settings import RunSettings, core_count
+from fedsparse.config.settings import Settings
+from fedsparse.config.topology_settings import TopologySettings
+from fedsparse.config.training_settings import TrainingSettings
+from fedsparse.errors import ConfigError
+from fedsparse.network import Network
+from fedsparse.plugins import absolute, is_own
+from fedsparse.seeds import derive_seed
+
+GROUPS: tuple[type[Settings], ...] = (
+    DataSettings,
+    ModelSettings,
+    TrainingSettings,
+    FederationSettings,
+    CommunicationSettings,
+    NetworkSettings,
+    TopologySettings,
+    RunSettings,
+)
+"""In the order of ``--help`` and of ``config.yaml``."""
+
+FIXED = ("dense", "static", "small-dense", "ssfl")
+"""Topologies that never change."""
+
+
+class Config(
+    DataSettings,
+    ModelSettings,
+    TrainingSettings,
+    FederationSettings,
+    CommunicationSettings,
+    NetworkSettings,
+    TopologySettings,
+    RunSettings,
+):
+    """Every setting of an experiment."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_switches_for_numbers(cls, settings: Any) -> Any:
+        """YAML's yes and true would pass as the number 1."""
+        for key, value in settings.items():
+            field = cls.model_fields.get(str(key).replace("-", "_"))
+            if isinstance(value, bool) and field is not None and field.annotation in (int, float):
+                raise ValueError(f"{key} = {str(value).lower()}: should be a number")
+        return settings
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.clients_per_round > self.clients:
+            raise ValueError(
+                f"clients-per-round = {self.clients_per_round} is more than clients = {self.clients}: "
+                "sample fewer clients or make more"
+            )
+        if self.workers != "auto" and self.workers < 1:
+            raise ValueError(f"workers = {self.workers}: should be auto or at least 1")
+        if self.round_deadline and not self.compute_seconds:
+            raise ValueError(
+                f"round-deadline = {self.round_deadline:g} needs compute-seconds: by measured seconds, who is late "
+                "would depend on what else this machine does"
+            )
+        self._check_topology()
+        self.compression(), self.downlink_compression()  # each says what contradicts what
+        sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
+        for key, name in (("compressor", self.compressor), ("downlink-compressor", self.downlink_compressor)):
+            if sparse and name in FACTORIZATIONS:
+                raise ValueError(
+                    f"{key} = {name} factors layers as matrices, and what exists of a sparse one is none: choose a "
+                    "compressor of coordinates, or leave sparsity and upload-pruning out"
+                )
+        return self
+
+    def _check_topology(self) -> None:
+        n, _, m = self.nm.partition(":")
+        if self.nm and not (n.isdecimal() and m.isdecimal() and 0 < int(n) <= int(m)):
+            raise ValueError(f"nm = {self.nm}: should be N:M with 1 <= N <= M, such as 2:4")
+        if self.upload_pruning != "off" and self.topology_method != "dense":
+            raise ValueError(
+                f"upload-pruning = {self.upload_pruning} chooses the topology; leave topology, sparsity and "
+                "need-readjust out, and give upload-sparsity or nm"
+            )
+        if self.readjustment_end > self.rounds:
+            raise ValueError(f"readjustment-end = {self.readjustment_end} is more than rounds = {self.rounds}")
+        if self.topology not in ("auto", "dense") and not self.sparsity:
+            raise ValueError(f"topology = {self.topology} with sparsity = 0: every weight exists; give a sparsity")
+        if self.need_readjust and not self.sparsity:
+            raise ValueError("need-readjust with sparsity = 0: every weight exists, and none can be grown")
+        if self.need_readjust and self.topology in FIXED:
+            raise ValueError(
+                f"need-readjust with topology = {self.topology}, which never changes; leave one of them out"
+            )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Validate keys and values, in kebab or snake case, from wherever they come.
+
+        Raises:
+            ConfigError: one line that names the key, the value and what is allowed.
+        """
+        try:
+            return cls.model_validate({str(key).replace("_", "-"): value for key, value in mapping.items()})
+        except ValidationError as error:
+            raise ConfigError(_one_line(error)) from None
+
+    def network(self) -> Network:
+        """The clients' simulated links; false when there are none."""
+        return Network(self.uplink_mbps, self.downlink_mbps, self.latency_ms, self.seed)
+
+    def partitioning(self) -> dict[str, Any]:
+        """What decides who holds which samples: the arguments of ``experiment.split`` behind the data set."""
+        return {
+            "distribution": self.distribution,
+            "clients": self.clients,
+            "seed": derive_seed(self.seed, "partition"),
+            "beta": self.beta,
+            "classes_per_client": self.classes_per_client,
+            "min_samples": self.min_samples,
+        }
+
+    def readjustment(self) -> dict[str, Any]:
+        """The arguments of a topology's method."""
+        return {
+            "sparsity": self.sparsity,
+            "distribution": self.sparsity_distribution,
+            "ratio": self.readjustment_ratio,
+            "interval": self.readjustment_interval,
+            "end": self.readjustment_end or math.ceil(self.rounds * 3 / 4),
+            "growth": self.growth,
+        }
+
+    @property
+    def proximal(self) -> float:
+        """FedProx's mu, the weight of a client's term (mu / 2) ||w - w_global||^2; 0 where there is none."""
+        return self.proximal_mu if self.strategy == "fedprox" else 0.0
+
+    def absolute_paths(self) -> Self:
+        """The same, with paths that hold wherever the run happens: Flower's runtime has another working directory."""
+        flat = self.flat()
+        changes = {key: absolute(value) for key, value in flat.items() if key in OWN and is_own(value)}
+        paths = {key: flat[key] for key in ("data-dir", "logdir", "outfile")}
+        paths |= {key: flat[key] for key in ("dataset", "distribution") if flat[key].endswith((".npz", ".csv"))}
+        if "/" in self.dataset and not is_own(self.dataset):
+            paths["dataset"] = self.dataset
+        return self.replace(**{key: str(Path(p).expanduser().absolute()) for key, p in paths.items() if p}, **changes)
+
+    def worker_count(self) -> int:
+        """Processes for a cohort: as asked, or as many as there are cores and clients to use them."""
+        if self.workers != "auto":
+            return min(self.workers, self.clients_per_round)
+        return max(1, min(core_count(), self.clients_per_round))
+
+    def flat(self) -> dict[str, Any]:
+        """The settings under their kebab-case names, of types that TOML, YAML and Flower's ConfigRecord hold."""
+        dumped = self.model_dump(by_alias=True)
+        return {key: dumped[key] for key in KEYS}
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed."""
+        return self.from_mapping({**self.flat(), **changes})
+
+
+KEYS = tuple(name.replace("_", "-") for group in GROUPS for name in group.model_fields)
+"""The kebab-case names of all settings."""
+
+OWN = ("dataset", "distribution", "model", "optimizer", "strategy", "aggregator", "compressor", "downlink-compressor",
+       "topology")  # fmt: skip
+"""Settings that may name something of the user's own."""
+
+
+def unknown_key(key: str, prefix: str = "") -> str:
+    """The line for a key that no field has, with the nearest one that exists."""
+    near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
+    hint = f"; did you mean {prefix}{near[0]}?" if near else "; see --help"
+    return f"unknown setting {prefix}{key}{hint}"
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:
+        return str(first["ctx"]["error"])
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return unknown_key(key)
+    wanted = first["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable")[0]
+    if first["type"] == "string_pattern_mismatch":
+        wanted = f"should be: {Config.model_fields[key.replace('-', '_')].description}"
+    value = "nothing" if first["input"] is None else str(first["input"])
+    shown = repr(value[:60]) if len(value) > 60 or not value.isprintable() else value
+    return f"{key} = {shown}: {wanted}"

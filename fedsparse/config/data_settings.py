@@ -1,0 +1,27 @@
+"""Data, and who holds it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fedsparse.catalogue import DATASETS, PARTITIONERS
+from fedsparse.config.settings import OneOf, Settings
+
+
+class DataSettings(Settings):
+    """Data, and who holds it."""
+
+    dataset: Annotated[str, OneOf(DATASETS, suffixes={".npz": "an .npz file"}, folders=True)] = "fashion-mnist-mini"
+    """What is learnt. fashion-mnist-mini is embedded; a folder holds train/CLASS/*.png and test/CLASS/*.png."""
+    data_dir: str = Field("data", min_length=1)
+    """Folder that data sets are read from, and downloaded into when absent."""
+    distribution: Annotated[str, OneOf(PARTITIONERS, suffixes={".csv": "a .csv file"})] = "iid"
+    """How samples are spread over clients. natural: as the data set says; a file: as `main.py partition` writes it."""
+    beta: float = Field(0.1, gt=0)
+    """Concentration of the Dirichlet distribution; smaller is more heterogeneous."""
+    classes_per_client: int = Field(2, ge=1)
+    """Shards a client receives under `shards` (McMahan's pathological split)."""
+    min_samples: int = Field(2, ge=1)
+    """Fewest samples a client may hold; the few moved to keep it are reported."""
+    augment: bool = False
+    """Random crops and flips, as usual for the data set, while training."""

@@ -1,0 +1,41 @@
+"""The run: its name, seed, engine, device, and where results go."""
+
+import os
+from typing import Literal
+
+from pydantic import Field
+
+from fedsparse.config.settings import Settings
+
+
+class RunSettings(Settings):
+    """The run: its name, seed, engine, device, and where results go."""
+
+    name: str = Field("", pattern=r"^[\w.\- ]{0,100}$")
+    """Name of the run folder, of letters, digits, spaces and -_. alone; made of the main settings when empty."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Same seed, same bits, in every engine."""
+    engine: Literal["local", "flower"] = "local"
+    """local: in this process. flower: `flwr run`, on Flower's own runtime."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
+    """auto, cpu, mps, cuda or cuda:N."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that train a cohort side by side (local engine)."""
+    threads: int = Field(1, ge=1, le=1024)
+    """Torch threads of each client."""
+    state_store: Literal["auto", "context", "files"] = "auto"
+    """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large; of
+    clients that one process trains on a GPU, the Context is on it."""
+    client_timeout: float = Field(0.0, ge=0, le=1e8)
+    """Seconds after which the local engine gives a client up; 0 for never. A new worker has 30 more, once."""
+    round_timeout: float = Field(3600.0, gt=0, le=1e8)
+    """Seconds after which the server goes on without a missing reply."""
+    logdir: str = Field("runs", min_length=1)
+    """Where run folders are made."""
+    outfile: str = ""
+    """Also write the result as JSON to this file."""
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS

@@ -1,0 +1,59 @@
+"""What every group of settings is made of: pydantic models whose fields are flags, YAML keys and run-config keys."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from fedsparse.plugins import is_own
+
+
+class Settings(BaseModel):
+    """A group of settings. Frozen; an unknown key is an error. A field's docstring is its ``--help``."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a text field that must be one of some names, or refer to something of the user's own.
+
+    Args:
+        names: that are allowed.
+        own: whether ``module:attribute`` and ``path/to/file.py:attribute`` are allowed too.
+        suffixes: endings of file names that are allowed too.
+        folders: whether a path with a slash in it is allowed too.
+    """
+
+    names: Iterable[str]
+    own: bool = True
+    suffixes: Mapping[str, str] = field(default_factory=dict)
+    folders: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, name: str) -> str:
+        is_path = name.endswith(tuple(self.suffixes)) or (self.folders and "/" in name)
+        if name in self.names or is_path or (self.own and is_own(name)):
+            return name
+        near = difflib.get_close_matches(name, self.names, n=1)
+        hint = f"did you mean {near[0]}? It " if near else ""
+        raise ValueError(f"{hint}should be {self.described()}")
+
+    def described(self) -> str:
+        """The choices in words."""
+        choices = ", ".join(self.names)
+        files = "".join(f", {what}" for what in self.suffixes.values())
+        folders = ", a folder" * self.folders
+        return choices + files + folders + ", or one's own as file.py:attribute" * self.own

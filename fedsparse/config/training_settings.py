@@ -1,0 +1,40 @@
+"""Local training: what a client does between two messages."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedsparse.catalogue import OPTIMIZERS
+from fedsparse.config.settings import OneOf, Settings
+
+
+class TrainingSettings(Settings):
+    """Local training: what a client does between two messages."""
+
+    epochs: int = Field(1, ge=1, le=10**9)
+    """Local epochs a round."""
+    batch_size: int = Field(32, ge=1, le=2**31)
+    """Samples a local step."""
+    optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "sgd"
+    """Optimizer of the local steps, started anew each round; torch.optim:AdamW would do too."""
+    lr: float = Field(0.1, gt=0, le=1e6)
+    """Learning rate of the local steps."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of the local SGD."""
+    weight_decay: float = Field(0.0, ge=0, le=1e6)
+    """Weight decay of the local optimizer; of sgd an L2 penalty."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Largest norm of a local gradient; 0 leaves it alone."""
+    lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
+    """Learning rate over the rounds: cosine to 0, or a tenth after half and again after three quarters of them."""
+
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    """Mixed precision of the local training; fp16 comes with a loss scaler."""
+    accumulate: int = Field(1, ge=1)
+    """Pieces a batch is trained in, one after the other, to save memory."""
+    compile: bool = False
+    """torch.compile the model, once a process (twice where two threads share a GPU); pays for long runs."""
+    recompute: bool = False
+    """Activation checkpointing: recompute blocks in the backward pass to save memory."""
+    cohort_batching: Literal["auto", "on", "off"] = "auto"
+    """Train the clients of a cohort at once, weights stacked (local engine); auto: small models on a GPU."""

@@ -1,0 +1,182 @@
+"""`--engine flower`: the same apps by `flwr run`, on a SuperLink of this run's own.
+
+The SuperLink gets its own port and its own FLWR_HOME in a temporary folder, so that it meets no other, needs no network
+beyond this machine, and leaves nothing behind.
+"""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError, RunFailed
+
+SCRIPTS = Path(sys.executable).parent
+STARTUP_SECONDS = 60
+SAVING_SECONDS = 10  # after Ctrl-C
+
+
+def run_flower(config: Config, app_folder: Path) -> None:
+    """Run the Flower app in ``app_folder`` with these settings (paths absolute) and wait for its end.
+
+    Raises:
+        ConfigError: a GPU by its number.
+        RunFailed: the runtime did not start, or the run did not complete; tells the reason from Flower's log.
+    """
+    if ":" in config.device:
+        index = config.device.partition(":")[2]
+        raise ConfigError(
+            f"device = {config.device}: Ray numbers the GPUs of its clients itself; use --device cuda with "
+            f"CUDA_VISIBLE_DEVICES={index} in the environment"
+        )
+    with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
+        settings = Path(home) / "settings.toml"
+        settings.write_text(
+            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
+        )
+        resources: dict[str, float] = {
+            "num-supernodes": config.clients,
+            "client-resources-num-cpus": 1,
+            "client-resources-num-gpus": _gpu_share(config),
+        }
+        if "RAY_ADDRESS" not in os.environ:  # a cluster that runs already has its own count
+            resources["init-args-num-cpus"] = config.worker_count()
+        command = [
+            str(SCRIPTS / "flwr"),
+            *("run", str(app_folder), "fedsparse", "--stream", "--run-config", str(settings)),
+            *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
+        ]
+        log = _stream(command, environment)
+        # `flwr run` exits 0 even when the run has failed: its status tells.
+        status = subprocess.run(
+            [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        ).stdout
+        runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
+        if not runs or runs[0]["status"] != "finished:completed":
+            raise RunFailed(_reason(log))
+
+
+def _gpu_share(config: Config) -> float:
+    """A fraction of a GPU for each client when there is one: with none, Ray hides the GPU from torch."""
+    wanted = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+    share = torch.cuda.device_count() / config.worker_count() if wanted else 0.0
+    return math.floor(1e4 * min(share, 1.0)) / 1e4  # rounded up, the last client would not fit
+
+
+@contextmanager
+def _superlink(home: Path) -> Iterator[dict[str, str]]:
+    """A SuperLink in simulation mode; yields the environment in which `flwr` finds it, and stops it at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
+        "FLWR_HOME": str(home),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    log = home / "superlink.log"
+    command = [str(SCRIPTS / "flower-superlink"), "--insecure", "--simulation", "--port", str(port)]
+    superlink = None
+    try:
+        with log.open("w") as output:
+            superlink = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, cwd=home, start_new_session=True
+            )
+        _wait_until_ready(superlink, port, log)
+        yield environment
+    finally:
+        _end_all(f"FLWR_HOME={home}")
+        if superlink:
+            superlink.terminate()  # where there is no /proc to find it in
+            superlink.wait()
+
+
+def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while superlink.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    last = log.read_text().strip().splitlines()[-1:] or ["no word in its log"]
+    raise RunFailed(f"Flower's SuperLink did not start: {last[0]}")
+
+
+def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
+    """Run, pass every line through as it comes, and return them all."""
+    lines = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as child:
+        assert child.stdout
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip())
+    return lines
+
+
+def _reason(log: list[str]) -> str:
+    """The last exception named in Flower's log."""
+    for line in reversed(log):
+        head, colon, _ = line.strip().partition(": ")
+        if colon and head.rpartition(".")[2].endswith(("Error", "Failed", "Exception")):
+            return f"the run on Flower's runtime failed: {line.strip()}"
+    return "the run on Flower's runtime failed; its log is above"
+
+
+def _end_all(mark: str) -> None:
+    """End every process with ``mark`` in its environment: Ray's daemons leave the session and outlive the SuperLink.
+
+    First a run that was interrupted, so that it saves what was measured. A second Ctrl-C does not cut this short.
+    """
+    heard = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for pid in _marked(mark, "flwr-simulation"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + SAVING_SECONDS
+        while _marked(mark, "flwr-simulation") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        while left := _marked(mark):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
+def _marked(mark: str, name: str = "") -> list[int]:
+    """The other processes with ``mark`` in their environment and ``name`` in their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended by itself, or is not ours to see
+            marked = mark.encode() in (folder / "environ").read_bytes().split(b"\0")
+            if marked and int(folder.name) != os.getpid() and name.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found

@@ -1,0 +1,117 @@
+"""From a name in a setting to the object it means: ours from the catalogue, or the user's own."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fedsparse.errors import PluginError
+
+
+def is_own(name: str) -> bool:
+    """Whether a setting names something of the user's own: ``module:attribute`` or ``path/to/file.py:attribute``."""
+    place, _, attribute = name.rpartition(":")
+    return bool(place) and attribute.isidentifier()
+
+
+def named(catalogue: Mapping[str, str], name: str) -> Any:
+    """What ``name`` stands for in a dict of the catalogue, or the user's own object that it refers to.
+
+    Raises:
+        PluginError: as :func:`load`.
+    """
+    return load(catalogue.get(name, name))
+
+
+def load(reference: str) -> Any:
+    """The object at ``module:attribute`` or ``path/to/file.py:attribute``.
+
+    Raises:
+        PluginError: there is no such file, module or attribute, or importing it fails; one line.
+    """
+    place, _, attribute = reference.rpartition(":")
+    try:
+        module = load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except PluginError:
+        raise
+    except ModuleNotFoundError as error:
+        missing = error.name or place
+        hint = "; name a file as path/to/file.py:attribute" if missing == place.partition(".")[0] else ""
+        raise PluginError(f"{reference}: there is no module {missing!r}{hint}", traceback.format_exc()) from None
+    except Exception as error:  # the user's own code may raise anything while it is imported
+        raise PluginError(f"{reference}: {last_line(error)}", traceback.format_exc()) from None
+    if not hasattr(module, attribute):
+        public = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        raise PluginError(f"{reference}: {place} has no {attribute!r}; it has {', '.join(public) or 'nothing'}")
+    return getattr(module, attribute)
+
+
+def load_file(path: Path) -> ModuleType:
+    """The module in a file of the user's, executed once a process. Its own folder is searched for what it imports.
+
+    Raises:
+        PluginError: there is no such file.
+    """
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise PluginError(f"there is no file {path}")
+    name = f"{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"  # two files of one name are two modules
+    if name not in sys.modules:
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def absolute(reference: str) -> str:
+    """A reference that holds in every process and working directory.
+
+    A relative path becomes absolute; so does a module that is found in the present folder alone.
+    """
+    place, _, attribute = reference.rpartition(":")
+    file = Path(place).expanduser()
+    if not place.endswith(".py"):
+        file = Path(*place.split(".")).with_suffix(".py")
+        if not file.is_file() or _is_importable(place):
+            return reference
+    return f"{file.absolute()}:{attribute}"
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def call(function: Callable[..., Any], *positional: Any, **settings: Any) -> Any:
+    """``function`` with those of the ``settings`` that its signature takes: a user's own need not know them all."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function in C without a signature
+        return function(*positional, **settings)
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        settings = {key: value for key, value in settings.items() if key in {p.name for p in parameters}}
+    return function(*positional, **settings)
+
+
+def last_line(error: BaseException) -> str:
+    """An exception as its type and the first line of its message, and where in the user's file it was raised."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' * bool(text)}{text}{place}"

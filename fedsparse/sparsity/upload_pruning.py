@@ -1,0 +1,72 @@
+"""Pruning before upload: clients prune what they trained, each for itself; the server elects as many of each layer.
+
+The pruning is that of ``fedsparse.sparsity.one_shot``; the election is FedDST's (Bibikar et al. 2022), made exact.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
+from fedsparse.sparsity.readjust import top_indices
+from fedsparse.sparsity.topology import Layer, Topology
+
+
+@dataclass
+class UploadPruning(TopologyMethod):
+    """Round 1 starts dense. Clients train every weight, prune, and upload the survivors with a mask of their own.
+
+    Attributes:
+        sparsity: of every layer that clients prune.
+        nm: keep N of every M input channels instead, in the clients' models and in the global one.
+    """
+
+    nm: tuple[int, int] | None = None
+
+    clients_choose = True
+    clients_vote = True
+    trains_all = True
+
+    def initial(
+        self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
+    ) -> Topology:
+        return Topology.full(layers, parameters)
+
+    def is_readjustment(self, round: int) -> bool:
+        return True
+
+    def allows(self, topology: Topology, own: Topology) -> bool:
+        """Every layer whole, or as pruning leaves it: elected by itself, it stays as it is."""
+        pairs = zip(own.layers, own.counts, strict=True)
+        parts = [(layer, own.mask[layer.slice]) for layer, count in pairs if count < layer.size]
+        return all(torch.equal(self._elected(mask.double(), layer), mask) for layer, mask in parts)
+
+    def decide(self, topology: Topology, result: RoundResult) -> Topology:
+        """By the votes ``|sum n m w|``, as many weights of each layer as every client kept.
+
+        Layers that no client pruned, such as recurrent ones, stay whole.
+        """
+        if result.models is None:
+            return topology
+        votes, held = (vector[: topology.mask.numel()] for vector in result.models)
+        mask = torch.ones_like(topology.mask)
+        for layer in topology.layers:
+            if bool((held[layer.slice] < held.max()).any()):
+                scores = votes[layer.slice].abs().masked_fill(held[layer.slice] == 0, -1.0)
+                mask[layer.slice] = self._elected(scores, layer)
+        return topology.changed(mask, counts=True)
+
+    def _elected(self, scores: Tensor, layer: Layer) -> Tensor:
+        """The mask of one layer, flat: the largest scores, or the N largest of every M input channels."""
+        mask = torch.zeros_like(scores, dtype=torch.bool)
+        if self.nm is None:
+            mask[top_indices(scores, scores >= 0, round((1 - self.sparsity) * layer.size))] = True
+            return mask
+        n, m = self.nm
+        rows = scores.view(*layer.shape[:2], -1).transpose(1, 2)  # outputs, kernel positions, input channels
+        groups = F.pad(rows, (0, -layer.shape[1] % m), value=-2.0).unflatten(2, (-1, m))
+        best = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
+        kept = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, best, True).flatten(2)
+        return kept[..., : layer.shape[1]].transpose(1, 2).reshape(-1)

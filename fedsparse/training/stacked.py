@@ -1,0 +1,174 @@
+"""The local loop of several clients at once: every weight is stacked, ``(clients, ...)``, and a step is one call.
+
+A small model alone leaves a processor waiting for the next call; ten at once do not. Each client sees the batches that
+it would see alone (same seed, same shuffle), and ends with the same weights within float tolerance. Clients are sorted
+by how many steps they take, so that those still training are always the first rows: nobody waits for a larger client,
+and nothing but the last batch of an epoch is padded.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+from fedsparse.config import Config
+from fedsparse.sparsity import TopologyMethod
+from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.loop import Score, learning_rate
+from fedsparse.vector import FlatModel
+
+log = logging.getLogger("fedsparse")
+
+PADDING = -1
+TOGETHER = 16
+"""Clients in a group. Its make-up may touch the last bits of a result, so it depends on the cohort, not on workers."""
+SMALL = 2_000_000
+"""Weights up to which ``auto`` trains clients together on a GPU: a larger model fills one by itself."""
+
+
+def group_size(config: Config, model: FlatModel, method: TopologyMethod) -> int:
+    """How many clients train together; 1 for one by one.
+
+    ``auto`` goes by a rule, not by a stopwatch: one seed must give the same bits in every run, whatever else the
+    machine does. For the same reason it leaves the CPU alone, where every engine gives the same bits, and a Flower
+    client trains by itself. There ``on`` pays for linear layers (a quarter of the time for 25 thousand weights and
+    batches of 8, three quarters for 200 thousand and 32), and costs half as much again for convolutions.
+    """
+    small_on_gpu = model.vector.is_cuda and model.layout.parameters <= SMALL
+    if config.cohort_batching == "off" or (config.cohort_batching == "auto" and not small_on_gpu):
+        return 1
+    reason = why_alone(config, model, method)
+    if reason:
+        log.warning("cohort-batching: clients train one by one, for these settings need it: %s", reason)
+    return 1 if reason else TOGETHER
+
+
+def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
+    """What these settings have that is only done one client at a time; empty when there is nothing."""
+    dropout = (m for m in model.module.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0)
+    reasons = {
+        "running statistics": model.layout.size > model.layout.parameters,
+        "dropout": any(dropout),
+        "method": method.clients_choose or method.alpha != 1.0,
+        "augment": config.augment,
+        "amp": config.amp != "off",
+        "accumulate": config.accumulate > 1,
+        "compile": config.compile,
+        "recompute": config.recompute,
+    }
+    return ", ".join(reason for reason, holds in reasons.items() if holds)
+
+
+def train_cohort(
+    model: FlatModel,
+    fetch: Callable[[Tensor], tuple[Tensor, Tensor]],
+    samples: Sequence[int],
+    config: Config,
+    *,
+    round: int,
+    seeds: Sequence[int],
+    timer: StageTimer,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, list[Score]]:
+    """What ``training.train`` does, for clients that all start from the present weights of ``model``.
+
+    Args:
+        model: holds the global weights; unchanged on return.
+        fetch: positions, int64 ``(c, b)`` of the first ``c`` clients -> inputs and labels ``(c, b, ...)``.
+        samples: how many samples each client holds, in descending order.
+        config: as for ``train``; ``why_alone`` tells what is not supported.
+        round: chooses the learning rate.
+        seeds: of each client's shuffle.
+        timer: gets the stages data, forward, backward and optimizer of all the clients together.
+        mask: the weights that exist, bool ``(layout.parameters,)``, and the model holds 0 elsewhere; None for all.
+
+    Returns:
+        The local weights, float32 ``(clients, layout.size)``, and each client's score.
+    """
+    clients, device = len(samples), model.vector.device
+    anchor = model.views(model.vector.clone())
+    weights = [w.expand(clients, *w.shape).clone() for w in anchor]
+    masks = [] if mask is None else [m.to(torch.float32) for m in model.views(mask)]
+    step = _Step(weights, anchor, masks, config, learning_rate(config, round))
+    forward = _stacked_forward(model.module.train())
+    losses, hits = torch.zeros(clients, device=device), torch.zeros(clients, device=device)
+    for positions in _schedule(samples, config, seeds, device):
+        active = len(positions)
+        with timer("data"):
+            real = positions != PADDING
+            inputs, labels = fetch(positions.clamp(min=0))
+        with timer("forward"):
+            leaves = [w[:active].detach().requires_grad_() for w in weights]
+            logits = forward(leaves, inputs)
+            loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+            loss = loss.view(*real.shape, -1).mean(2) * real  # of every sample
+        with timer("backward"):
+            gradients = torch.autograd.grad((loss.sum(1) / real.sum(1)).sum(), leaves)
+        with timer("optimizer"):
+            step(list(gradients))
+        losses[:active] += loss.detach().sum(1)
+        hits[:active] += ((logits.argmax(-1) == labels).view(*real.shape, -1).float().mean(2) * real).sum(1)
+    seen = [config.epochs * n for n in samples]
+    scores = [Score(a / n, b / n, n) for a, b, n in zip(losses.tolist(), hits.tolist(), seen, strict=True)]
+    return torch.cat([w.flatten(1) for w in weights], 1), scores
+
+
+def _schedule(samples: Sequence[int], config: Config, seeds: Sequence[int], device: torch.device) -> Iterator[Tensor]:
+    """The positions of every step: int64 ``(c, b)`` for the ``c`` clients that still train, some ``PADDING``."""
+    size = min(config.batch_size, samples[0])
+    steps = [config.epochs * -(-n // size) for n in samples]
+    plan = torch.full((steps[0], len(samples), size), PADDING)
+    for client, (n, seed) in enumerate(zip(samples, seeds, strict=True)):
+        shuffle = torch.Generator().manual_seed(seed)
+        epochs = [
+            F.pad(torch.randperm(n, generator=shuffle), (0, -n % size), value=PADDING) for _ in range(config.epochs)
+        ]
+        plan[: steps[client], client] = torch.cat(epochs).view(-1, size)
+    widths = (plan != PADDING).sum(2).amax(1).tolist()
+    for step, (positions, width) in enumerate(zip(plan.to(device), widths, strict=True)):
+        yield positions[: sum(s > step for s in steps), :width]
+
+
+def _stacked_forward(module: nn.Module) -> Callable[[list[Tensor], Tensor], Tensor]:
+    """``(stacked weights, inputs (c, b, ...)) -> logits (c, b, ...)``: each client's inputs under its own weights."""
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+
+    def one(weights: list[Tensor], inputs: Tensor) -> Tensor:
+        logits: Tensor = functional_call(module, dict(zip(names, weights, strict=True)), (inputs,))
+        return logits
+
+    return vmap(one)
+
+
+class _Step:
+    """torch.optim.SGD's step, each client's gradient clipped by its own norm, for the first rows of stacked weights."""
+
+    def __init__(
+        self, weights: list[Tensor], anchor: list[Tensor], masks: list[Tensor], config: Config, lr: float
+    ) -> None:
+        self.weights, self.anchor, self.masks, self.config, self.lr = weights, anchor, masks, config, lr
+        self.proximal = config.proximal_mu if config.strategy == "fedprox" else 0.0
+        self.momentum = [torch.zeros_like(w) for w in weights] if config.momentum else []
+
+    def __call__(self, gradients: list[Tensor]) -> None:
+        active, config = len(gradients[0]), self.config
+        weights = [w[:active] for w in self.weights]
+        if self.proximal:
+            torch._foreach_add_(gradients, torch._foreach_sub(weights, self.anchor), alpha=self.proximal)
+        if self.masks:  # before clipping, momentum and decay, as LocalTopology has it
+            torch._foreach_mul_(gradients, self.masks)
+        if config.clip_norm:
+            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+            factor = (config.clip_norm / (norms + 1e-6)).clamp(max=1)
+            gradients = [g * factor.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
+        if config.weight_decay:
+            torch._foreach_add_(gradients, weights, alpha=config.weight_decay)
+        if self.momentum:
+            momentum = [m[:active] for m in self.momentum]
+            torch._foreach_mul_(momentum, config.momentum)
+            torch._foreach_add_(momentum, gradients)
+            gradients = momentum
+        torch._foreach_add_(weights, gradients, alpha=-self.lr)

@@ -1,0 +1,119 @@
+"""A client's memory survives in Flower's Context, in files and on a device alike."""
+
+import errno
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, Context, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+
+from clients.state_store import ARRAYS, HeldArray, load_state, save_state
+from fedsparse.compression import COMPRESSORS, ClientState, UpdateCodec
+from tests.fedsparse.compression.common import draw_vector, layout_of
+
+LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
+
+
+@pytest.fixture(params=["context", "files"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return tmp_path / "clients" / "7.npz" if request.param == "files" else None
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context(1, 1, {}, RecordDict(), {})
+
+
+def test_what_is_saved_is_loaded(context: Context, file: Path | None) -> None:
+    assert load_state(context, file).residual is None
+    residual = np.arange(6, dtype=np.float32)
+    save_state(context, file, ClientState(residual, {"momentum": residual * 2}, b"payload\0\0", 3))
+    state = load_state(context, file)
+    np.testing.assert_array_equal(state.residual, residual)
+    np.testing.assert_array_equal(state.memory["momentum"], residual * 2)
+    assert (state.payload, state.sent_round) == (b"payload\0\0", 3)
+
+
+def test_the_saved_state_does_not_follow_later_changes(context: Context, file: Path | None) -> None:
+    residual = np.zeros(3, np.float32)
+    save_state(context, file, ClientState(residual))
+    residual += 1
+    np.testing.assert_array_equal(load_state(context, file).residual, np.zeros(3))
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "7.npz"
+    save_state(context, file, ClientState(np.ones(3, np.float32)))
+
+    def full(stream: object, **_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=r"cannot keep the client's state in .*7\.npz: No space left on device"):
+        save_state(context, file, ClientState(np.zeros(3, np.float32)))
+    np.testing.assert_array_equal(load_state(context, file).residual, np.ones(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["7.npz"]
+
+
+def test_a_damaged_file_is_one_line_with_its_name(context: Context, tmp_path: Path) -> None:
+    file = tmp_path / "7.npz"
+    save_state(context, file, ClientState(np.ones(3, np.float32)))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(OSError, match=r"^cannot read the client's state in .*7\.npz: "):
+        load_state(context, file)
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+@pytest.mark.parametrize("where", ["numpy", "cpu", "cuda"])
+def test_every_store_gives_the_payloads_of_a_state_that_was_never_stored(
+    compressor: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds 2 and 3 are lost, and rounds 4 and 6 have an attempt that fails when all is computed."""
+    if where == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA GPU here")
+    # Not asked whether it is on the CPU, where tensors would be computed on as NumPy's arrays.
+    monkeypatch.setattr(UpdateCodec, "_checked", lambda self, update, state, seed: update)
+    codec = UpdateCodec(LAYOUT, compressor, 0.1, residual_decay=0.9)
+    updates = [draw_vector("normal", LAYOUT.size, round) for round in range(6)]
+    kept, payloads = ClientState(), dict[str, list[bytes]]()
+
+    def step(round: int, state: ClientState) -> bytes:
+        update = updates[round - 1]
+        codec.settle(state, 1 if round < 5 else round - 1)
+        sent = codec.encode(update if where == "numpy" else torch.tensor(update).to(where), state, round=round, seed=7)
+        return sent[0]
+
+    payloads["never stored"] = [step(round, kept) for round in range(1, 7)]
+    for store in ("context", "sent context", "files"):
+        file, payloads[store] = tmp_path / "7.npz" if store == "files" else None, []
+        context = Context(1, 1, {}, RecordDict(), {})
+        for round in range(1, 7):
+            if round in (4, 6):
+                step(round, load_state(context, file))
+            state = load_state(context, file)
+            payloads[store].append(step(round, state))
+            save_state(context, file, state)
+            if store == "sent context":
+                context = pickle.loads(pickle.dumps(context))
+        assert payloads[store] == payloads["never stored"], store
+
+
+def test_a_tensor_stays_a_tensor_in_a_context_until_the_context_is_sent(context: Context) -> None:
+    residual = torch.arange(6.0)
+    save_state(context, None, ClientState(residual, {"momentum": residual * 2}))
+    state = load_state(context, None)
+    assert isinstance(state.residual, torch.Tensor)
+    state.residual += 1  # by an attempt that fails
+    assert torch.equal(load_state(context, None).residual, torch.arange(6.0))
+    held = context.state[ARRAYS]["residual"]
+    assert isinstance(held, HeldArray)
+    sent = pickle.loads(pickle.dumps(context))
+    assert type(sent.state[ARRAYS]["residual"]) is Array
+    np.testing.assert_array_equal(load_state(sent, None).residual, np.arange(6, dtype=np.float32))
+    proto = recorddict_from_proto(recorddict_to_proto(context.state))
+    assert proto[ARRAYS]["residual"] == sent.state[ARRAYS]["residual"]

@@ -1,0 +1,125 @@
+"""Config: one name in four places, and one clear line for a mistake."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fedsparse.config import KEYS, Config
+from fedsparse.config.yaml_file import read_yaml
+from fedsparse.errors import ConfigError
+from fedsparse.report.grid import read_sweep
+from strategies import STRATEGIES
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_flowers_run_config_in_pyproject_equals_the_defaults() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["tool"]["flwr"]["app"]["config"] == Config().flat()
+
+
+def test_every_shipped_config_is_valid() -> None:
+    files = sorted((ROOT / "configs").glob("*.yaml"))
+    assert {"default.yaml", "quick-test.yaml", "cifar10-dirichlet.yaml"} <= {f.name for f in files}
+    for file in files:
+        if {"base", "grid"} & read_yaml(file).keys():
+            assert read_sweep(file, {}).cells
+        else:
+            Config.from_mapping(read_yaml(file))
+
+
+def test_default_yaml_is_the_defaults_whole() -> None:
+    assert read_yaml(ROOT / "configs/default.yaml") == Config().flat()
+
+
+def test_what_a_setting_may_be_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "words.yaml").write_text("nm: 2:4\namp: off\ncohort-batching: on\naugment: on\n")
+    config = Config.from_mapping(read_yaml(tmp_path / "words.yaml") | {"upload-pruning": "sparsegpt"})
+    assert (config.nm, config.amp, config.cohort_batching, config.augment) == ("2:4", "off", "on", True)
+
+
+def test_every_field_has_help() -> None:
+    assert not [name for name, field in Config.model_fields.items() if not field.description]
+
+
+def test_every_strategy_can_be_named() -> None:
+    for name in STRATEGIES:
+        assert Config.from_mapping({"strategy": name}).strategy == name
+
+
+def test_settings_survive_flowers_run_config() -> None:
+    config = Config.from_mapping({"beta": "0.3", "rounds": "7", "error_feedback": "off", "workers": "2"})
+    assert (config.beta, config.rounds, config.error_feedback, config.workers) == (0.3, 7, False, 2)
+    assert Config.from_mapping(config.flat()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"densty": 0.1}, "unknown setting densty; did you mean density?"),
+        ({"density": 0}, "density = 0: should be greater than 0"),
+        ({"density": "1.5"}, "density = 1.5: should be less than or equal to 1"),
+        ({"density": float("nan")}, "density = nan: should be a finite number"),
+        ({"beta": -1}, "beta = -1: should be greater than 0"),
+        ({"rounds": 2.5}, "rounds = 2.5: should be a valid integer"),
+        (
+            {"distribution": "uniform"},
+            "distribution = uniform: should be iid, dirichlet, shards, natural",
+        ),
+        ({"clients": 5}, "clients-per-round = 10 is more than clients = 5"),
+        ({"device": "gpu"}, "device = gpu: should be: auto, cpu, mps, cuda or cuda:N."),
+        ({"uplink_mbps": "fast"}, "uplink-mbps = fast: should be a number above 0, uniform:LOW:HIGH"),
+        ({"density": True}, "density = true: should be a number"),
+        ({"model": "a\nb"}, "model = 'a\\nb': should be"),
+        ({"name": "../up"}, "name = ../up: should be: Name of the run folder, of letters"),
+        ({"workers": 0}, "workers = 0: should be auto or at least 1"),
+        ({"sparsity": 1}, "sparsity = 1: should be less than 1"),
+        ({"topology": "lottery"}, "topology = lottery: should be auto, dense, static"),
+        ({"readjustment-end": 500}, "readjustment-end = 500 is more than rounds = 150"),
+        ({"need-readjust": True}, "need-readjust with sparsity = 0"),
+        ({"need-readjust": True, "sparsity": 0.5, "topology": "ssfl"}, "need-readjust with topology = ssfl"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_key_value_and_what_is_allowed(settings: dict, line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.from_mapping(settings)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "line"), [("- a\n- b\n", "not a list"), ("a: [1", "not valid YAML")])
+def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=line) as error:
+        read_yaml(tmp_path / "bad.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read config file nowhere\.yaml"):
+        read_yaml("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ({}, "dense"),
+        ({"sparsity": 0.5}, "static"),
+        ({"sparsity": 0.5, "need-readjust": True}, "feddst"),
+        ({"sparsity": 0.5, "need-readjust": True, "topology": "rigl"}, "rigl"),
+        ({"sparsity": 0.5, "topology": "dense"}, "dense"),
+    ],
+)
+def test_the_topology_that_is_meant_needs_no_name(settings: dict, method: str) -> None:
+    assert Config.from_mapping(settings).topology_method == method
+
+
+def test_readjustment_ends_before_the_run_does() -> None:
+    assert Config(rounds=100).readjustment()["end"] == 75
+    assert Config(rounds=1).readjustment()["end"] == 1
+    assert Config(rounds=100, readjustment_end=40).readjustment()["end"] == 40
+
+
+def test_keys_are_kebab_case() -> None:
+    assert "clients-per-round" in KEYS

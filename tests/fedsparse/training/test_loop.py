@@ -1,0 +1,145 @@
+"""The local loop, against a plain PyTorch loop."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedsparse.config import Config
+from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.loop import Score, evaluate, learning_rate, train
+from fedsparse.vector import FlatModel
+
+X, Y = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3
+
+
+def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
+    return X[positions], Y[positions]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def run(**settings: object) -> FlatModel:
+    model = FlatModel(network())
+    config = Config.from_mapping({"batch_size": 16, "epochs": 2, "lr": 0.1} | settings)
+    train(model, fetch, 50, config, round=1, seed=3, timer=StageTimer())
+    return model
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"clip_norm": 0.5}])
+def test_training_equals_a_plain_loop(settings: dict) -> None:
+    module = network()
+    optimizer = torch.optim.SGD(
+        module.parameters(), 0.1, settings.get("momentum", 0), weight_decay=settings.get("weight_decay", 0)
+    )
+    shuffle = torch.Generator().manual_seed(3)
+    for _ in range(2):
+        for batch in torch.randperm(50, generator=shuffle).split(16):
+            optimizer.zero_grad()
+            F.cross_entropy(module(X[batch]), Y[batch]).backward()
+            if "clip_norm" in settings:
+                nn.utils.clip_grad_norm_(module.parameters(), settings["clip_norm"])
+            optimizer.step()
+    plain = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+    torch.testing.assert_close(run(**settings).vector, plain)
+
+
+def test_the_proximal_gradient_is_mu_times_the_way_from_the_global_weights() -> None:
+    mu, lr = 0.7, 0.1
+    model = FlatModel(network())
+    anchor = [p.detach().clone() for p in model.module.parameters()]
+    reference = copy.deepcopy(model.module)
+    shuffle = torch.Generator().manual_seed(3)
+    for batch in torch.randperm(50, generator=shuffle).split(16):
+        loss = F.cross_entropy(reference(X[batch]), Y[batch])
+        loss = loss + mu / 2 * sum((p - a).square().sum() for p, a in zip(reference.parameters(), anchor, strict=True))
+        gradients = torch.autograd.grad(loss, list(reference.parameters()))
+        with torch.no_grad():
+            for p, g in zip(reference.parameters(), gradients, strict=True):
+                p -= lr * g
+    prox = run(strategy="fedprox", proximal_mu=mu, epochs=1)
+    torch.testing.assert_close(prox.vector, torch.cat([p.detach().reshape(-1) for p in reference.parameters()]))
+    assert not torch.allclose(prox.vector, run(epochs=1).vector)
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 100])
+def test_accumulating_gradients_changes_memory_not_results(pieces: int) -> None:
+    torch.testing.assert_close(run(accumulate=pieces).vector, run().vector)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_follows_full_precision_within_its_own(amp: str) -> None:
+    full, mixed = run(lr=0.02, epochs=1).vector, run(lr=0.02, epochs=1, amp=amp).vector
+    start = FlatModel(network()).vector
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(full, mixed)
+    assert (mixed - full).norm() < 0.05 * (full - start).norm()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_recomputing_activations_changes_nothing_not_even_batchnorms_statistics(name: str) -> None:
+    from fedsparse.models import build_model
+    from fedsparse.models.speed import recompute_blocks
+
+    images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
+    results = []
+    for recompute in (False, True):
+        model = FlatModel(build_model(name, (3, 16, 16), 10, "batch", seed=0))
+        for dropout in (m for m in model.module.modules() if isinstance(m, nn.Dropout)):
+            dropout.p = 0.0
+        if recompute:
+            recompute_blocks(model.module)
+        config = Config.from_mapping({"batch_size": 4, "epochs": 1})
+        train(model, lambda i: (images[i], labels[i]), 4, config, round=1, seed=0, timer=StageTimer())
+        results.append(model.vector)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiling_the_model_changes_speed_not_results() -> None:
+    model = FlatModel(network())
+    model.module.compile()
+    config = Config.from_mapping({"batch_size": 16, "epochs": 2, "lr": 0.1})
+    train(model, fetch, 50, config, round=1, seed=3, timer=StageTimer())
+    torch.testing.assert_close(model.vector, run().vector, rtol=1e-4, atol=1e-6)
+
+
+def test_every_epoch_sees_every_sample_once() -> None:
+    seen = []
+
+    def spy(positions: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(positions)
+        return fetch(positions)
+
+    config = Config.from_mapping({"batch_size": 16, "epochs": 3})
+    score = train(FlatModel(network()), spy, 50, config, round=1, seed=0, timer=StageTimer())
+    assert score.samples == 150
+    for epoch in range(3):
+        assert sorted(torch.cat(seen[4 * epoch : 4 * epoch + 4]).tolist()) == list(range(50))
+
+
+def test_evaluation_is_the_mean_over_samples_whatever_the_batch_size() -> None:
+    model = FlatModel(network())
+    whole, parts = evaluate(model, fetch, 50), evaluate(model, fetch, 50, batch_size=7)
+    assert whole.accuracy == parts.accuracy == (model.module(X).argmax(1) == Y).sum().item() / 50
+    assert whole.loss == pytest.approx(parts.loss)
+    assert whole.loss == pytest.approx(F.cross_entropy(model.module(X), Y).item(), rel=1e-6)
+
+
+def test_a_client_that_holds_out_nothing_has_a_loss_of_zero_over_no_samples() -> None:
+    assert evaluate(FlatModel(network()), fetch, 0) == Score(0.0, 0.0, 0)
+
+
+def test_schedules_start_at_lr_and_fall() -> None:
+    cosine = Config.from_mapping({"lr_schedule": "cosine", "lr": 0.2, "rounds": 10})
+    rates = [learning_rate(cosine, r) for r in range(1, 11)]
+    assert rates[0] == 0.2
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.01
+    step = Config.from_mapping({"lr_schedule": "step", "lr": 1.0, "rounds": 8})
+    assert [learning_rate(step, r) for r in range(1, 9)] == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]

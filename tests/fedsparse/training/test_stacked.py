@@ -1,0 +1,134 @@
+"""Clients trained together, against the same clients one by one."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsparse.config import Config
+from fedsparse.models import build_model
+from fedsparse.sparsity.feddst import FedDST
+from fedsparse.sparsity.local_topology import LocalTopology
+from fedsparse.sparsity.rigl import RigL
+from fedsparse.sparsity.sparsyfed import SparsyFed
+from fedsparse.sparsity.static import Dense, Static
+from fedsparse.sparsity.topology import weight_layers
+from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.loop import Score, train
+from fedsparse.training.stacked import TOGETHER, group_size, train_cohort, why_alone
+from fedsparse.vector import FlatModel
+
+SIZES = (37, 24, 9, 8, 1)  # several batches of 8 with a remainder, none, less than one, one sample
+X = torch.randn(sum(SIZES), 1, 12, 12, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(sum(SIZES)) % 3
+STARTS = torch.tensor((0, *SIZES)).cumsum(0)[:-1]
+
+
+def model(name: str = "cnn-small") -> FlatModel:
+    return FlatModel(build_model(name, (1, 12, 12), 3, "group", seed=1))
+
+
+def together(
+    name: str,
+    sizes: tuple[int, ...],
+    config: Config,
+    network: FlatModel | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, list[Score]]:
+    def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
+        at = positions + STARTS[: len(positions), None]
+        return X[at], Y[at]
+
+    seeds = list(range(len(sizes)))
+    network = network or model(name)
+    return train_cohort(network, fetch, sizes, config, round=1, seeds=seeds, timer=StageTimer(), mask=mask)
+
+
+def alone(name: str, client: int, config: Config) -> tuple[Tensor, Score]:
+    def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
+        return X[positions + STARTS[client]], Y[positions + STARTS[client]]
+
+    one = model(name)
+    score = train(one, fetch, SIZES[client], config, round=1, seed=client, timer=StageTimer())
+    return one.vector, score
+
+
+@pytest.mark.parametrize("name", ["mlp-small", "cnn-small"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"momentum": 0.9, "weight_decay": 0.01},
+        {"clip_norm": 0.3, "momentum": 0.5},
+        {"batch_size": 2**31},
+        {"strategy": "fedprox", "proximal_mu": 0.7, "clip_norm": 0.3},
+    ],
+)
+def test_every_client_ends_where_it_would_alone(name: str, settings: dict) -> None:
+    config = Config.from_mapping({"batch_size": 8, "epochs": 2, "lr": 0.1} | settings)
+    weights, scores = together(name, SIZES, config)
+    for client in range(len(SIZES)):
+        expected, score = alone(name, client, config)
+        torch.testing.assert_close(weights[client], expected, rtol=1e-4, atol=1e-6)
+        assert scores[client].samples == score.samples
+        assert (scores[client].loss, scores[client].accuracy) == pytest.approx((score.loss, score.accuracy), rel=1e-5)
+
+
+def test_group_normalisation_and_residual_blocks_train_together() -> None:
+    config = Config.from_mapping({"batch_size": 4, "lr": 0.05})
+    weights, _ = together("resnet18", (5, 4), config)
+    for client, size in enumerate((5, 4)):
+        one = model("resnet18")
+        start = int(STARTS[client])
+        train(
+            one, lambda i, start=start: (X[i + start], Y[i + start]), size, config,
+            round=1, seed=client, timer=StageTimer(),
+        )  # fmt: skip
+        torch.testing.assert_close(weights[client], one.vector, rtol=1e-3, atol=1e-4)
+
+
+def test_the_global_weights_stay_as_they_were() -> None:
+    one = model()
+    before = one.vector.clone()
+    config = Config.from_mapping({"batch_size": 8})
+    train_cohort(one, lambda p: (X[p], Y[p]), (9, 3), config, round=1, seeds=(0, 1), timer=StageTimer())
+    assert torch.equal(one.vector, before)
+
+
+def test_what_is_only_done_one_by_one_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    batch_norm = FlatModel(build_model("resnet18", (1, 12, 12), 3, "batch", seed=0))
+    dropout = FlatModel(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 3)))
+    config = Config.from_mapping({"cohort_batching": "on"})
+    assert why_alone(config, model(), Dense(0.0)) == ""
+    assert group_size(config, model(), Dense(0.0)) == TOGETHER
+    assert (group_size(config, batch_norm, Dense(0.0)), group_size(config, dropout, Dense(0.0))) == (1, 1)
+    assert "running statistics" in caplog.messages[0]
+    assert "dropout" in caplog.messages[1]
+    for settings in ({"amp": "bf16"}, {"accumulate": 2}, {"augment": True}, {"compile": True}, {"recompute": True}):
+        assert why_alone(Config.from_mapping(settings), model(), Dense(0.0)) == next(iter(settings))
+    for method in (FedDST(0.5), SparsyFed(0.5, alpha=1.25)):
+        assert why_alone(config, model(), method) == "method"
+    assert why_alone(config, model(), RigL(0.5)) == ""
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.3}])
+def test_what_does_not_exist_stays_zero_and_the_rest_trains_as_alone(settings: dict) -> None:
+    config = Config.from_mapping({"batch_size": 8, "epochs": 2} | settings)
+    network = model()
+    layers = weight_layers(network.module, network.layout, [])
+    topology = Static(0.8).initial(layers, network.layout.parameters, torch.Generator().manual_seed(0))
+    topology.apply_(network.vector)
+    start = network.vector.clone()
+    weights, _ = together("", SIZES, config, network, topology.mask)
+    assert (weights[:, ~topology.mask] == 0).all()
+    for client, size in enumerate(SIZES):
+        network.vector.copy_(start)
+        local = LocalTopology(network, topology, Static(0.8), 1, 0)
+        train(
+            network, lambda p, c=client: (X[p + STARTS[c]], Y[p + STARTS[c]]), size, config,
+            round=1, seed=client, timer=StageTimer(), topology=local,
+        )  # fmt: skip
+        torch.testing.assert_close(weights[client], network.vector, rtol=1e-4, atol=1e-6)
+
+
+def test_auto_leaves_the_cpu_with_the_bits_that_every_engine_gives() -> None:
+    assert group_size(Config(), model("mlp-small"), Dense(0.0)) == 1

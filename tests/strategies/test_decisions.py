@@ -1,0 +1,207 @@
+"""Topologies on real rounds: the project's own clients, local training and payloads."""
+
+import pytest
+import torch
+
+from clients.workbench import Workbench
+from fedsparse.catalogue import TOPOLOGIES
+from fedsparse.compression import decode
+from fedsparse.config import Config
+from fedsparse.engine import LocalGrid
+from fedsparse.sparsity import Topology, weight_layers
+from fedsparse.sparsity.compact import Compact
+from fedsparse.sparsity.densities import budget
+from fedsparse.sparsity.masks import decode_mask
+from fedsparse.sparsity.setup import build_method, layers_of
+from fedsparse.sparsity.topology import initialise_
+from fedsparse.training.loop import dense_gradient
+from fedsparse.vector import Layout
+from strategies import STRATEGIES
+from strategies.saliency import ask_saliency
+from strategies.server_topology import ServerTopology
+from tests.strategies.federation import SETTINGS, TRAFFIC, model_of, play
+
+FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
+DYNAMIC = ("set", "rigl", "feddst", "prunefl")
+
+
+@pytest.mark.parametrize("method", TOPOLOGIES)
+def test_the_invariants_hold_after_every_round(tiny_dataset: str, method: str) -> None:
+    rounds = play(tiny_dataset, topology=method)
+    first = rounds[0].topology
+    keep = budget(first.layers, 0.5)
+    for _, weights, topology, metrics, _ in rounds:
+        assert not weights[: topology.mask.numel()][~topology.mask].any()
+        assert weights.isfinite().all()
+        assert topology.mask[~topology.prunable].all()
+        assert metrics["topology/density"] == topology.density
+        if method in FIXED_COUNTS:
+            assert topology.counts == first.counts
+        if method in (*FIXED_COUNTS, "prunefl"):
+            assert int((topology.mask & topology.prunable).sum()) == keep
+        if method in ("dense", "small-dense"):
+            assert topology.mask.all()
+    changes = [metrics["topology/changed"] > 0 for *_, metrics, _ in rounds[1:]]
+    if method in DYNAMIC:
+        assert changes == [True, True, True, False, False]
+    if method in ("static", "ssfl", "dense", "small-dense"):
+        assert not any(changes)
+    if method == "magnitude":
+        assert int((rounds[4].topology.mask & first.prunable).sum()) == keep
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_trains_only_what_exists(tiny_dataset: str, strategy: str) -> None:
+    lr = 0.01 if strategy == "fedadam" else 1.0
+    for _, weights, topology, *_ in play(tiny_dataset, strategy=strategy, topology="feddst", **{"server-lr": lr}):
+        assert not weights[: topology.mask.numel()][~topology.mask].any()
+        assert weights.abs().max() < 10
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_sparsity_zero_is_the_dense_strategy_to_the_bit(tiny_dataset: str, strategy: str) -> None:
+    dense, static, rigl = (  # a sparsity that rounds to no weight: settings refuse 0 beside a topology
+        play(tiny_dataset, strategy=strategy, topology=method, sparsity=1e-9)[-1].weights
+        for method in ("dense", "static", "rigl")
+    )
+    assert torch.equal(dense, static)
+    assert torch.equal(dense, rigl)
+
+
+@pytest.mark.parametrize("method", DYNAMIC)
+def test_ratio_zero_leaves_the_mask_identical(tiny_dataset: str, method: str) -> None:
+    rounds = play(tiny_dataset, topology=method, **{"readjustment-ratio": 0})
+    assert len({r.topology.hash for r in rounds}) == 1
+
+
+@pytest.mark.parametrize("method", TOPOLOGIES)
+def test_two_runs_with_one_seed_have_identical_masks(tiny_dataset: str, method: str) -> None:
+    a, b = (play(tiny_dataset, rounds=3, topology=method) for _ in range(2))
+    assert [r.topology.hash for r in a] == [r.topology.hash for r in b]
+    assert torch.equal(a[-1].weights, b[-1].weights)
+
+
+@pytest.mark.parametrize("growth", ["gradient", "random", "momentum"])
+@pytest.mark.parametrize("method", ["feddst", "rigl"])
+def test_every_growth_changes_the_topology_and_keeps_its_counts(tiny_dataset: str, method: str, growth: str) -> None:
+    rounds = play(tiny_dataset, rounds=3, topology=method, growth=growth)
+    assert all(r.topology.counts == rounds[0].topology.counts for r in rounds)
+    assert len({r.topology.hash for r in rounds}) == 4
+
+
+@pytest.mark.parametrize("method", DYNAMIC)
+def test_clients_lost_in_readjustment_rounds_leave_the_mask_valid_and_exact(tiny_dataset: str, method: str) -> None:
+    everyone = {"clients": 10, "clients-per-round": 10}
+    lost = {(round, client) for round in (1, 2) for client in (3, 7)}
+    rounds = play(tiny_dataset, rounds=4, lost=lost, topology=method, **everyone)
+    keep = budget(rounds[0].topology.layers, 0.5)
+    for number, weights, topology, metrics, _ in rounds[1:]:
+        assert metrics.get("comm/failures", 0) == (2 if number < 3 else 0)
+        assert metrics["comm/clients"] == (8 if number < 3 else 10)
+        assert int((topology.mask & topology.prunable).sum()) == keep
+        assert not weights[: topology.mask.numel()][~topology.mask].any()
+    assert rounds[1].metrics["topology/changed"] > 0
+
+
+def test_masks_travel_to_those_who_lack_them_and_are_counted(tiny_dataset: str) -> None:
+    rounds = play(tiny_dataset, rounds=6, topology="rigl", **{"eval-clients": False})
+    held: dict[int, str] = {}
+    for number in range(1, 7):
+        traffic = [(m, r) for m, r in TRAFFIC if m.content["task"]["round"] == number]
+        for message, _ in traffic:
+            client, name = message.metadata.dst_node_id, message.content["task"]["topology"]
+            assert ("topology" in message.content) == (held.get(client) != name)
+            held[client] = name
+        for way, side in (("down", 0), ("up", 1)):
+            arrays = [a for pair in traffic for r in pair[side].content.array_records.values() for a in r.values()]
+            assert rounds[number].metrics[f"comm/{way}link_bytes"] == sum(len(a.data) for a in arrays)
+    assert len({m.content["task"]["topology"] for m, _ in TRAFFIC}) == 4
+
+
+def test_at_sparsity_one_half_uploads_and_downloads_are_half_as_long(tiny_dataset: str) -> None:
+    rounds = play(tiny_dataset, rounds=3, topology="static", compressor="none", values="f32")
+    bound = 0.5 * 4 * rounds[0].weights.numel() * 1.01
+    for message, reply in TRAFFIC:
+        assert len(reply.content["arrays"]["update"].data) <= bound
+        assert len(message.content["arrays"]["weights"].data) <= bound
+
+
+@pytest.mark.parametrize("compressor", ["none", "topk", "hggtopk", "dgc", "randomk"])
+@pytest.mark.parametrize("method", ["static", "feddst", "sparsyfed"])
+def test_an_update_holds_only_weights_that_the_client_has(tiny_dataset: str, compressor: str, method: str) -> None:
+    rounds = play(tiny_dataset, rounds=3, topology=method, compressor=compressor, density=0.1)
+    full = {r.topology.hash: r.topology for r in rounds}
+    layout = Layout.of(model := model_of(Config()).module)
+    layers = weight_layers(model, layout)
+    for message, reply in TRAFFIC:
+        topology, arrays = full[int(message.content["task"]["topology"], 16)], reply.content["arrays"]
+        if "mask" in arrays:
+            topology = decode_mask(arrays["mask"].data, layers, layout.parameters, topology)
+            if method == "sparsyfed":
+                assert int((topology.mask & topology.prunable).sum()) == budget(layers, 0.5)
+        compact = Compact(layout, topology)
+        update = compact.widen(decode(arrays["update"].data, compact.layout)).to_dense()
+        assert not update[: layout.parameters][~topology.mask.numpy()].any()
+
+
+def test_clients_that_vote_send_all_that_they_hold_and_what_is_compressed_again_after(tiny_dataset: str) -> None:
+    play(tiny_dataset, topology="feddst", compressor="topk", density=0.01, error_feedback=True)
+    held = 0.5 * model_of(Config()).layout.parameters
+    for message, reply in TRAFFIC:
+        voting = message.content["task"]["round"] < 4
+        assert (len(reply.content["arrays"]["update"].data) > held) is voting
+
+
+def test_initial_weights_are_larger_in_sparse_layers_but_where_the_largest_were_chosen(tiny_dataset: str) -> None:
+    for method, scaled in (("static", True), ("ssfl", False)):
+        (start,) = play(tiny_dataset, rounds=0, topology=method)
+        dense = model_of(Config()).vector.clone()
+        plain = start.topology.apply_(dense.clone())
+        wanted = initialise_(dense, start.topology) if scaled else plain
+        assert torch.equal(start.weights, wanted)
+        assert torch.equal(start.weights, plain) is not scaled
+
+
+def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_dataset: str) -> None:
+    config = Config.from_mapping(SETTINGS | {"dataset": tiny_dataset, "topology": "ssfl", "sparsity": 0.8})
+    model = model_of(config)
+    layers = layers_of(config, model.module, layout := model.layout)
+    dense = ServerTopology(config, layout, layers, build_method(config), Topology.full(layers, layout.parameters))
+    nodes = range(config.clients)
+    broadcast = STRATEGIES["fedavg"](config, dense, model.vector.clone(), nodes).broadcast(0)
+    with LocalGrid("clients.client_app:app", config.clients) as grid:
+        total, _ = ask_saliency(grid, config, nodes, dense, broadcast)
+    bench, wanted = Workbench(config), torch.zeros(layout.parameters)
+    bench.model.vector.copy_(model.vector)
+    for client in nodes:
+        indices, _ = bench.samples(client)
+        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
+        scores = (gradient * model.vector[: layout.parameters]).abs() * dense.topology.prunable
+        top = scores.topk(budget(layers, 0.8)).indices
+        wanted[top] += len(indices) * scores[top]
+    torch.testing.assert_close(total.float(), wanted, rtol=2.0**-7, atol=0.0)
+
+
+def test_ssfl_keeps_what_matters_most_to_the_clients_together_and_counts_what_asking_cost(tiny_dataset: str) -> None:
+    played = play(tiny_dataset, rounds=1, topology="ssfl", sparsity=0.8)[0]
+    assert played.metrics["comm/uplink_bytes"] > 0
+    assert played.metrics["comm/downlink_bytes"] > 6 * 4 * played.weights.numel()
+    kept = played.weights[: played.topology.mask.numel()][played.topology.mask & played.topology.prunable].abs()
+    everything = play(tiny_dataset, rounds=1, topology="dense")[0].weights[: played.topology.mask.numel()]
+    assert kept.mean() > everything[played.topology.prunable].abs().mean()  # |g w| favours large weights
+
+
+def test_small_dense_has_as_many_weights_as_a_sparse_model(tiny_dataset: str) -> None:
+    dense, sparse, small = (
+        play(tiny_dataset, rounds=1, topology=method, sparsity=0.8)[0] for method in ("dense", "static", "small-dense")
+    )
+    target = int(sparse.topology.mask.sum())
+    assert 0.85 * target < small.weights.numel() <= target < dense.weights.numel()
+
+
+def test_consensus_of_the_clients_is_measured(tiny_dataset: str) -> None:
+    for method in ("rigl", "feddst", "sparsyfed"):
+        rounds = play(tiny_dataset, rounds=1, topology=method)
+        assert 0 < rounds[1].details["topology/consensus"] < 1, method
+    for method in ("static", "prunefl"):  # whose clients wish for nothing: they say nothing, or tell about everything
+        assert "topology/consensus" not in play(tiny_dataset, rounds=1, topology=method)[1].details
