@@ -4,9 +4,8 @@ One thread, and its CPU time: what else the machine does at the moment counts as
 """
 
 import os
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedsparse.config import Config
-from fedsparse.models import build_model
-from fedsparse.seeds import derive_seed
-from fedsparse.vector import FlatModel
-from partitions import load_dataset
+from fedsparse.experiment import Experiment
 from strategies.server_app import make_strategy
 
 
@@ -27,21 +23,6 @@ def wall() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def medians(
-    tasks: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
-) -> dict[str, float]:
-    """Median seconds of each task by ``clock``. They take turns: a slow moment of the machine meets all of them."""
-    torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(repeats + 1):
-        for name, task in tasks.items():
-            began = clock()
-            task()
-            if turn:  # the first is warm-up
-                seconds[name].append(clock() - began)
-    return {name: statistics.median(s) for name, s in seconds.items()}
 
 
 def machine() -> str:
@@ -83,10 +64,7 @@ class Federation:
     """The server's half of a run without telemetry: each ``round`` is one train phase over the grid."""
 
     def __init__(self, config: Config, grid: Grid, nodes: Sequence[int]) -> None:
-        data = load_dataset(config.dataset, config.data_dir)
-        seed = derive_seed(config.seed, "model")
-        model = FlatModel(build_model(config.model, data.input_shape, data.classes, config.norm, seed))
-        self.strategy = make_strategy(config, model, nodes, grid)
+        self.strategy = make_strategy(Experiment(config), nodes, grid)
         self.grid, self.done = grid, 0
         self.arrays: ArrayRecord = self.strategy.broadcast(1)
 

@@ -43,7 +43,7 @@ def identify(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train from the global weights on the client's samples; reply with the compressed update and what was measured."""
     bench, held, client, round = _open(message, context)
-    config, model, timer = bench.config, bench.model, StageTimer(bench.device)
+    config, timer = bench.config, StageTimer(bench.device)
     seed = derive_seed(config.seed, "train", round=round, partition_id=client)
     indices, _ = bench.samples(client)
     augmenting = None
@@ -51,13 +51,14 @@ def train(message: Message, context: Context) -> Message:
         drawn = derive_seed(config.seed, "augment", round=round, partition_id=client)
         augmenting = torch.Generator().manual_seed(drawn)
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
-    local = LocalTopology(model, trained, bench.method, round, seed)
+    local = LocalTopology(bench.model, trained, bench.method, round, seed)
     with TRAINING:
         score = train_model(
-            model,
+            bench.model,
             bench.fetch(indices, augmenting),
             len(indices),
             config,
+            bench.task,
             round=round,
             seed=seed,
             timer=timer,
@@ -68,7 +69,7 @@ def train(message: Message, context: Context) -> Message:
 
 def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
     """Train the clients of these messages, all of one round, at once; returns what answers each as ``train`` does."""
-    # Opening a message changes its Context, and each is opened again when it is answered.
+    # Opening a message changes its Context, so this works on a copy: each message is opened again for its answer.
     scratch = Context(**{**vars(contexts[0]), "state": contexts[0].state.copy()})
     bench, held, _, round = _open(messages[0], scratch)
     config, timer = bench.config, StageTimer(bench.device)
@@ -80,6 +81,7 @@ def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> 
             bench.fetch_together([samples[client] for client in clients]),
             [len(samples[client]) for client in clients],
             config,
+            bench.task,
             round=round,
             seeds=[derive_seed(config.seed, "train", round=round, partition_id=client) for client in clients],
             timer=timer,
@@ -100,8 +102,13 @@ def _reply(
     message: Message, context: Context, bench: Workbench, held: SparseModel, indices: Tensor, local: Topology,
     score: Score, timer: StageTimer,
 ) -> Message:  # fmt: skip
-    """From the local weights in ``bench.model``, trained on the samples ``indices`` under ``local`` in the end, to what
-    the server gets."""
+    """The reply that carries the local weights in ``bench.model``.
+
+    Args:
+        held: the server's topology, which the client was sent.
+        indices: the samples that it trained on.
+        local: the topology at the end of its training.
+    """
     client, round, model = int(context.node_config[PARTITION_ID_KEY]), _round(message), bench.model
     if bench.config.upload_pruning == "off":
         kept = bench.method.upload_topology(local, model.vector[: model.layout.parameters])
@@ -113,7 +120,7 @@ def _reply(
     arrays = ArrayRecord()
     if bench.method.reports and bench.method.is_readjustment(round):
         with TRAINING, timer("backward"):  # recomputation and compilation set the random state, if only for a moment
-            gradient = dense_gradient(model, bench.fetch(indices), len(indices))
+            gradient = dense_gradient(model, bench.fetch(indices), len(indices), bench.task)
         report = bench.method.report(held.topology, model.vector[: model.layout.parameters], gradient, round)
         if report is not None and report.indices.numel():
             arrays["report"] = report_array(report, model.layout, round)
@@ -122,7 +129,7 @@ def _reply(
     task: Any = message.content["task"]
     update = model.vector.sub_(bench.received)  # in place: the next message loads the model anew
     arrays["update"], stats = encode_update(bench, context, task, update, own, client)
-    metrics: dict[str, Any] = {"num-examples": len(indices), "train/loss": score.loss, "train/accuracy": score.accuracy}
+    metrics: dict[str, Any] = {"num-examples": len(indices), **score.tagged("train/", bench.task)}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
     metrics |= {f"compress/{name}": value for name, value in stats.items()}
@@ -135,7 +142,7 @@ def saliency(message: Message, context: Context) -> Message:
     bench, held, client, round = _open(message, context)
     indices, _ = bench.samples(client)
     with TRAINING:
-        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
+        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices), bench.task)
     scores = weight_saliency(bench.model.vector[: bench.model.layout.parameters], gradient)
     report = top_report(scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity))
     arrays = ArrayRecord({"report": report_array(report, bench.model.layout, round)})
@@ -148,12 +155,8 @@ def evaluate(message: Message, context: Context) -> Message:
     """Loss and accuracy of the global weights on the samples that this client holds out."""
     bench, _, client, _ = _open(message, context)
     _, indices = bench.samples(client)
-    score = evaluate_model(bench.model, bench.fetch(indices), len(indices))
-    metrics: dict[str, Any] = {
-        "num-examples": score.samples,
-        "eval/client_loss": score.loss,
-        "eval/client_accuracy": score.accuracy,
-    }
+    score = evaluate_model(bench.model, bench.fetch(indices), len(indices), bench.task)
+    metrics: dict[str, Any] = {"num-examples": score.samples, **score.tagged("eval/client_", bench.task)}
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 

@@ -1,9 +1,8 @@
 """What a client does between training and upload when it prunes: calibrate on its own samples, prune, keep the mask.
 
-Then it measures BatchNorm's statistics anew, on the same samples; the server's average pools them over the cohort.
+Then it measures BatchNorm's statistics anew on the same samples, and the server averages them over the cohort.
 """
 
-import torch
 from torch import Tensor
 
 from clients.workbench import Workbench
@@ -11,7 +10,6 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.one_shot import prune_model, recalibrate_batchnorm
 
 SAMPLES = 256
-BATCH = 128
 
 
 def prune_upload(bench: Workbench, indices: Tensor, seed: int) -> Topology:
@@ -21,7 +19,7 @@ def prune_upload(bench: Workbench, indices: Tensor, seed: int) -> Topology:
         indices: the client's training samples; up to ``SAMPLES`` of them calibrate.
         seed: of their choice.
     """
-    config, batches = bench.config, calibration_batches(bench, indices, SAMPLES, seed)
+    config, batches = bench.config, bench.calibration(indices, SAMPLES, seed)
     masks = prune_model(
         bench.model.module,
         batches,
@@ -31,16 +29,9 @@ def prune_upload(bench: Workbench, indices: Tensor, seed: int) -> Topology:
         dense_layers=config.dense_layer_names(),
     )
     recalibrate_batchnorm(bench.model.module, batches)
-    mask = bench.under_bits(b"").topology.mask.clone()
+    full = bench.under_bits(b"").topology
+    mask = full.mask.clone()
     for layer in bench.layers:
         if layer.name in masks:
             mask[layer.slice] = masks[layer.name].flatten()
-    return bench.under_bits(b"").topology.changed(mask, counts=True)
-
-
-def calibration_batches(bench: Workbench, indices: Tensor, samples: int, seed: int) -> list[Tensor]:
-    """Inputs as the model sees them, not augmented: at most ``samples`` of the training samples ``indices``."""
-    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:samples]
-    chosen = indices[order.to(indices.device)]
-    fetch = bench.fetch(chosen)
-    return [fetch(positions)[0] for positions in torch.arange(len(chosen), device=chosen.device).split(BATCH)]
+    return full.changed(mask, counts=True)

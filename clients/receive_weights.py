@@ -1,14 +1,13 @@
 """The client's side of the downlink: whole weights, or the changes since those that it holds."""
 
 import numpy as np
-import xxhash
 from flwr.app import ArrayRecord, Context, Message
 
 from clients.state_store import load_state, save_state, state_file
 from clients.workbench import Workbench
 from fedsparse.compression import ClientState, SparseUpdate, decode
 from fedsparse.compression.wire import Segment
-from fedsparse.vector import Layout
+from fedsparse.vector import Layout, digest
 
 KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # a memory of its own, and what is in it
 
@@ -52,7 +51,7 @@ def receive(arrays: ArrayRecord, layout: Layout, state: ClientState) -> SparseUp
             if change.round > round:  # an earlier one came with a message whose reply was lost
                 change.add_to(weights)
                 round = change.round
-        if xxhash.xxh3_64_digest(weights.tobytes()) != arrays["hash"].data:
+        if digest(weights) != arrays["hash"].data:
             raise MissedChange(f"the global weights of round {round} differ from the server's")
     state.memory[WEIGHTS], state.memory[ROUND] = weights, np.array([round], np.float32)
     return SparseUpdate(layout, round, (Segment(0, layout.size, None, weights),))

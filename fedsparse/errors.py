@@ -15,3 +15,7 @@ class PluginError(ConfigError):
 
 class RunFailed(RuntimeError):
     """A run that cannot go on: all clients failed, the federation does not fit the settings, or the runtime died."""
+
+
+class OutputError(OSError):
+    """A folder or file of results cannot be written."""

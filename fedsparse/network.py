@@ -78,3 +78,43 @@ class Network:
         )
         transfer = sum(8e-6 * size / speed for size, speed in ((uplink, up), (downlink, down)) if speed)
         return 2e-3 * latency + transfer + compute
+
+
+class SimulatedClock:
+    """Seconds that a round would take over the clients' links: those of its slowest client.
+
+    Args:
+        network: the links.
+        compute_seconds: of every client; 0 takes the measured ones.
+        deadline: seconds after which a client is too late; 0 for never.
+
+    Attributes:
+        seconds: of the round so far; the deadline at most, where there is one.
+    """
+
+    def __init__(self, network: Network, compute_seconds: float, deadline: float) -> None:
+        self.network, self.compute_seconds, self.deadline = network, compute_seconds, deadline
+        self.seconds = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.network or self.compute_seconds)
+
+    def begin(self) -> None:
+        """A new round."""
+        self.seconds = 0.0
+
+    def late(self, client: int, *, downlink: int, uplink: int, measured: float) -> str:
+        """Advance by a client's round; why its update comes too late, or an empty text.
+
+        Args:
+            downlink, uplink: bytes that it received and sent.
+            measured: seconds of its computation.
+        """
+        if not self:
+            return ""
+        compute = self.compute_seconds or measured
+        seconds = self.network.seconds(client, downlink=downlink, uplink=uplink, compute=compute)
+        slowest = max(self.seconds, seconds)
+        self.seconds = min(slowest, self.deadline) if self.deadline else slowest
+        late = self.deadline and seconds > self.deadline
+        return f"late on the simulated network: {seconds:.1f} s, round-deadline = {self.deadline:g} s" if late else ""

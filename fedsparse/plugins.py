@@ -3,15 +3,17 @@
 import importlib
 import importlib.util
 import inspect
+import pickle
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedsparse.errors import PluginError
+from fedsparse.errors import ConfigError, PluginError
 
 
 def is_own(name: str) -> bool:
@@ -37,6 +39,8 @@ def load(reference: str) -> Any:
     """
     place, _, attribute = reference.rpartition(":")
     try:
+        if place.endswith(".pickle"):  # as ``fedsparse.run`` leaves it; as much to be trusted as a file of code
+            return pickle.loads(Path(place).read_bytes())
         module = load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except PluginError:
         raise
@@ -84,7 +88,7 @@ def absolute(reference: str) -> str:
     """
     place, _, attribute = reference.rpartition(":")
     file = Path(place).expanduser()
-    if not place.endswith(".py"):
+    if not place.endswith((".py", ".pickle")):
         file = Path(*place.split(".")).with_suffix(".py")
         if not file.is_file() or _is_importable(place):
             return reference
@@ -115,3 +119,20 @@ def last_line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{': ' * bool(text)}{text}{place}"
+
+
+@contextmanager
+def blamed(setting: str, name: str) -> Iterator[None]:
+    """Turn whatever the user's own ``name`` raises in here into one line that names its setting.
+
+    Raises:
+        PluginError: with the traceback for the log.
+    """
+    try:
+        yield
+    except PluginError as error:
+        raise PluginError(f"{setting} = {str(error).removeprefix(f'{setting} = ')}", error.traceback) from None
+    except Exception as error:
+        if isinstance(error, ConfigError) or not is_own(name):
+            raise
+        raise PluginError(f"{setting} = {name}: {last_line(error)}", traceback.format_exc()) from None

@@ -8,9 +8,9 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedsparse.compression import PayloadError
-from fedsparse.config import Config
-from fedsparse.engine import RunFailed
 from fedsparse.engine.records import array_bytes
+from fedsparse.errors import RunFailed
+from fedsparse.experiment import Experiment
 from fedsparse.sparsity.readjust import ReportSum
 from fedsparse.sparsity.reports import decode_report
 from strategies.replies import read_metrics
@@ -20,7 +20,7 @@ log = logging.getLogger("fedsparse")
 
 
 def ask_saliency(
-    grid: Grid, config: Config, nodes: Sequence[int], dense: ServerTopology, weights: ArrayRecord
+    grid: Grid, experiment: Experiment, nodes: Sequence[int], dense: ServerTopology, weights: ArrayRecord
 ) -> tuple[Tensor, dict[str, float]]:
     """Every client's saliency of the initial weights, summed by samples; 0 for what is not among a client's largest.
 
@@ -34,12 +34,12 @@ def ask_saliency(
     Raises:
         RunFailed: not one client answered.
     """
-    task = ConfigRecord({"round": 0, "state-folder": "", **dense.name})
-    question = RecordDict({"arrays": weights, "config": ConfigRecord(config.flat()), "task": task})
+    task = ConfigRecord({"round": 0, "state-folder": "", **dense.named})
+    question = RecordDict({"arrays": weights, "config": ConfigRecord(experiment.config.flat()), "task": task})
     kind = f"{MessageType.QUERY}.saliency"
     asked = [Message(question, dst_node_id=node, message_type=kind) for node in nodes]
-    answers = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=config.round_timeout)}
-    total, received = ReportSum(dense.layout.parameters), 0
+    answers = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=experiment.config.round_timeout)}
+    total, received = ReportSum(experiment.layout.parameters), 0
     for client, node in enumerate(nodes):  # floating-point addition has one order
         if node not in answers or answers[node].has_error():
             reason = answers[node].error.reason if node in answers else ""
@@ -47,11 +47,11 @@ def ask_saliency(
             continue
         received += array_bytes(answers[node].content)
         try:
-            samples, _ = read_metrics(answers[node])
+            samples, _ = read_metrics(answers[node], set())
             arrays = answers[node].content.array_records.get("arrays", ArrayRecord())
             if "report" not in arrays:
                 raise PayloadError("it has no report")
-            total.add(decode_report(arrays["report"].data, dense.layout, round=0), samples)
+            total.add(decode_report(arrays["report"].data, experiment.layout, round=0), samples)
         except PayloadError as error:
             log.warning("client %d: its saliency is refused: %s", client, error)
     if not total.known.any():

@@ -1,4 +1,4 @@
-"""The ServerApp: settings -> model, strategy, evaluation on the pooled test set, telemetry."""
+"""The ServerApp: settings -> experiment, strategy, evaluation on the pooled test set, telemetry."""
 
 import logging
 import shutil
@@ -7,28 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import xxhash
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
-from torch import Tensor
 
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import FIXED, Config
-from fedsparse.device import resolve_device
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import stoppable
-from fedsparse.seeds import derive_seed
-from fedsparse.sparsity import Topology, TopologyMethod
-from fedsparse.sparsity.setup import build_method, build_network, layers_of
+from fedsparse.experiment import Experiment
+from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder, save_model
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
-from fedsparse.vector import FlatModel
-from partitions import Dataset, Partition, load_dataset, normalise, partition, to_device
+from fedsparse.vector import digest
 from partitions.picture import plot_partition
-from strategies import STRATEGIES, FedAvg
+from strategies.fedavg import FedAvg
 from strategies.nodes import meet_federation
 from strategies.saliency import ask_saliency
 from strategies.server_topology import ServerTopology
@@ -41,90 +36,95 @@ LARGE_MEMORY = 2**32  # bytes; of all clients' Contexts, which this process hold
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """One federated run: every engine calls this with its own grid."""
+    """One federated run: Flower's runtime calls this with its own grid."""
+    federate(grid, Config.from_mapping(context.run_config))
+
+
+def federate(grid: Grid, config: Config) -> Path:
+    """One federated run over any grid; the folder that it leaves."""
     logging.getLogger("flwr").setLevel(logging.WARNING)  # telemetry says it all, and once
-    config, nodes = meet_federation(grid, Config.from_mapping(context.run_config))
+    config, nodes = meet_federation(grid, config)
     torch.set_num_threads(config.threads)
-    device = resolve_device(config.device)
-    data = to_device(load_dataset(config.dataset, config.data_dir), device)
-    parts = partition(data.y_train.cpu(), **config.partitioning())
-    network = build_network(config, data.input_shape, data.classes, derive_seed(config.seed, "model"))
-    model = FlatModel(network.to(device))
+    experiment = Experiment(config)
+    model, labels = experiment.model, experiment.data.y_train.cpu()
     if isinstance(grid, LocalGrid):
-        grid.group = group_size(config, model, build_method(config))
-        if device.type == "cuda":
-            grid.overlap(device)
-    strategy = make_strategy(config, model, nodes, grid)
+        grid.group = group_size(config, model, experiment.method)
+        if model.vector.is_cuda:
+            grid.overlap(experiment.device)
+    strategy = make_strategy(experiment, nodes, grid)
     folder = create_run_folder(config.logdir, config.name or default_name(config))
-    if keeps_files(config, model, grid):
-        strategy.state_folder = str(folder / "clients")
+    if keeps_files(experiment, grid):
+        strategy.cohort.state_folder = str(folder / "clients")
     weights = strategy.broadcast(1)
     dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
     keep_log(folder)
-    announce(config, parts, strategy.topology.method)
+    announce(experiment)
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=len(dense))
     with stoppable(), recording as recorder:
-        recorder.figure("partition", plot_partition(data.y_train.cpu(), parts, data.class_names))
+        recorder.figure("partition", plot_partition(labels, experiment.partition, experiment.data.class_names))
         try:
             strategy.start(
                 grid,
                 weights,
                 num_rounds=config.rounds,
                 timeout=config.round_timeout,
-                evaluate_fn=RoundEnd(strategy, model, data, recorder),
+                evaluate_fn=RoundEnd(strategy, experiment, recorder),
             )
         finally:  # after Ctrl-C too, the weights are worth keeping
-            recorder.extra["weights-hash"] = weights_hash(strategy.weights)
+            recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
             model.vector.copy_(strategy.weights)
             save_model(model.module, folder / "model.pt")
-            if strategy.state_folder:  # as large as the model for each client, and of no use to anyone now
-                shutil.rmtree(strategy.state_folder, ignore_errors=True)
+            if strategy.cohort.state_folder:  # as large as the model for each client, and of no use after the run
+                shutil.rmtree(strategy.cohort.state_folder, ignore_errors=True)
+    return folder
 
 
-def announce(config: Config, parts: Partition, method: TopologyMethod) -> None:
-    """Say what happens to be other than the settings let one expect."""
-    if parts.moved:
-        print(f"{parts.moved} samples changed hands, so that every client holds at least {config.min_samples}")
-    if config.topology_method not in FIXED and not any(map(method.is_readjustment, range(1, config.rounds + 1))):
+def announce(experiment: Experiment) -> None:
+    """Say where the run differs from what its settings suggest."""
+    config, moved = experiment.config, experiment.partition.moved
+    if moved:
+        print(f"{moved} samples changed hands, so that every client holds at least {config.min_samples}")
+    readjusts = any(map(experiment.method.is_readjustment, range(1, config.rounds + 1)))
+    if config.topology_method not in FIXED and config.upload_pruning == "off" and not readjusts:
         interval, end = config.readjustment_interval, config.readjustment()["end"]
         print(f"the topology stays as it is: readjustment-interval = {interval}, but readjustment ends at round {end}")
 
 
-def keeps_files(config: Config, model: FlatModel, grid: Grid) -> bool:
+def keeps_files(experiment: Experiment, grid: Grid) -> bool:
     """Whether clients keep their state in files of the run folder, by the settings or by ``auto``'s rule.
 
     A Context as large as the model doubles Flower's traffic, and small ones of very many clients fill the memory. Nodes
     that ``main.py`` did not start may be on other machines, where that folder means nothing. A client that is trained
-    in this process, on a GPU, has its residual there from round to round, where a quarter of what is free holds all of
-    them (dgc's momentum takes another); what such clients keep on the host is bounded as elsewhere.
+    in this process, on a GPU, has its residual there from round to round, where a quarter of the free memory holds all
+    residuals (dgc's momentum takes another quarter); what such clients keep on the host is bounded as elsewhere.
     """
+    config = experiment.config
     if config.state_store != "auto":
         return config.state_store == "files"
-    size = 4 * model.layout.parameters
+    size = 4 * experiment.layout.parameters
     touched = min(config.clients, config.rounds * config.clients_per_round)
-    if model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:
+    if experiment.model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:
         on_host = not config.downlink_is_whole or config.residual_dtype == "bf16"
-        too_much = 4 * size * touched > torch.cuda.mem_get_info(model.vector.device)[0]
+        too_much = 4 * size * touched > torch.cuda.mem_get_info(experiment.model.vector.device)[0]
         return too_much or (on_host and size * touched > LARGE_MEMORY)
     near = isinstance(grid, LocalGrid) or config.engine == "flower"
     return near and (size > LARGE_STATE or size * touched > LARGE_MEMORY)
 
 
-def make_strategy(config: Config, model: FlatModel, nodes: Sequence[int], grid: Grid) -> FedAvg:
+def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid) -> FedAvg:
     """The strategy with the topology of round 1, for which some methods ask the clients first."""
-    layout, method = model.layout, build_method(config)
-    layers = layers_of(config, model.module, layout)
-    weights = model.vector.cpu().clone()
-    make, saliency, metrics = STRATEGIES[config.strategy], None, dict[str, float]()
+    method, layers = experiment.method, experiment.layers
+    weights = experiment.model.vector.cpu().clone()
+    saliency, metrics = None, dict[str, float]()
     if method.needs_saliency:
-        dense = ServerTopology(config, layout, layers, method, Topology.full(layers, layout.parameters))
-        broadcast = make(config, dense, weights, nodes).broadcast(0)
-        saliency, metrics = ask_saliency(grid, config, nodes, dense, broadcast)
-    topology = ServerTopology.of_round_1(config, layout, layers, method, saliency)
+        dense = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
+        broadcast = FedAvg(experiment, dense, weights, nodes).broadcast(0)
+        saliency, metrics = ask_saliency(grid, experiment, nodes, dense, broadcast)
+    topology = ServerTopology.of_round_1(experiment, saliency)
     if method.scales_initial:
-        initialise_(weights, topology.topology)
-    strategy = make(config, topology, weights, nodes)
-    strategy.metrics = strategy.topology.metrics | metrics
+        initialise_(weights, topology.current)
+    strategy = FedAvg(experiment, topology, weights, nodes)
+    strategy.cohort.metrics = topology.metrics | metrics
     return strategy
 
 
@@ -143,19 +143,20 @@ def keep_log(folder: Path) -> None:
 class RoundEnd:
     """Flower calls this after every round, and as round 0 before the first: evaluate when due, record everything."""
 
-    def __init__(self, strategy: FedAvg, model: FlatModel, data: Dataset, recorder: Recorder) -> None:
-        self.strategy, self.model, self.data, self.recorder = strategy, model, data, recorder
+    def __init__(self, strategy: FedAvg, experiment: Experiment, recorder: Recorder) -> None:
+        self.strategy, self.experiment, self.recorder = strategy, experiment, recorder
         self.began = time.perf_counter()
 
     def __call__(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        strategy = self.strategy
-        metrics = strategy.metrics
+        strategy, experiment, cohort = self.strategy, self.experiment, self.strategy.cohort
+        metrics = cohort.metrics
         if strategy.evaluates(round):
-            with strategy.timer("evaluate"):
-                self.model.vector.copy_(strategy.weights)
-                score = evaluate(self.model, self._fetch, len(self.data.y_test))
-            metrics |= {"eval/loss": score.loss, "eval/accuracy": score.accuracy}
-        metrics |= {f"time/{stage}": seconds for stage, seconds in strategy.timer.seconds().items()}
+            with cohort.timer("evaluate"):
+                experiment.model.vector.copy_(strategy.weights)
+                samples = len(experiment.data.y_test)
+                score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
+            metrics |= score.tagged("eval/", experiment.task)
+        metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
         now = time.perf_counter()
         metrics["time/round"], self.began = now - self.began, now
         self.recorder.record(round, metrics)
@@ -167,23 +168,15 @@ class RoundEnd:
         state = self.strategy.topology
         histograms = {}
         if state.metrics["topology/changed"] or round in (0, self.strategy.config.rounds):
-            histograms["topology/weights"] = self.strategy.weights[: state.layout.parameters][state.topology.mask]
+            histograms["topology/weights"] = self.strategy.weights[: state.layout.parameters][state.current.mask]
         self.recorder.details(round, state.details, histograms)
-
-    def _fetch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return normalise(self.data.x_test[positions], self.data.mean, self.data.std), self.data.y_test[positions]
 
 
 def default_name(config: Config) -> str:
     """Run folders tell their main settings."""
-    heterogeneity = (
-        f"{config.distribution}-{config.beta:g}" if config.distribution == "dirichlet" else config.distribution
-    )
-    dataset = Path(config.dataset).stem
-    topology = f"-{config.topology_method}-{config.sparsity:g}" if config.sparsity else ""
-    return f"{dataset}-{heterogeneity}-{config.strategy}-{config.compressor}{topology}"
-
-
-def weights_hash(weights: Tensor) -> str:
-    """64 bits of the final weights: equal hashes, equal bits."""
-    return xxhash.xxh3_64_hexdigest(weights.numpy().tobytes())
+    words = [config.dataset, config.distribution, config.strategy, config.compressor]
+    if config.distribution == "dirichlet":
+        words[1] += f"-{config.beta:g}"
+    if config.sparsity:
+        words.append(f"{config.topology_method}-{config.sparsity:g}")
+    return "-".join(word if "/" not in word else Path(word).stem for word in words)

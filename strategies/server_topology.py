@@ -1,173 +1,91 @@
-"""The server's side of a topology: who holds which mask, what replies add up to, and what exists in the next round.
+"""The server's side of a topology: which masks are on their way, what uploads mean, and which weights exist next.
 
-A strategy asks it four things: what a message carries besides the weights, what a reply means, how replies add up, and,
-when all have come, what the next topology is. A dense model is the topology in which everything exists: no mask ever
-travels, and the short vector that payloads are about is the flat vector itself.
+A dense model is the topology in which every weight exists: no mask ever travels, and the short vector that payloads are
+about is the flat vector itself.
 """
-
-from typing import NamedTuple
 
 import torch
 from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor
 
-from fedsparse.aggregation.mean import MaskedMean, Models
+from fedsparse.aggregation.mean import Votes
 from fedsparse.compression import PayloadError, SparseUpdate, decode
-from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
+from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.masks import decode_mask, encode_mask
-from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
-from fedsparse.sparsity.readjust import Report, ReportSum
+from fedsparse.sparsity.method import RoundResult
+from fedsparse.sparsity.readjust import Report
 from fedsparse.sparsity.reports import decode_report
-from fedsparse.vector import Layout
+from strategies.replies import Replies
 
 REMEMBERED = 8  # topologies from which a difference can be sent; a client that missed more gets the whole mask
-
-
-class Upload(NamedTuple):
-    """One client's reply, read.
-
-    Attributes:
-        update: in the coordinates of the flat vector.
-        topology: of the client, in rounds in which clients choose; None for the server's.
-        report: what it says about weights that do not exist.
-    """
-
-    update: SparseUpdate
-    topology: Topology | None
-    report: Report | None
-
-
-class Replies:
-    """A round's replies, added up one at a time.
-
-    Args:
-        layout: of the model.
-        topology: of the server, which every client holds that has none of its own.
-    """
-
-    def __init__(self, layout: Layout, topology: Topology) -> None:
-        self.mean = MaskedMean(layout.size, topology.mask)
-        self.reports: ReportSum | None = None
-        self._parameters = layout.parameters
-        self._prunable = int(topology.prunable.count_nonzero())  # the sum of bools makes int64 of them
-        self._wishes: Tensor | None = None  # how many clients wish for each weight
-        self._wishing = 0
-
-    def add(self, upload: Upload, samples: float) -> None:
-        """Add a client's upload, weighted by its number of samples."""
-        self.mean.add(upload.update, samples, upload.topology.mask if upload.topology else None)
-        if upload.topology:
-            self._wish(upload.topology.mask & upload.topology.prunable)
-        if upload.report:
-            self.reports = self.reports or ReportSum(self._parameters)
-            self.reports.add(upload.report, samples)
-            if upload.report.indices.numel() < self._prunable:  # to tell about everything is no wish
-                self._wish(upload.report.indices)
-
-    def _wish(self, weights: Tensor) -> None:
-        """Note one client's wishes: positions, or a mask."""
-        if self._wishes is None:
-            self._wishes = torch.zeros(self._parameters, dtype=torch.int32)
-        self._wishes[weights] += 1
-        self._wishing += 1
-
-    @property
-    def samples(self) -> float:
-        """Of all clients whose uploads were added."""
-        return self.mean.samples
-
-    @property
-    def consensus(self) -> float | None:
-        """Of the weights that a client wishes for, the share that another one wishes for too, over all pairs of them.
-
-        Wishes are a client's mask where clients choose, or the few weights it reports. None when fewer than two wish.
-        """
-        if self._wishes is None or self._wishing < 2 or not self._wishes.any():
-            return None
-        wishes = self._wishes.double()
-        return float((wishes * (wishes - 1)).sum() / wishes.sum() / (self._wishing - 1))
 
 
 class ServerTopology:
     """The topology of a run.
 
     Args:
-        config: the settings.
-        layout: of the model.
-        layers: its layers that have a place in a topology.
-        method: decides.
+        experiment: the settings, the model's layers and the topology's method.
         topology: of round 1, on the CPU.
 
     Attributes:
-        topology: the present one.
+        start: the hash of what a client holds that was never sent a mask: every weight.
+        current: the present topology.
         compact: its short vector; the layout of broadcasts and of most updates.
         metrics: what the last round measured, under telemetry's tags.
         details: the same for TensorBoard alone.
     """
 
-    def __init__(
-        self, config: Config, layout: Layout, layers: Layers, method: TopologyMethod, topology: Topology
-    ) -> None:
-        self.config, self.layout, self.layers, self.method = config, layout, layers, method
-        full = Topology.full(layers, layout.parameters)
+    def __init__(self, experiment: Experiment, topology: Topology) -> None:
+        self.experiment, self.method = experiment, experiment.method
+        self.layout, self.layers = experiment.layout, experiment.layers
+        full = Topology.full(self.layers, self.layout.parameters)
+        self.start = full.hash
         self._recent = {full.hash: full}
-        self._start = full.hash  # what a client holds that was never sent a mask
-        self._held: dict[int, int | None] = {}  # partition id -> hash of what it holds; None when that is unknown
-        self._masks: dict[int | None, ArrayRecord] = {}  # the present mask, by what it differs from
+        self._masks: dict[int | None, ArrayRecord] = {}  # the present mask, by the topology that it differs from
         self.metrics: dict[str, float] = {}
         self.details: dict[str, float] = {}
         self._set(topology)
         self._measure(topology, None)
 
     @classmethod
-    def of_round_1(
-        cls, config: Config, layout: Layout, layers: Layers, method: TopologyMethod, saliency: Tensor | None = None
-    ) -> "ServerTopology":
-        """What the method starts from; ``saliency`` as in ``TopologyMethod.initial``."""
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, "topology"))
-        return cls(config, layout, layers, method, method.initial(layers, layout.parameters, generator, saliency))
+    def of_round_1(cls, experiment: Experiment, saliency: Tensor | None = None) -> "ServerTopology":
+        """The topology that the method starts from; ``saliency`` as in ``TopologyMethod.initial``."""
+        generator = torch.Generator().manual_seed(derive_seed(experiment.config.seed, "topology"))
+        layers, parameters = experiment.layers, experiment.layout.parameters
+        return cls(experiment, experiment.method.initial(layers, parameters, generator, saliency))
 
     def _set(self, topology: Topology) -> None:
-        self.topology, self.compact = topology, Compact(self.layout, topology)
+        self.current, self.compact = topology, Compact(self.layout, topology)
         self._recent[topology.hash] = topology
         self._masks = {}
         while len(self._recent) > REMEMBERED:
             del self._recent[next(iter(self._recent))]
 
     @property
-    def name(self) -> dict[str, int | str]:
+    def named(self) -> dict[str, int | str]:
         """What every message says of the topology."""
-        return {"topology": f"{self.topology.hash:016x}", "topology-version": self.topology.version}
+        return {"topology": f"{self.current.hash:016x}", "topology-version": self.current.version}
 
-    def mask_for(self, client: int) -> ArrayRecord | None:
-        """The mask as ``client`` needs it; None when it holds the present topology.
+    def mask_for(self, held: int | None) -> ArrayRecord | None:
+        """The present mask for a client that holds the topology of hash ``held``; None when that is the present one.
 
-        With a mask on its way, what it holds is unknown until it has answered: it may fail before or after keeping it.
+        Args:
+            held: None where it is unknown what the client holds.
         """
-        held = self._held.get(client, self._start)
-        if held == self.topology.hash:
+        if held == self.current.hash:
             return None
-        self._held[client] = None
         base = self._recent.get(held) if held is not None else None
         key = base.hash if base else None
         if key not in self._masks:
-            self._masks[key] = ArrayRecord({"mask": mask_array(encode_mask(self.topology, base))})
+            self._masks[key] = ArrayRecord({"mask": mask_array(encode_mask(self.current, base))})
         return self._masks[key]
 
-    def answered(self, client: int) -> None:
-        """``client`` has replied: it holds the present topology."""
-        self._held[client] = self.topology.hash
-
-    def forget(self, client: int) -> None:
-        """``client`` has failed, perhaps for having lost what it held: it needs the whole mask."""
-        self._held[client] = None
-
-    def read(self, content: RecordDict, round: int) -> Upload:
-        """What a client's arrays say.
+    def read(self, content: RecordDict, round: int) -> tuple[SparseUpdate, Topology | None, Report | None]:
+        """A client's update, its own topology where clients choose, and its report.
 
         Raises:
             PayloadError: anything is wrong with them.
@@ -175,12 +93,12 @@ class ServerTopology:
         arrays = content.get("arrays")
         if not isinstance(arrays, ArrayRecord) or "update" not in arrays:
             raise PayloadError("it has no update")
-        own, compact = self.topology if self._clients_choose(round) else None, self.compact
+        own, compact = self.current if self.clients_choose(round) else None, self.compact
         if "mask" in arrays:
             if own is None:
                 raise PayloadError("it has a mask of its own")
-            own = decode_mask(arrays["mask"].data, self.layers, self.layout.parameters, self.topology)
-            if not self.method.allows(self.topology, own):
+            own = decode_mask(arrays["mask"].data, self.layers, self.layout.parameters, self.current)
+            if not self.method.allows(self.current, own):
                 raise PayloadError(f"its mask has {own.counts} weights, which the method does not leave it")
             compact = Compact(self.layout, own)
         update = compact.widen(decode(arrays["update"].data, compact.layout))
@@ -191,17 +109,14 @@ class ServerTopology:
             if not (self.method.reports and self.method.is_readjustment(round)):
                 raise PayloadError("it has a report that nobody asked for")
             report = decode_report(arrays["report"].data, self.layout, round)
-        return Upload(update, own, report)
+        return update, own, report
 
-    def votes(self, round: int, replies: Replies, weights: Tensor) -> Models | None:
-        """The clients' models, summed, where the next topology depends on them; ``weights`` are the round's first."""
-        return replies.mean.models(weights) if self._clients_choose(round) else None
-
-    def _clients_choose(self, round: int) -> bool:
+    def clients_choose(self, round: int) -> bool:
+        """Whether clients upload under masks of their own in this round, and the next topology depends on them."""
         return self.method.clients_choose and self.method.is_readjustment(round)
 
-    def finish(self, round: int, replies: Replies, votes: Models | None, weights: Tensor) -> Tensor | None:
-        """Choose the next topology, and set what does not exist in it to 0.
+    def follow(self, round: int, replies: Replies, votes: Votes | None, weights: Tensor) -> Tensor | None:
+        """Choose the next topology, and set the weights that do not exist in it to 0.
 
         Args:
             weights: the aggregated ones, shape ``(layout.size,)``, changed in place.
@@ -209,11 +124,12 @@ class ServerTopology:
         Returns:
             bool, shape ``(parameters,)``: the weights whose optimizer state means nothing any more; None for none.
         """
-        old, stale = self.topology, None
+        old, stale = self.current, None
         if self.method.is_readjustment(round):
-            generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "topology", round=round))
+            seed = derive_seed(self.experiment.config.seed, "topology", round=round)
             parameters = weights[: self.layout.parameters]
-            new = self.method.decide(old, RoundResult(round, parameters, generator, replies.reports, votes))
+            result = RoundResult(round, parameters, torch.Generator().manual_seed(seed), replies.reports, votes)
+            new = self.method.decide(old, result)
             new.apply_(weights)
             stale = ~new.mask | ~old.mask
             if new is not old:
@@ -222,7 +138,7 @@ class ServerTopology:
         return stale
 
     def _measure(self, old: Topology, consensus: float | None) -> None:
-        new, share = self.topology, 0.0
+        new, share = self.current, 0.0
         if new is not old:
             either = int(((old.mask | new.mask) & new.prunable).count_nonzero())
             share = int((old.mask ^ new.mask).count_nonzero()) / max(either, 1)

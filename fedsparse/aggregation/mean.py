@@ -1,7 +1,8 @@
-"""Averaging updates of models that do not have the same weights: each coordinate over those who hold it.
+"""The mean of updates, each coordinate over the clients that hold it.
 
+Where all clients hold all weights this is FedAvg's mean (McMahan et al. 2017, algorithm 1); where masks differ it is
 FedDST's sparse weighted average (Bibikar et al. 2022, algorithm 1), written for updates, so that any server optimizer
-can follow: the mean update is 0 where nobody holds a weight.
+can follow. The mean update is 0 where no client holds a weight.
 """
 
 from typing import NamedTuple
@@ -12,11 +13,11 @@ from torch import Tensor
 from fedsparse.compression.wire import SparseUpdate
 
 
-class Models(NamedTuple):
-    """The clients' models, summed.
+class Votes(NamedTuple):
+    """The clients' weights, summed: what a topology that clients vote on is chosen by.
 
     Attributes:
-        total: float64, shape ``(parameters,)``: ``sum n m w``, the votes of ``select_by_votes``.
+        total: float64, shape ``(parameters,)``: ``sum n m w``, see ``select_by_votes``.
         held: float64, shape ``(parameters,)``: ``sum n m``.
     """
 
@@ -24,10 +25,10 @@ class Models(NamedTuple):
     held: Tensor
 
 
-class MaskedMean:
-    """``sum n m u / sum n m``, one client at a time; 0 where nobody holds anything.
+class Mean:
+    """``sum n m u / sum n m``, one client at a time; 0 where no client holds a weight.
 
-    In float64, but in float32 while every client holds every weight: that is plain averaging, and half the memory.
+    The sums are float64; float32 while every client holds every weight, which is plain averaging at half the memory.
 
     Args:
         size: of the flat vector.
@@ -42,14 +43,14 @@ class MaskedMean:
         self.mask = mask
         self.total = torch.zeros(size, dtype=torch.float32 if mask.numpy().all() else torch.float64)
         self.samples = 0.0
-        self._shared = 0.0  # samples of those who hold the shared mask: no vector is needed while all do
+        self._shared = 0.0  # samples of the clients that hold the shared mask: one number instead of a vector
         self._apart: Tensor | None = None
 
     def add(self, update: SparseUpdate, samples: float, mask: Tensor | None = None) -> None:
         """Add a client's update, weighted by its number of samples (not of batches).
 
         Args:
-            update: nothing in it stands where its mask is False.
+            update: it has no coordinates where its mask is False.
             samples: more than 0.
             mask: bool, shape ``(parameters,)``: what this client holds, where it differs from the others.
         """
@@ -71,18 +72,18 @@ class MaskedMean:
         shared = self.mask.double() * self._shared
         return shared if self._apart is None else shared + self._apart
 
-    def models(self, old: Tensor) -> Models:
+    def votes(self, old: Tensor) -> Votes:
         """The sums of the clients' weights, which are ``old`` (float, shape ``(size,)``) plus their updates."""
         held = self.held
         parameters = held.numel()
-        return Models(self.total[:parameters] + held * old[:parameters], held)
+        return Votes(self.total[:parameters] + held * old[:parameters], held)
 
-    def update(self) -> Tensor:
-        """The mean update, float32, shape ``(size,)``; buffers are held by all. Spends the sums: they are divided."""
+    def result(self) -> Tensor:
+        """The mean update, float32, shape ``(size,)``, in the place of the sums. Every client holds all buffers."""
         parameters = self.mask.numel()
         if self._apart is None:
             self.total.div_(self.samples)
-        else:  # where nobody holds anything the sum is 0, and stays it
+        else:  # where no client holds a weight the sum is 0, and stays 0
             held = self.held
             self.total[:parameters].div_(held.masked_fill_(held == 0, 1.0))
             self.total[parameters:].div_(self.samples)

@@ -1,1 +1,120 @@
-"""What `main.py` does, a command a file."""
+"""The command line: `python main.py`, `fedsparse` and `python -m fedsparse` are all :func:`door`.
+
+A command is a file here and a line in ``COMMANDS``. Its function is called with the settings, the files named behind
+it, and its own flags as strings. Nothing heavy is imported before a command is known to be well typed.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from fedsparse.commands.command_line import Command, parse
+from fedsparse.errors import ConfigError, OutputError, PluginError, RunFailed
+from fedsparse.plugins import load
+
+COMMANDS = {
+    "run": Command("fedsparse.commands.run:run", "train a federation; the command that needs no name"),
+    "partition": Command("fedsparse.commands.partition:partition", "show which client holds which classes"),
+    "bench-compressors": Command(
+        "fedsparse.commands.bench_compressors:bench_compressors",
+        "compare all compressors on updates of a short run",
+        own={"size": "so many random numbers instead of updates of a run"},
+    ),
+    "sweep": Command(
+        "fedsparse.commands.sweep:sweep",
+        "run a grid of settings and seeds; a table and a plot at the end",
+        files="FILE",
+        own={"jobs": "cells at once; auto is one a core, or one on a GPU [auto]"},
+    ),
+    "report": Command(
+        "fedsparse.commands.report:report",
+        "compare finished runs: accuracy against uplink, and a table",
+        files="RUN_FOLDER...",
+    ),
+    "train-central": Command(
+        "fedsparse.commands.train_central:train_central",
+        "train the same model on the pooled data; a round is --epochs passes",
+    ),
+    "prune": Command(
+        "fedsparse.commands.prune:prune",
+        "prune a trained model in one shot, accuracy before and after",
+        own={
+            "checkpoint": "model.pt of a run; the settings are in the config.yaml beside it",
+            "method": "sparsegpt or magnitude [sparsegpt]",
+            "sparsity": "of the pruned layers (of the whole network when training)",
+            "nm": "N:M, such as 2:4, instead of a sparsity",
+            "samples": "training samples to calibrate on [512]",
+        },
+    ),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0; 1 when a run failed; 2 for a mistake in what the user gave; 130 after Ctrl-C."""
+    program, logdir = program_name(), "runs"
+    try:
+        asked = parse(arguments, COMMANDS, program)
+        logdir = str(asked.settings.get("logdir", logdir))
+        act = load(COMMANDS[asked.command].act)
+        listen_to_ctrl_c()
+        act(asked.settings, *asked.files, **asked.own)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of `main.py partition | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ConfigError, OutputError) as error:
+        print(f"{program}: {error}{keep_traceback(error, logdir)}", file=sys.stderr)
+        return 2
+    except (RunFailed, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def door() -> int:
+    """What `fedsparse` and `python main.py` run: :func:`main` on the command line, with the process's signals set."""
+    signal.signal(
+        signal.SIGINT, lambda *_: os._exit(130)
+    )  # imports take seconds, and Ctrl-C needs no traceback of them
+    # Before torch loads: with more than one thread, OpenMP's spinning makes processes side by side many times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threading.excepthook = thread_failed
+    return main(sys.argv[1:])
+
+
+def listen_to_ctrl_c() -> None:
+    """Let Ctrl-C, a batch system's end and a closed terminal raise KeyboardInterrupt, so that results are saved."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
+            signal.signal(ending, signal.default_int_handler)
+
+
+def thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, but not a full disk in TensorBoard's writer: the main thread tells that."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
+def program_name() -> str:
+    """How the user calls this program."""
+    return "main.py" if Path(sys.argv[0]).name == "main.py" else "fedsparse"
+
+
+def keep_traceback(error: Exception, logdir: str) -> str:
+    """Write the traceback of a mistake in the user's own file into the log folder; says where, in brackets."""
+    if not isinstance(error, PluginError) or not error.traceback:
+        return ""
+    file = Path(logdir).expanduser() / "traceback.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(error.traceback)
+    except OSError:
+        return ""
+    return f" (all of it: {file})"

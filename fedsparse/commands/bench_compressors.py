@@ -1,7 +1,6 @@
 """Every compressor on the same real updates: time, bytes, bits, error, and how near the payload is to its bound.
 
     python main.py bench-compressors [--model NAME | --size N] [settings]
-    python -m fedsparse.commands.bench_compressors [--model NAME | --size N] [settings]
 
 The updates are those of a short run of the settings; with ``--size`` N heavy-tailed random numbers (Student's t, 3
 degrees of freedom) in one square matrix take their place. ``time`` is encoding's over that of ``torch.topk`` on the
@@ -13,20 +12,22 @@ indices (none where all or a seed travel) and the value coding's own bits. Means
 import csv
 import math
 import statistics
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.common import medians
-from clients.workbench import Workbench
-from fedsparse.compression import COMPRESSORS, PRESETS, ClientState, UpdateCodec
+from fedsparse.catalogue import COMPRESSORS
+from fedsparse.commands.run import checked
+from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
+from fedsparse.config.presets import PRESETS
+from fedsparse.config.settings import Given
+from fedsparse.errors import ConfigError
+from fedsparse.experiment import Experiment
 from fedsparse.telemetry.folder import create_run_folder
-from fedsparse.telemetry.timers import StageTimer
+from fedsparse.telemetry.timers import StageTimer, medians
 from fedsparse.training.loop import train
 from fedsparse.vector import Entry, Layout
 
@@ -52,18 +53,19 @@ class Row(NamedTuple):
 def captured(config: Config) -> tuple[Layout, list[list[np.ndarray]]]:
     """The updates of a few clients over a few rounds of federated averaging: float32, ``[client][round]``."""
     torch.manual_seed(config.seed)
-    bench = Workbench(config)
-    weights, seen = bench.model.vector.clone(), [[] for _ in range(COHORT)]  # type: list[list[np.ndarray]]
+    experiment = Experiment(config)
+    model, task = experiment.model, experiment.task
+    weights, seen = model.vector.clone(), [list[np.ndarray]() for _ in range(COHORT)]
     for round in range(1, ROUNDS + 1):
         for client in range(COHORT):
-            bench.model.vector.copy_(weights)
-            indices, _ = bench.samples(client)
-            timer = StageTimer()
-            train(bench.model, bench.fetch(indices), len(indices), config, round=round, seed=client, timer=timer)
-            seen[client].append((bench.model.vector - weights).cpu().numpy())
+            model.vector.copy_(weights)
+            indices, _ = experiment.samples(client)
+            fetch, timer = experiment.fetch(indices), StageTimer()
+            train(model, fetch, len(indices), config, task, round=round, seed=client, timer=timer)
+            seen[client].append((model.vector - weights).cpu().numpy())
         mean = np.mean([updates[-1] for updates in seen], axis=0)
         weights += torch.from_numpy(mean).to(weights)
-    return bench.model.layout, seen
+    return model.layout, seen
 
 
 def synthetic(size: int) -> tuple[Layout, list[list[np.ndarray]]]:
@@ -109,8 +111,15 @@ def measure(name: str, config: Config, layout: Layout, updates: list[list[np.nda
     return Row(name, compression["values"], means[0], means[1], 4 * layout.size / means[1], *means[2:])
 
 
-def bench(config: Config, size: int = 0) -> None:
-    """Print the table; save it as CSV, and error against bytes as a picture, in a run folder."""
+def bench_compressors(settings: Given, size: str = "") -> None:
+    """`main.py bench-compressors`: print the table; save it as CSV, and error against bytes as a picture."""
+    if size and not (size.isdecimal() and int(size)):
+        raise ConfigError(f"size = {size}: should be at least 1")
+    bench(checked(settings), int(size or 0))
+
+
+def bench(config: Config, size: int) -> None:
+    """The same with checked settings; ``size`` 0 is for updates of a run."""
     layout, updates = synthetic(size) if size else captured(config)
     source = f"{size} random numbers" if size else f"updates of {config.model}"
     print(f"{source}, {layout.parameters} parameters, density {config.density:g}\n")
@@ -147,15 +156,3 @@ def plot(rows: list[Row], source: str) -> Figure:
     axes.set(xscale="log", xlabel="payload, bytes", ylabel="relative error of one payload", title=source)
     axes.grid(alpha=0.3)
     return figure
-
-
-def main(arguments: list[str]) -> int:
-    """``main.py bench-compressors``."""
-    from main import main as run
-
-    return run(["bench-compressors", *arguments])
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    sys.exit(main(sys.argv[1:]))

@@ -1,18 +1,40 @@
 """The command line: a command, its files, every setting as a flag. Knows no command by name."""
 
 import argparse
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from types import UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fedsparse.config import KEYS, Config, unknown_key
-from fedsparse.config.settings import OneOf
+from fedsparse.config import GROUPS, KEYS, unknown_key
+from fedsparse.config.settings import Given, OneOf
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 
-Settings = dict[str, Any]
+
+class Command(NamedTuple):
+    """A command: where its function is, what it does, its further arguments and its own flags."""
+
+    act: str
+    """``module:function``, imported when the command is called."""
+    help: str
+    files: str = ""
+    """Its further arguments: none, one ``FILE``, or, with dots behind the name, one or more."""
+    own: Mapping[str, str] = {}
+    """Flags that are no settings, and their help; each goes to the function as a string."""
+
+
+class Asked(NamedTuple):
+    """What the user typed."""
+
+    command: str
+    settings: Given
+    files: list[str]
+    own: dict[str, str]
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,67 +44,103 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-class Command(NamedTuple):
-    """What ``main.py NAME`` does with the settings given, its further arguments and its own flags."""
-
-    act: Callable[..., None]
-    files: str = ""
-    """Its further arguments: none, one ``FILE``, or, with dots behind the name, one or more."""
-    own: Mapping[str, str] = {}
-    """Flags that are no settings, and their help; each goes to ``act`` as a string."""
-
-
-def parse(
-    arguments: list[str], commands: Mapping[str, Command], description: str
-) -> tuple[str, Settings, list[str], dict[str, str]]:
+def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -> Asked:
     """The command, the settings that ``--config`` and flags give, the command's further arguments, and its own flags.
 
     Every setting goes to Config as the string it is: one place converts and checks, for flags and YAML alike.
 
     Raises:
         ConfigError: one line that says what is wrong.
+        SystemExit: after ``--help`` or ``--version``.
     """
-    parser = Parser(
-        "main.py",
-        usage="main.py [COMMAND] [FILE...] [--SETTING VALUE...]",
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("command", nargs="?", default="run", help=f"one of {', '.join(commands)}; run when left out")
-    parser.add_argument("files", nargs="*", help="what sweep and report read")
-    parser.add_argument("--config", metavar="FILE", action="append", default=[], help="YAML file of the settings below")
-    owners = {flag: name for name, command in commands.items() for flag in command.own if flag not in KEYS}
-    for flag, name in owners.items():
-        text = f"{name}: {commands[name].own[flag]}"
-        parser.add_argument(f"--{flag}", dest=flag, default=argparse.SUPPRESS, metavar="VALUE", help=text)
-    for key in KEYS:
-        field = Config.model_fields[key.replace("-", "_")]
-        text = f"{field.description}{_choices(field)} [{field.default}]".replace("%", "%%")
-        is_switch = bool in (field.annotation, *get_args(field.annotation))
-        switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
-        parser.add_argument(f"--{key}", dest=key, default=argparse.SUPPRESS, metavar="VALUE", help=text, **switch)
+    pairs = pairwise(["", *arguments])  # a flag's value may have the name of a command
+    named = next((word for before, word in pairs if word in commands and not before.startswith("--")), "")
+    own = commands[named].own if named else {}
+    parser = _parser(commands, named, program)
+    own_elsewhere = {flag: name for name, command in commands.items() for flag in command.own if flag not in KEYS}
     for argument in arguments:
-        flag = argument.partition("=")[0]
-        if flag.startswith("--") and flag[2:] not in (*KEYS, *owners, "config", "help"):
-            raise ConfigError(unknown_key(flag[2:], "--"))
+        flag = argument.partition("=")[0].removeprefix("--")
+        if argument.startswith("--") and flag not in (*KEYS, *own, "config", "help", "version"):
+            if flag in own_elsewhere:
+                raise ConfigError(f"--{flag} belongs to the command {own_elsewhere[flag]}, not to {named or 'run'}")
+            raise ConfigError(unknown_key(flag, "--"))
     flags = vars(parser.parse_intermixed_args(arguments))
     command, files = flags.pop("command"), flags.pop("files")
     if command not in commands:
         raise ConfigError(f"unknown command {command!r}; the commands are {', '.join(commands)}")
-    # A command's own flag may have the name of a setting, which it then is not.
-    own = {flag: flags.pop(flag) for flag in {**owners, **commands[command].own} if flag in flags}
-    for flag in own.keys() - commands[command].own.keys():
-        raise ConfigError(f"--{flag} belongs to the command {owners[flag]}, not to {command}")
     wanted = commands[command].files
     if wanted and not files:
-        raise ConfigError(f"{command} needs a {wanted}: python main.py {command} {wanted}")
+        raise ConfigError(f"{command} needs a {wanted}: {program} {command} {wanted}")
     if not wanted.endswith("...") and len(files) > bool(wanted):
         raise ConfigError(f"unrecognized arguments: {' '.join(files[bool(wanted) :])}")
-    settings: Settings = {}
+    settings = Given()
     for file in flags.pop("config"):
         settings |= read_yaml(file)
-    return command, settings | flags, files, own
+    own_given = {flag: flags.pop(flag) for flag in own if flag in flags}
+    settings |= flags
+    settings.typed = frozenset(flags)
+    return Asked(command, settings, files, own_given)
+
+
+def _parser(commands: Mapping[str, Command], named: str, program: str) -> Parser:
+    """The parser; its help is that of the command ``named``, or of the program where none is named."""
+    parser = Parser(
+        program,
+        usage=f"{program} {named or '[COMMAND]'} [FILE...] [--SETTING VALUE...]",
+        description=_description(commands, named, program),
+        allow_abbrev=False,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fedsparse {_version()}")
+    parser.add_argument("command", nargs="?", default="run", help=argparse.SUPPRESS)
+    parser.add_argument("files", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--config", metavar="FILE", action="append", default=[], help="YAML file of settings; several merge"
+    )
+    own = commands[named].own if named else {}
+    if own:
+        group = parser.add_argument_group(f"flags of {named}")
+        for flag, text in own.items():
+            group.add_argument(f"--{flag}", dest=flag, default=argparse.SUPPRESS, metavar="VALUE", help=text)
+    for settings in GROUPS:
+        group = parser.add_argument_group(str(settings.__doc__).rstrip("."))
+        for name, field in settings.model_fields.items():
+            key = name.replace("_", "-")
+            if key in own:  # a command's own flag may have the name of a setting, which it then is not
+                continue
+            text = f"{field.description}{_choices(field)} [{field.default}]".replace("%", "%%")
+            is_switch = bool in (field.annotation, *get_args(field.annotation))
+            switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
+            shown = argparse.SUPPRESS if named else text  # all settings are in the program's help
+            group.add_argument(f"--{key}", dest=key, default=argparse.SUPPRESS, metavar="VALUE", help=shown, **switch)
+    return parser
+
+
+def _description(commands: Mapping[str, Command], named: str, program: str) -> str:
+    if named:
+        files = f" {commands[named].files}" if commands[named].files else ""
+        text = f"{program} {named}{files}: {commands[named].help}."
+        return f"{text}\nAll settings of `{program} --help` are flags of this command too."
+    lines = [f"{name:<18} {command.help}" for name, command in commands.items()]
+    return "\n".join(
+        [
+            "Federated learning with sparse communication.",
+            "",
+            f"{program} --distribution dirichlet --beta 0.1      run an experiment",
+            f"{program} --config configs/quick-test.yaml         with settings from a file; flags override it",
+            f"{program} COMMAND --help                           a command's own flags",
+            "",
+            "commands:",
+            textwrap.indent("\n".join(lines), "  "),
+        ]
+    )
+
+
+def _version() -> str:
+    try:
+        return version("fedsparse")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "(not installed)"
 
 
 def _choices(field: FieldInfo) -> str:

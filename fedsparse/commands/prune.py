@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from clients.prune_upload import calibration_batches
-from clients.workbench import Workbench
+from fedsparse.commands.run import checked
 from fedsparse.config import Config
+from fedsparse.config.settings import Given
+from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
+from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.one_shot import Pruner, prune_model, recalibrate_batchnorm
 from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
@@ -23,37 +25,53 @@ RECALIBRATION = 2048
 """Samples from which BatchNorm's statistics are measured anew."""
 
 
-def prune_checkpoint(
-    config: Config, checkpoint: str, method: str = "sparsegpt", sparsity: str = "", samples: str = "512"
+def prune(
+    settings: Given,
+    checkpoint: str = "",
+    method: str = "sparsegpt",
+    sparsity: str = "",
+    nm: str = "",
+    samples: str = "512",
 ) -> None:
-    """Prune a trained model, print its accuracy and every layer's sparsity, and save it in a run folder.
+    """`main.py prune`: print accuracy before and after, and every layer's sparsity; save the model in a run folder.
 
     Args:
-        config: data set, model and seed, the model being the one that ``checkpoint`` was made of; ``nm``.
+        settings: data set, model and seed, stronger than those of the ``config.yaml`` beside the checkpoint.
         checkpoint: a state dict, as a run writes it to ``model.pt``.
         method: a key of ``PRUNERS``.
-        sparsity: of every layer but the first and the last; empty where ``config.nm`` says it.
+        sparsity: of every layer but the first and the last; empty where ``nm`` says it.
+        nm: keep N of every M input channels.
         samples: how many training samples to calibrate on, drawn from the pooled data.
 
     Raises:
         ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
     """
+    beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
+    own = read_yaml(beside) if beside.is_file() else {}
+    config = checked(Given(own | {"outfile": "", "nm": nm} | settings))
+    prune_checkpoint(config, checkpoint, method, sparsity, samples)
+
+
+def prune_checkpoint(config: Config, checkpoint: str, method: str, sparsity: str, samples: str) -> None:
+    """The same with checked settings, whose ``nm`` is the one to prune to."""
     nm = config.n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, nm, samples)
     torch.set_num_threads(config.threads)
-    bench = Workbench(config)
-    module = bench.model.module
+    experiment = Experiment(config)
+    module = experiment.model.module
     load_weights(module, Path(checkpoint), config.model)
     accuracy: dict[str, float] = {}
 
     def measure(when: str) -> None:
-        accuracy[when] = evaluate(bench.model, bench.fetch_test, len(bench.data.y_test)).accuracy
+        accuracy[when] = evaluate(
+            experiment.model, experiment.fetch_test, len(experiment.data.y_test), experiment.task
+        ).accuracy
         print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # at once: what follows may take minutes
 
     measure("before")
     masks = prune_model(
         module,
-        _batches(bench, calibration),
+        _batches(experiment, calibration),
         share,
         nm=nm,
         method=PRUNERS[method],
@@ -61,7 +79,7 @@ def prune_checkpoint(
     )
     measure("after")
     if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
-        recalibrate_batchnorm(module, _batches(bench, RECALIBRATION))
+        recalibrate_batchnorm(module, _batches(experiment, RECALIBRATION))
         measure("after BatchNorm recalibration")
     layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     folder = create_run_folder(config.logdir, f"prune-{method}")
@@ -114,10 +132,10 @@ def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
     module.load_state_dict(state)
 
 
-def _batches(bench: Workbench, samples: int) -> list[Tensor]:
+def _batches(experiment: Experiment, samples: int) -> list[Tensor]:
     """Inputs from the pooled training data."""
-    everything = torch.arange(len(bench.data.y_train), device=bench.device)
-    return calibration_batches(bench, everything, samples, derive_seed(bench.config.seed, "calibration"))
+    seed = derive_seed(experiment.config.seed, "calibration")
+    return experiment.calibration(experiment.all_samples, samples, seed)
 
 
 def _print(layers: dict[str, dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""A sweep's cells, each a `main.py run` of its own: isolated, several at once, taken up again where they were left.
+"""Run a grid of settings: each cell is a `main.py run` of its own; finished cells are left out when it is typed again.
 
 A cell's folder holds ``settings.yaml``, ``log.txt``, ``result.json`` and the run folder. A cell is finished when any
 folder of the sweep holds a complete result of its settings, whatever that folder is called.
@@ -20,14 +20,21 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fedsparse.config.effects import has_effect, without_effect
 from fedsparse.config.run_settings import core_count
+from fedsparse.config.settings import Given
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, RunFailed
-from fedsparse.report.grid import Cell, Sweep
+from fedsparse.experiment import Experiment
+from fedsparse.report.grid import Cell, Sweep, read_sweep
 from fedsparse.report.plot import plot_rows
 from fedsparse.report.results import Result, identity, is_complete, read_result
 from fedsparse.report.table import measure, summarise, to_csv, to_markdown
+from fedsparse.telemetry.folder import check_writable
 from fedsparse.telemetry.progress import human_bytes
+
+CHECKED = ("dataset", "data-dir", "device", "model", "norm", "compressor", "strategy", "topology", "sparsity")
+"""Settings whose check looks at something outside them."""
 
 GRACE = 20
 """Seconds that an interrupted cell gets to save what it measured."""
@@ -43,12 +50,29 @@ class _Child:
     began: float = field(default_factory=time.monotonic)
 
 
-def run_sweep(sweep: Sweep, script: Path, jobs: int | Literal["auto"]) -> None:
+def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
+    """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all."""
+    if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
+        raise ConfigError(f"jobs = {jobs}: should be auto or at least 1")
+    plan = read_sweep(file, settings)
+    for key in sorted(settings.typed):
+        if not any(has_effect(key, cell.config) for cell in plan.cells):
+            raise ConfigError(without_effect(plan.cells[0].config, [key])[0])
+    # Cells that share their data, partition and network need one look for all of them.
+    for config in {
+        str([c.flat()[key] for key in CHECKED] + [c.partitioning()]): c for c in (cell.config for cell in plan.cells)
+    }.values():
+        check_writable(config.logdir, config.outfile)
+        Experiment(config).check()
+    run_sweep(plan, [sys.executable, "-m", "fedsparse", "run"], "auto" if jobs == "auto" else int(jobs))
+
+
+def run_sweep(sweep: Sweep, command: Sequence[str], jobs: int | Literal["auto"]) -> None:
     """Run the cells that are not finished, then write the table and the plot of all that are.
 
     Args:
         sweep: its cells name the log folder; results go to ``<logdir>/<sweep name>/``.
-        script: main.py.
+        command: what runs a cell, when `--config FILE` is added to it.
         jobs: cells at once; auto is one a core, or a single one on a GPU.
 
     Raises:
@@ -64,7 +88,7 @@ def run_sweep(sweep: Sweep, script: Path, jobs: int | Literal["auto"]) -> None:
     failures: list[str] = []
     try:
         if todo:
-            failures = _run_cells(todo, folder, script, min(job_count(jobs, todo[0]), len(todo)))
+            failures = _run_cells(todo, folder, command, min(job_count(jobs, todo[0]), len(todo)))
     finally:
         write_report(sweep, folder)
     if failures:
@@ -105,7 +129,7 @@ def write_report(sweep: Sweep, folder: Path) -> None:
     print(f"\n{text}\n{len(runs)} of {len(sweep.cells)} cells; table.md, table.csv and plot.png are in {folder}")
 
 
-def _run_cells(cells: Sequence[Cell], folder: Path, script: Path, jobs: int) -> list[str]:
+def _run_cells(cells: Sequence[Cell], folder: Path, command: Sequence[str], jobs: int) -> list[str]:
     """Run the cells, ``jobs`` at once; one line a failure."""
     waiting, running, failures = deque(cells), list[_Child](), list[str]()
     with _progress() as bar:
@@ -113,7 +137,7 @@ def _run_cells(cells: Sequence[Cell], folder: Path, script: Path, jobs: int) -> 
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    running.append(_start(waiting.popleft(), folder, script))
+                    running.append(_start(waiting.popleft(), folder, command))
                 for child in [c for c in running if c.process.poll() is not None]:
                     running.remove(child)
                     line, failed = _outcome(child)
@@ -128,19 +152,25 @@ def _run_cells(cells: Sequence[Cell], folder: Path, script: Path, jobs: int) -> 
     return failures
 
 
-def _start(cell: Cell, folder: Path, script: Path) -> _Child:
+def _start(cell: Cell, folder: Path, command: Sequence[str]) -> _Child:
     home = folder / cell.name
     home.mkdir(exist_ok=True)
     outfile = home / "result.json"
     outfile.unlink(missing_ok=True)  # of an attempt that did not end well
     config = cell.config.replace(logdir=str(home), outfile=str(outfile), name="run", workers=1)
     (home / "settings.yaml").write_text(yaml.safe_dump(config.flat(), sort_keys=False))
-    command = [sys.executable, str(script), "run", "--config", str(home / "settings.yaml")]
+    whole = [*command, "--config", str(home / "settings.yaml")]
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (home / "log.txt").open("wb") as log:
         # A group of its own: Ctrl-C in the terminal reaches the sweep alone, which passes it on exactly once. Not a
         # session of its own: on Linux that would be scheduled for itself, whatever `nice` the sweep was started with.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0
+            whole,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            env=os.environ | {"PYTHONPATH": paths},
         )
     return _Child(cell, home, process)
 

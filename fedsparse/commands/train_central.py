@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
-from clients.workbench import Workbench
-from fedsparse.config import Config
+from fedsparse.commands.run import checked
+from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.experiment import Experiment
+from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model
 from fedsparse.telemetry.recorder import Recorder
@@ -16,8 +18,8 @@ from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import evaluate, train
 
 
-def train_central(config: Config) -> None:
-    """Train as a federation of one client that holds every sample, without server or wire.
+def train_central(settings: Given) -> None:
+    """`main.py train-central`: a federation of one client that holds every sample, without server or wire.
 
     A round is ``epochs`` passes over all training samples, so that ``--rounds 10`` makes ten; the learning rate's
     schedule and the evaluations go by rounds, as in a federation. The initial weights are those of a federation of the
@@ -27,27 +29,33 @@ def train_central(config: Config) -> None:
         ConfigError: settings of a sparse network, which this does not train.
         RunFailed: training diverged.
     """
+    config = checked(settings)
     if config.topology_method != "dense":
         raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
     config = config.replace(strategy="fedavg")  # fedprox would pull every round back to where it began
     torch.set_num_threads(config.threads)
-    bench = Workbench(config)
-    model, everything = bench.model, torch.arange(len(bench.data.y_train), device=bench.device)
+    experiment = Experiment(config)
+    model, task = experiment.model, experiment.task
+    if config.recompute:
+        recompute_blocks(model.module)
+    if config.compile:
+        model.module.compile()
     folder = create_run_folder(config.logdir, config.name or f"{Path(config.dataset).stem}-{config.model}-central")
     with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=0) as recorder:
         for round in range(1, config.rounds + 1):
-            began, timer = time.perf_counter(), StageTimer(bench.device)
+            began, timer = time.perf_counter(), StageTimer(experiment.device)
             seed = derive_seed(config.seed, "train", round=round)
             augmenting = torch.Generator().manual_seed(derive_seed(config.seed, "augment", round=round))
-            fetch = bench.fetch(everything, augmenting if config.augment else None)
-            score = train(model, fetch, len(everything), config, round=round, seed=seed, timer=timer)
+            fetch = experiment.fetch(experiment.all_samples, augmenting if config.augment else None)
+            samples = len(experiment.all_samples)
+            score = train(model, fetch, samples, config, task, round=round, seed=seed, timer=timer)
             if not math.isfinite(score.loss):
                 raise RunFailed(f"round {round}: the loss is {score.loss}; lower the learning rate")
-            metrics = {"train/loss": score.loss, "train/accuracy": score.accuracy}
+            metrics = score.tagged("train/", task)
             if round % config.eval_every == 0 or round == config.rounds:
                 with timer("evaluate"):
-                    score = evaluate(model, bench.fetch_test, len(bench.data.y_test))
-                metrics |= {"eval/loss": score.loss, "eval/accuracy": score.accuracy}
+                    score = evaluate(model, experiment.fetch_test, len(experiment.data.y_test), task)
+                metrics |= score.tagged("eval/", task)
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
         save_model(model.module, folder / "model.pt")

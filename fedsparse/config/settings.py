@@ -24,6 +24,16 @@ class Settings(BaseModel):
     )
 
 
+class Given(dict[str, Any]):
+    """Settings as the user gave them, by kebab-case names.
+
+    Attributes:
+        typed: the names of those that were flags or keywords, and did not come from a file.
+    """
+
+    typed: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class OneOf:
     """Marks a text field that must be one of some names, or refer to something of the user's own.

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Generator, Tensor
 
-from fedsparse.aggregation.mean import Models
+from fedsparse.aggregation.mean import Votes
 from fedsparse.sparsity.densities import DISTRIBUTIONS
 from fedsparse.sparsity.readjust import Report, ReportSum, cosine_fraction
 from fedsparse.sparsity.topology import Layer, Topology
@@ -31,7 +31,7 @@ class RoundResult:
     weights: Tensor
     generator: Generator
     reports: ReportSum | None = None
-    models: Models | None = None
+    models: Votes | None = None
 
 
 @dataclass

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-
-class OutputError(OSError):
-    """A folder or file of results cannot be written; told in one line."""
+from fedsparse.errors import OutputError
 
 
 def create_run_folder(logdir: str, name: str) -> Path:

@@ -1,8 +1,9 @@
 """Seconds by stage, without stopping the device to read a clock."""
 
+import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -48,3 +49,18 @@ class StageTimer:
                 self._seconds[stage] += start.elapsed_time(end) / 1000
             self._events.clear()
         return dict(self._seconds)
+
+
+def medians(
+    tasks: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, float]:
+    """Median seconds of each task by ``clock``. They take turns: a slow moment of the machine meets all of them."""
+    torch.set_num_threads(1)
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(repeats + 1):
+        for name, task in tasks.items():
+            began = clock()
+            task()
+            if turn:  # the first is warm-up
+                seconds[name].append(clock() - began)
+    return {name: statistics.median(s) for name, s in seconds.items()}

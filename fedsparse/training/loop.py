@@ -1,4 +1,4 @@
-"""The local loop: epochs of SGD over one client's samples, and evaluation. Knows no data set and no federation."""
+"""The local loop: epochs of optimizer steps over one client's samples, and evaluation."""
 
 import math
 from collections.abc import Callable
@@ -6,41 +6,50 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from fedsparse.catalogue import OPTIMIZERS
 from fedsparse.config import Config
+from fedsparse.errors import PluginError
+from fedsparse.plugins import blamed, call, named
 from fedsparse.sparsity.local_topology import LocalTopology, flat_gradient
+from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.vector import FlatModel
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Batch indices (int64, on the device) -> inputs and labels, ready for the model."""
+"""Positions (int64, on the device) -> inputs and targets of that batch, ready for the model."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss and accuracy over ``samples`` predictions."""
+    """Mean loss, and share of right predictions, over ``samples`` predictions."""
 
     loss: float
     accuracy: float
     samples: int
 
+    def tagged(self, phase: str, task: Task) -> dict[str, float]:
+        """Loss and metrics under telemetry's tags; ``phase`` is ``train/``, ``eval/`` or ``eval/client_``."""
+        measured = {"loss": self.loss, "accuracy": self.accuracy, **task.derived(self.loss)}
+        return {f"{phase}{name}": value for name, value in measured.items()}
+
 
 class _Tally:
-    """Sums loss and hits on the device; the host waits once, in ``score``."""
+    """Sums loss and right predictions on the device; the host waits once, in ``score``."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.loss, self.hits = torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.int64)
-        self.samples = 0
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task = task
+        self.loss, self.right = torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.int64)
+        self.predictions = 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss += loss.detach() * labels.numel()
-        self.hits += (logits.argmax(-1) == labels).sum()
-        self.samples += labels.numel()
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        self.loss += loss.detach() * targets.numel()
+        self.right += self.task.correct(outputs, targets).sum()
+        self.predictions += targets.numel()
 
     def score(self) -> Score:
-        n = max(self.samples, 1)
-        return Score(self.loss.item() / n, self.hits.item() / n, self.samples)
+        n = max(self.predictions, 1)
+        return Score(self.loss.item() / n, self.right.item() / n, self.predictions)
 
 
 def learning_rate(config: Config, round: int) -> float:
@@ -53,11 +62,31 @@ def learning_rate(config: Config, round: int) -> float:
     return config.lr
 
 
+def local_optimizer(config: Config, parameters: list[torch.nn.Parameter], round: int) -> torch.optim.Optimizer:
+    """The optimizer of one client's training in a round.
+
+    One of the user's own is a class or function that is called with the parameters, and with ``lr``, ``momentum``,
+    ``weight_decay`` and ``fused`` if its signature has them, and gives a ``torch.optim.Optimizer``.
+
+    Raises:
+        PluginError: the user's own fails.
+    """
+    settings = {"lr": learning_rate(config, round), "momentum": config.momentum, "weight_decay": config.weight_decay}
+    with blamed("optimizer", config.optimizer):
+        fused = parameters[0].device.type in ("cpu", "cuda")
+        optimizer = call(named(OPTIMIZERS, config.optimizer), parameters, **settings, fused=fused)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            name, got = config.optimizer, type(optimizer).__name__
+            raise PluginError(f"{name}: should give a torch.optim.Optimizer, not {got}")
+    return optimizer
+
+
 def train(
     model: FlatModel,
     fetch: Fetch,
     samples: int,
     config: Config,
+    task: Task,
     *,
     round: int,
     seed: int,
@@ -71,6 +100,7 @@ def train(
         fetch: the batch for given positions ``0 <= i < samples``.
         samples: how many samples the client holds.
         config: epochs, batch size, optimizer, proximal term.
+        task: the loss, and what is right.
         round: chooses the learning rate.
         seed: of the shuffle and of dropout.
         timer: gets the stages data, forward, backward and optimizer.
@@ -81,20 +111,13 @@ def train(
     """
     module, device = model.module.train(), model.vector.device
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=learning_rate(config, round),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    optimizer = local_optimizer(config, parameters, round)
     # A gradient in float16 vanishes below 6e-8: the scaler multiplies the loss, and divides before the step.
     scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
-    proximal = config.proximal_mu if config.strategy == "fedprox" else 0.0
-    anchor = model.views(model.vector.clone()) if proximal else []
+    anchor = model.views(model.vector.clone()) if config.proximal else []
     torch.manual_seed(seed)
     shuffle = torch.Generator().manual_seed(seed)
-    tally = _Tally(device)
+    tally = _Tally(task, device)
     if topology:
         topology.begin(optimizer, steps=config.epochs * math.ceil(samples / config.batch_size))
     for _ in range(config.epochs):
@@ -103,17 +126,17 @@ def train(
             optimizer.zero_grad()
             for part in positions.tensor_split(min(config.accumulate, len(positions))):
                 with timer("data"):
-                    inputs, labels = _fetched(fetch, part)
+                    inputs, targets = _fetched(fetch, part)
                 with timer("forward"), autocast(config, device):
-                    logits = module(inputs)
-                    loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+                    outputs = module(inputs)
+                    loss = task.loss(outputs, targets)
                 with timer("backward"):
                     scaler.scale(loss * (len(part) / len(positions))).backward()
-                tally.add(loss, logits, labels)
+                tally.add(loss, outputs, targets)
             with timer("optimizer"):
                 scaler.unscale_(optimizer)
-                if proximal:
-                    _add_proximal_gradient(parameters, anchor, proximal)
+                if config.proximal:
+                    _add_proximal_gradient(parameters, anchor, config.proximal)
                 if topology:
                     topology.before_step()
                 if config.clip_norm:
@@ -125,25 +148,25 @@ def train(
     return tally.score()
 
 
-def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, batch_size: int = 500) -> Tensor:
-    """The gradient of the mean loss over positions ``0 <= i < samples``, of weights that do not exist too.
+def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 500) -> Tensor:
+    """The gradient of the mean loss over positions ``0 <= i < samples``: shape ``(layout.parameters,)``.
 
-    In eval mode, so that neither dropout nor running statistics take part. Shape ``(layout.parameters,)``.
+    It covers the weights that do not exist too. The model is in eval mode, so that neither dropout nor BatchNorm's
+    running statistics take part.
     """
     module, device = model.module.eval(), model.vector.device
     parameters = [p for p in module.parameters() if p.requires_grad]
     module.zero_grad()
     for positions in torch.arange(samples, device=device).split(batch_size):
-        inputs, labels = _fetched(fetch, positions)
-        logits = module(inputs)
-        (F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum") / labels[0].numel()).backward()
+        inputs, targets = _fetched(fetch, positions)
+        (task.loss(module(inputs), targets, "sum") / targets[0].numel()).backward()
     return flat_gradient(parameters) / samples
 
 
 def _fetched(fetch: Fetch, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch; images channels-last: convolutions are up to three times faster, whatever the weights' order."""
-    inputs, labels = fetch(positions)
-    return (inputs.to(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs), labels
+    """A batch; images in channels-last order, in which convolutions are up to three times faster."""
+    inputs, targets = fetch(positions)
+    return (inputs.to(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs), targets
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
@@ -160,12 +183,12 @@ def _add_proximal_gradient(parameters: list[torch.nn.Parameter], anchor: list[Te
 
 
 @torch.inference_mode()
-def evaluate(model: FlatModel, fetch: Fetch, samples: int, batch_size: int = 500) -> Score:
+def evaluate(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 500) -> Score:
     """Mean loss and accuracy of ``model`` in eval mode over positions ``0 <= i < samples``."""
     module, device = model.module.eval(), model.vector.device
-    tally = _Tally(device)
+    tally = _Tally(task, device)
     for start in range(0, samples, batch_size):  # split() gives one empty batch for no samples, whose mean is NaN
-        inputs, labels = _fetched(fetch, torch.arange(start, min(start + batch_size, samples), device=device))
-        logits = module(inputs)
-        tally.add(F.cross_entropy(logits.flatten(0, -2), labels.flatten()), logits, labels)
+        inputs, targets = _fetched(fetch, torch.arange(start, min(start + batch_size, samples), device=device))
+        outputs = module(inputs)
+        tally.add(task.loss(outputs, targets), outputs, targets)
     return tally.score()

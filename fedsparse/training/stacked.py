@@ -1,9 +1,9 @@
-"""The local loop of several clients at once: every weight is stacked, ``(clients, ...)``, and a step is one call.
+"""The local loop of several clients at once: their weights are stacked, ``(clients, ...)``, and a step is one call.
 
-A small model alone leaves a processor waiting for the next call; ten at once do not. Each client sees the batches that
-it would see alone (same seed, same shuffle), and ends with the same weights within float tolerance. Clients are sorted
-by how many steps they take, so that those still training are always the first rows: nobody waits for a larger client,
-and nothing but the last batch of an epoch is padded.
+A small model keeps a processor waiting for the next call; ten small models in one call do not. Each client sees the
+batches that it would see alone (same seed, same shuffle), and ends with the same weights within float tolerance.
+Clients are sorted by how many steps they take, so that the clients that still train are always the first rows: no
+client waits for a larger one, and only the last batch of an epoch is padded.
 """
 
 import logging
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from fedsparse.config import Config
 from fedsparse.sparsity import TopologyMethod
+from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import Score, learning_rate
 from fedsparse.vector import FlatModel
@@ -32,10 +33,10 @@ SMALL = 2_000_000
 def group_size(config: Config, model: FlatModel, method: TopologyMethod) -> int:
     """How many clients train together; 1 for one by one.
 
-    ``auto`` goes by a rule, not by a stopwatch: one seed must give the same bits in every run, whatever else the
-    machine does. For the same reason it leaves the CPU alone, where every engine gives the same bits, and a Flower
-    client trains by itself. There ``on`` pays for linear layers (a quarter of the time for 25 thousand weights and
-    batches of 8, three quarters for 200 thousand and 32), and costs half as much again for convolutions.
+    ``auto`` is a rule and measures nothing, because one seed must give the same bits in every run. On the CPU it means
+    one by one, because there every engine gives the same bits, and on Flower's runtime a client trains by itself. With
+    ``on``, linear layers on the CPU take a quarter of the time for 25 thousand weights and batches of 8, three quarters
+    for 200 thousand weights and batches of 32; convolutions take half as much again.
     """
     small_on_gpu = model.vector.is_cuda and model.layout.parameters <= SMALL
     if config.cohort_batching == "off" or (config.cohort_batching == "auto" and not small_on_gpu):
@@ -47,7 +48,7 @@ def group_size(config: Config, model: FlatModel, method: TopologyMethod) -> int:
 
 
 def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
-    """What these settings have that is only done one client at a time; empty when there is nothing."""
+    """Which parts of these settings need one client at a time, in words; empty when none does."""
     dropout = (m for m in model.module.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0)
     reasons = {
         "running statistics": model.layout.size > model.layout.parameters,
@@ -56,6 +57,7 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
         "augment": config.augment,
         "amp": config.amp != "off",
         "accumulate": config.accumulate > 1,
+        "optimizer": config.optimizer != "sgd",
         "compile": config.compile,
         "recompute": config.recompute,
     }
@@ -67,6 +69,7 @@ def train_cohort(
     fetch: Callable[[Tensor], tuple[Tensor, Tensor]],
     samples: Sequence[int],
     config: Config,
+    task: Task,
     *,
     round: int,
     seeds: Sequence[int],
@@ -79,7 +82,7 @@ def train_cohort(
         model: holds the global weights; unchanged on return.
         fetch: positions, int64 ``(c, b)`` of the first ``c`` clients -> inputs and labels ``(c, b, ...)``.
         samples: how many samples each client holds, in descending order.
-        config: as for ``train``; ``why_alone`` tells what is not supported.
+        config, task: as for ``train``; ``why_alone`` tells what is not supported.
         round: chooses the learning rate.
         seeds: of each client's shuffle.
         timer: gets the stages data, forward, backward and optimizer of all the clients together.
@@ -99,18 +102,18 @@ def train_cohort(
         active = len(positions)
         with timer("data"):
             real = positions != PADDING
-            inputs, labels = fetch(positions.clamp(min=0))
+            inputs, targets = fetch(positions.clamp(min=0))
         with timer("forward"):
             leaves = [w[:active].detach().requires_grad_() for w in weights]
-            logits = forward(leaves, inputs)
-            loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+            outputs = forward(leaves, inputs)
+            loss = task.loss(outputs, targets, "none")
             loss = loss.view(*real.shape, -1).mean(2) * real  # of every sample
         with timer("backward"):
             gradients = torch.autograd.grad((loss.sum(1) / real.sum(1)).sum(), leaves)
         with timer("optimizer"):
             step(list(gradients))
         losses[:active] += loss.detach().sum(1)
-        hits[:active] += ((logits.argmax(-1) == labels).view(*real.shape, -1).float().mean(2) * real).sum(1)
+        hits[:active] += (task.correct(outputs, targets).view(*real.shape, -1).float().mean(2) * real).sum(1)
     seen = [config.epochs * n for n in samples]
     scores = [Score(a / n, b / n, n) for a, b, n in zip(losses.tolist(), hits.tolist(), seen, strict=True)]
     return torch.cat([w.flatten(1) for w in weights], 1), scores
@@ -133,12 +136,12 @@ def _schedule(samples: Sequence[int], config: Config, seeds: Sequence[int], devi
 
 
 def _stacked_forward(module: nn.Module) -> Callable[[list[Tensor], Tensor], Tensor]:
-    """``(stacked weights, inputs (c, b, ...)) -> logits (c, b, ...)``: each client's inputs under its own weights."""
+    """``(stacked weights, inputs (c, b, ...)) -> outputs (c, b, ...)``: each client's inputs under its own weights."""
     names = [name for name, p in module.named_parameters() if p.requires_grad]
 
     def one(weights: list[Tensor], inputs: Tensor) -> Tensor:
-        logits: Tensor = functional_call(module, dict(zip(names, weights, strict=True)), (inputs,))
-        return logits
+        outputs: Tensor = functional_call(module, dict(zip(names, weights, strict=True)), (inputs,))
+        return outputs
 
     return vmap(one)
 
@@ -150,14 +153,13 @@ class _Step:
         self, weights: list[Tensor], anchor: list[Tensor], masks: list[Tensor], config: Config, lr: float
     ) -> None:
         self.weights, self.anchor, self.masks, self.config, self.lr = weights, anchor, masks, config, lr
-        self.proximal = config.proximal_mu if config.strategy == "fedprox" else 0.0
         self.momentum = [torch.zeros_like(w) for w in weights] if config.momentum else []
 
     def __call__(self, gradients: list[Tensor]) -> None:
         active, config = len(gradients[0]), self.config
         weights = [w[:active] for w in self.weights]
-        if self.proximal:
-            torch._foreach_add_(gradients, torch._foreach_sub(weights, self.anchor), alpha=self.proximal)
+        if config.proximal:
+            torch._foreach_add_(gradients, torch._foreach_sub(weights, self.anchor), alpha=config.proximal)
         if self.masks:  # before clipping, momentum and decay, as LocalTopology has it
             torch._foreach_mul_(gradients, self.masks)
         if config.clip_norm:

@@ -10,7 +10,7 @@ from clients.preload import DATA
 SCRIPT = """
 from flwr.app import Message, MetricRecord, RecordDict
 from fedsparse.engine import LocalGrid
-from partitions import load_dataset
+from fedsparse.experiment import load_dataset
 
 def app(message, context):
     load_dataset("fashion-mnist-mini", "data")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.prune_upload import SAMPLES, calibration_batches, prune_upload
+from clients.prune_upload import SAMPLES, prune_upload
 from clients.workbench import Workbench
 from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
@@ -25,7 +25,7 @@ def test_batchnorms_statistics_are_those_of_the_pruned_model(
     indices, _ = bench.samples(0)
     kept = prune_upload(bench, indices, seed=1)
     module = bench.model.module
-    seen = module[:3](torch.cat(calibration_batches(bench, indices, SAMPLES, seed=1)))
+    seen = module[:3](torch.cat(bench.calibration(indices, SAMPLES, seed=1)))
     assert 0.1 < kept.density < 1
     torch.testing.assert_close(module[3].running_mean, seen.mean((0, 2, 3)))
     torch.testing.assert_close(module[3].running_var, seen.var((0, 2, 3)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from main import main
+from fedsparse.commands import main
 
 SMALL = ["--distribution", "dirichlet", "--clients", "8", "--clients-per-round", "3", "--rounds", "2", "--workers", "2"]
 

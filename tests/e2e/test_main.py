@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from fedsparse.commands import COMMANDS, main
 from fedsparse.commands.command_line import parse
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.vector import FlatModel
-from main import COMMANDS, main
 from tests.e2e.tap import TAPPED
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def run(tmp_path: Path, *flags: str) -> dict:
 
 def tiny(tmp_path: Path) -> str:
     """A data set of 200 images, as a file."""
-    from partitions import load_dataset
+    from fedsparse.experiment import load_dataset
 
     data = load_dataset()
     arrays = {name: getattr(data, name)[:200].squeeze().numpy() for name in ("x_train", "y_train", "x_test", "y_test")}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from main import main
+from fedsparse.commands import main
 from tests.e2e.test_main import tiny
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from main import main
+from fedsparse.commands import main
 from tests.e2e.test_main import tiny
 
 

@@ -1,5 +1,6 @@
 """A small federation of the project's own clients, played round by round in this process."""
 
+import copy
 from collections.abc import Set
 from typing import NamedTuple
 
@@ -11,10 +12,11 @@ from clients.client_app import app as client_app
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.pool import with_content
+from fedsparse.experiment import Experiment
 from fedsparse.sparsity import Topology
-from fedsparse.sparsity.setup import build_network
+from fedsparse.tasks import Task
 from fedsparse.vector import FlatModel
-from strategies import FedAvg
+from strategies.fedavg import FedAvg
 from strategies.server_app import make_strategy
 
 SETTINGS = {
@@ -65,7 +67,7 @@ def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset()
     LOST.update(lost)
     TRAFFIC.clear()
     with LocalGrid("tests.strategies.federation:app", config.clients) as grid:
-        strategy = make_strategy(config, model_of(config), grid.get_node_ids(), grid)
+        strategy = make_strategy(Experiment(config), grid.get_node_ids(), grid)
         played = [state_of(strategy, 0)]
         arrays = strategy.broadcast(1)
         for round in range(1, rounds + 1):
@@ -79,11 +81,15 @@ def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset()
 
 def state_of(strategy: FedAvg, round: int) -> Round:
     topology = strategy.topology
-    return Round(round, strategy.weights.clone(), topology.topology, dict(strategy.metrics), dict(topology.details))
+    metrics, details = dict(strategy.cohort.metrics), dict(topology.details)
+    return Round(round, strategy.weights.clone(), topology.current, metrics, details)
 
 
-def model_of(config: Config) -> FlatModel:
-    return FlatModel(build_network(config, (1, 28, 28), 10, seed=1))
+def experiment_of(config: Config, module: nn.Module) -> Experiment:
+    """An experiment about another network than the settings name, and about no data."""
+    experiment = Experiment(config)
+    experiment.model, experiment.task = FlatModel(copy.deepcopy(module)), Task()
+    return experiment
 
 
 def network() -> nn.Module:

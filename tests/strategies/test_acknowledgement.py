@@ -12,9 +12,9 @@ from clients.exchange import encode_update
 from clients.workbench import Workbench
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from strategies import FedAvg
+from fedsparse.experiment import Experiment
+from strategies.fedavg import FedAvg
 from strategies.server_app import make_strategy
-from tests.strategies.federation import model_of
 
 CLIENT = 0
 
@@ -28,8 +28,8 @@ def grid() -> Iterator[LocalGrid]:
 def federation(grid: LocalGrid, dataset: str, folder: str, density: float) -> FedAvg:
     settings = {"clients": 2, "clients-per-round": 2, "compressor": "topk", "density": density, "values": "f32"}
     config = Config.from_mapping({**settings, "dataset": dataset, "model": "mlp-small"})
-    strategy = make_strategy(config, model_of(config), grid.get_node_ids(), grid)
-    strategy.state_folder = folder
+    strategy = make_strategy(Experiment(config), grid.get_node_ids(), grid)
+    strategy.cohort.state_folder = folder
     return strategy
 
 
@@ -38,7 +38,7 @@ def messages_of(strategy: FedAvg, grid: LocalGrid, round: int) -> list[Message]:
 
 
 def sent(strategy: FedAvg, reply: Message, round: int) -> np.ndarray:
-    return strategy.topology.read(reply.content, round).update.to_dense()
+    return strategy.topology.read(reply.content, round)[0].to_dense()
 
 
 def update_alone(message: Message) -> np.ndarray:
@@ -48,7 +48,7 @@ def update_alone(message: Message) -> np.ndarray:
     records = {**message.content, "config": ConfigRecord(whole.flat()), "task": task}
     with LocalGrid("clients.client_app:app", clients=2) as grid:
         (reply,) = grid.send_and_receive([Message(RecordDict(records), message.metadata.dst_node_id, "train")])
-    strategy = make_strategy(whole, model_of(whole), grid.get_node_ids(), grid)
+    strategy = make_strategy(Experiment(whole), grid.get_node_ids(), grid)
     return sent(strategy, reply, message.content["task"]["round"])
 
 
@@ -64,7 +64,7 @@ def test_a_refused_payload_is_part_of_the_clients_next_one(
         array = replies[CLIENT].content["arrays"]["update"]
         array.data = array.data[:-1] + bytes([array.data[-1] ^ 1])
     strategy.aggregate_train(1, replies)
-    assert len(strategy.failures) == refused
+    assert len(strategy.cohort.failures) == refused
     messages = messages_of(strategy, grid, 2)
     second = sent(strategy, grid.send_and_receive(messages)[CLIENT], 2)
     expected = update_alone(messages[CLIENT]) + (first if refused else 0)
@@ -83,7 +83,7 @@ def test_a_message_that_is_answered_twice_sends_the_update_once(
         first, second = (sent(strategy, replies[CLIENT], round) for replies in attempts)
         assert np.array_equal(first, second)
         strategy.aggregate_train(round, attempts[1])
-        assert strategy.metrics["comm/clients"] == 2
+        assert strategy.cohort.metrics["comm/clients"] == 2
 
 
 def test_a_resent_update_does_not_dilute_what_the_others_measured(
@@ -93,11 +93,11 @@ def test_a_resent_update_does_not_dilute_what_the_others_measured(
     messages = messages_of(strategy, grid, 1)
     first, second = (grid.send_and_receive(messages) for _ in range(2))
     strategy.aggregate_train(1, [second[CLIENT], first[1]])
-    assert strategy.metrics["comm/clients"] == 2
+    assert strategy.cohort.metrics["comm/clients"] == 2
     told = first[1].content["metrics"]
     tags = [tag for tag in told if tag.startswith("compress/")]
     assert "compress/density" in tags
-    assert {tag: strategy.metrics[tag] for tag in tags} == {tag: told[tag] for tag in tags}
+    assert {tag: strategy.cohort.metrics[tag] for tag in tags} == {tag: told[tag] for tag in tags}
 
 
 def test_a_second_attempt_that_ends_in_another_topology_does_not_send_the_first_ones_payload(

@@ -4,22 +4,22 @@ import pytest
 import torch
 
 from clients.workbench import Workbench
-from fedsparse.catalogue import TOPOLOGIES
+from fedsparse.catalogue import STRATEGIES, TOPOLOGIES
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from fedsparse.experiment import Experiment
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.masks import decode_mask
-from fedsparse.sparsity.setup import build_method, layers_of
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.training.loop import dense_gradient
 from fedsparse.vector import Layout
-from strategies import STRATEGIES
+from strategies.fedavg import FedAvg
 from strategies.saliency import ask_saliency
 from strategies.server_topology import ServerTopology
-from tests.strategies.federation import SETTINGS, TRAFFIC, model_of, play
+from tests.strategies.federation import SETTINGS, TRAFFIC, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")
@@ -131,7 +131,7 @@ def test_at_sparsity_one_half_uploads_and_downloads_are_half_as_long(tiny_datase
 def test_an_update_holds_only_weights_that_the_client_has(tiny_dataset: str, compressor: str, method: str) -> None:
     rounds = play(tiny_dataset, rounds=3, topology=method, compressor=compressor, density=0.1)
     full = {r.topology.hash: r.topology for r in rounds}
-    layout = Layout.of(model := model_of(Config()).module)
+    layout = Layout.of(model := Experiment(Config()).model.module)
     layers = weight_layers(model, layout)
     for message, reply in TRAFFIC:
         topology, arrays = full[int(message.content["task"]["topology"], 16)], reply.content["arrays"]
@@ -146,7 +146,7 @@ def test_an_update_holds_only_weights_that_the_client_has(tiny_dataset: str, com
 
 def test_clients_that_vote_send_all_that_they_hold_and_what_is_compressed_again_after(tiny_dataset: str) -> None:
     play(tiny_dataset, topology="feddst", compressor="topk", density=0.01, error_feedback=True)
-    held = 0.5 * model_of(Config()).layout.parameters
+    held = 0.5 * Experiment(Config()).layout.parameters
     for message, reply in TRAFFIC:
         voting = message.content["task"]["round"] < 4
         assert (len(reply.content["arrays"]["update"].data) > held) is voting
@@ -155,7 +155,7 @@ def test_clients_that_vote_send_all_that_they_hold_and_what_is_compressed_again_
 def test_initial_weights_are_larger_in_sparse_layers_but_where_the_largest_were_chosen(tiny_dataset: str) -> None:
     for method, scaled in (("static", True), ("ssfl", False)):
         (start,) = play(tiny_dataset, rounds=0, topology=method)
-        dense = model_of(Config()).vector.clone()
+        dense = Experiment(Config()).model.vector.clone()
         plain = start.topology.apply_(dense.clone())
         wanted = initialise_(dense, start.topology) if scaled else plain
         assert torch.equal(start.weights, wanted)
@@ -164,18 +164,18 @@ def test_initial_weights_are_larger_in_sparse_layers_but_where_the_largest_were_
 
 def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_dataset: str) -> None:
     config = Config.from_mapping(SETTINGS | {"dataset": tiny_dataset, "topology": "ssfl", "sparsity": 0.8})
-    model = model_of(config)
-    layers = layers_of(config, model.module, layout := model.layout)
-    dense = ServerTopology(config, layout, layers, build_method(config), Topology.full(layers, layout.parameters))
+    experiment = Experiment(config)
+    model, layers, layout = experiment.model, experiment.layers, experiment.layout
+    dense = ServerTopology(experiment, Topology.full(layers, layout.parameters))
     nodes = range(config.clients)
-    broadcast = STRATEGIES["fedavg"](config, dense, model.vector.clone(), nodes).broadcast(0)
+    broadcast = FedAvg(experiment, dense, model.vector.clone(), nodes).broadcast(0)
     with LocalGrid("clients.client_app:app", config.clients) as grid:
-        total, _ = ask_saliency(grid, config, nodes, dense, broadcast)
+        total, _ = ask_saliency(grid, experiment, nodes, dense, broadcast)
     bench, wanted = Workbench(config), torch.zeros(layout.parameters)
     bench.model.vector.copy_(model.vector)
     for client in nodes:
         indices, _ = bench.samples(client)
-        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices))
+        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices), bench.task)
         scores = (gradient * model.vector[: layout.parameters]).abs() * dense.topology.prunable
         top = scores.topk(budget(layers, 0.8)).indices
         wanted[top] += len(indices) * scores[top]

@@ -12,7 +12,6 @@ from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from strategies.server_app import make_strategy
 from tests.strategies.faulty import ROUND, VICTIM
-from tests.strategies.federation import model_of
 
 REASONS = {
     "raise": "client 0: ValueError: as told",
@@ -30,8 +29,8 @@ def test_an_update_whose_reply_was_lost_arrives_once_with_the_next(
     with LocalGrid(
         "tests.strategies.faulty:app", 2, workers=2, client_timeout=10.0 if fault == "hang" else 0.0
     ) as grid:
-        strategy = make_strategy(config, model := model_of(config), grid.get_node_ids(), grid)
-        strategy.state_folder = str(tmp_path)
+        strategy = make_strategy(experiment := Experiment(config), grid.get_node_ids(), grid)
+        strategy.cohort.state_folder = str(tmp_path)
         arrays = strategy.broadcast(1)
         for round in (1, 2, 3):
             messages = strategy.configure_train(round, arrays, {}, grid)
@@ -39,13 +38,13 @@ def test_an_update_whose_reply_was_lost_arrives_once_with_the_next(
             if round < 3:
                 arrays, _ = strategy.aggregate_train(round, replies)
             if round == ROUND:
-                assert strategy.failures == [REASONS[fault]]
+                assert strategy.cohort.failures == [REASONS[fault]]
                 with np.load(tmp_path / f"{VICTIM}.npz") as state:
-                    lost = decode(state["payload"].tobytes(), model.layout).to_dense()
+                    lost = decode(state["payload"].tobytes(), experiment.layout).to_dense()
     messages[VICTIM].content["task"]["state-folder"] = ""  # the same round by a client that remembers nothing
     fresh = client_app(messages[VICTIM], Context(1, VICTIM, {"partition-id": VICTIM}, RecordDict(), {}))
     third, sent = (
-        decode(reply.content["arrays"]["update"].data, model.layout).to_dense() for reply in (fresh, replies[VICTIM])
+        decode(reply.content["arrays"]["update"].data, experiment.layout).to_dense() for reply in (fresh, replies[VICTIM])
     )
     assert lost.any()
     np.testing.assert_array_equal(sent, lost + third)

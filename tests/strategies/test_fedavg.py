@@ -12,23 +12,22 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import payload_array
+from fedsparse.errors import RunFailed
 from fedsparse.network import Network
-from fedsparse.sparsity import weight_layers
-from fedsparse.sparsity.setup import build_method
 from fedsparse.vector import Layout
-from strategies import STRATEGIES, FedAvg, RoundFailed
+from strategies.fedavg import FedAvg
 from strategies.server_topology import ServerTopology
+from tests.strategies.federation import experiment_of
 
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
 LAYOUT = Layout.of(MODEL)
-LAYERS = weight_layers(MODEL, LAYOUT, [])
 N, P = LAYOUT.size, LAYOUT.parameters
 
 
 def make(**settings: object) -> tuple[FedAvg, LocalGrid]:
     config = Config.from_mapping({"clients": 3, "clients_per_round": 3, "rounds": 9} | settings)
-    topology = ServerTopology.of_round_1(config, LAYOUT, LAYERS, build_method(config))
-    strategy = STRATEGIES[config.strategy](config, topology, torch.zeros(N), range(3))
+    experiment = experiment_of(config, MODEL)
+    strategy = FedAvg(experiment, ServerTopology.of_round_1(experiment), torch.zeros(N), range(3))
     return strategy, LocalGrid("tests.fedsparse.engine.obedient:app", clients=3)
 
 
@@ -57,8 +56,8 @@ def test_updates_are_averaged_by_samples() -> None:
     samples = n.tolist()
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], samples[i], 1))
     np.testing.assert_allclose(strategy.weights.numpy(), (u * n[:, None]).sum(0) / n.sum(), rtol=1e-4, atol=1e-6)
-    assert strategy.metrics["train/loss"] == pytest.approx((n * n).sum() / n.sum())
-    assert strategy.metrics["comm/clients"] == 3
+    assert strategy.cohort.metrics["train/loss"] == pytest.approx((n * n).sum() / n.sum())
+    assert strategy.cohort.metrics["comm/clients"] == 3
 
 
 def test_the_order_of_arrival_changes_not_one_bit() -> None:
@@ -84,7 +83,7 @@ def test_fedavgm_is_momentum_on_the_server() -> None:
 
 
 def test_a_server_learning_rate_that_is_not_given_suits_the_strategy() -> None:
-    assert [make(strategy=name)[0].server_lr for name in ("fedavg", "fedavgm", "fedadam")] == [1.0, 1.0, 0.01]
+    assert [make(strategy=name)[0].optimizer.lr for name in ("fedavg", "fedavgm", "fedadam")] == [1.0, 1.0, 0.01]
 
 
 def test_fedadam_is_the_papers_algorithm_2() -> None:
@@ -118,8 +117,8 @@ def test_a_failed_client_is_left_out_named_and_not_acknowledged() -> None:
 
     play(strategy, grid, 1, answer)
     np.testing.assert_allclose(strategy.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-6)
-    assert strategy.metrics["comm/failures"] == 1
-    assert "client 1" in strategy.failures[0]
+    assert strategy.cohort.metrics["comm/failures"] == 1
+    assert "client 1" in strategy.cohort.failures[0]
     messages = strategy.configure_train(2, strategy.broadcast(2), ConfigRecord(), grid)
     assert [m.content["task"]["accepted-round"] for m in messages] == [1, 0, 1]
 
@@ -140,7 +139,7 @@ def test_a_payload_that_is_not_this_rounds_is_refused_and_the_round_goes_on(dama
 
     play(strategy, grid, 1, answer)
     np.testing.assert_allclose(strategy.weights.numpy(), u[1:].mean(0), rtol=1e-6)
-    assert "its reply is refused" in strategy.failures[0]
+    assert "its reply is refused" in strategy.cohort.failures[0]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,7 @@ def test_a_malformed_reply_is_one_refused_client(metrics: dict | None, arrays: b
 
     play(strategy, grid, 1, answer)
     np.testing.assert_allclose(strategy.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
-    assert "its reply is refused" in strategy.failures[0]
+    assert "its reply is refused" in strategy.cohort.failures[0]
 
 
 def test_a_client_cannot_write_what_the_server_counts() -> None:
@@ -186,15 +185,15 @@ def test_a_client_cannot_write_what_the_server_counts() -> None:
         return good
 
     play(strategy, grid, 1, answer)
-    assert strategy.metrics["comm/uplink_bytes"] < 1e6
-    assert "evil/tag" not in strategy.metrics
+    assert strategy.cohort.metrics["comm/uplink_bytes"] < 1e6
+    assert "evil/tag" not in strategy.cohort.metrics
 
 
 def test_a_missing_reply_is_a_failure() -> None:
     strategy, grid = make()
     u = updates(1)
     play(strategy, grid, 1, lambda i, m: None if i == 2 else reply(m, u[i], 1, 1))
-    assert "no reply" in strategy.failures[0]
+    assert "no reply" in strategy.cohort.failures[0]
 
 
 def test_a_node_that_the_superlink_lost_is_told_by_its_client_and_reason() -> None:
@@ -206,8 +205,8 @@ def test_a_node_that_the_superlink_lost_is_told_by_its_client_and_reason() -> No
     lost = Message(Error(1, "Node Unavailable"), reply_to=messages[1])
     lost.metadata.__dict__["_src_node_id"] = 99  # the SuperLink's own
     strategy.aggregate_train(1, [lost, *(reply(messages[i], u[i], 1, 1) for i in (0, 2))])
-    assert strategy.failures == ["client 1: Node Unavailable"]
-    assert strategy.metrics["comm/clients"] == 2
+    assert strategy.cohort.failures == ["client 1: Node Unavailable"]
+    assert strategy.cohort.metrics["comm/clients"] == 2
 
 
 def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it() -> None:
@@ -218,11 +217,11 @@ def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it()
     between = (seconds[1][0] + seconds[2][0]) / 2
     for deadline, kept, clock in ((0.0, [0, 1, 2], seconds[2][0]), (between, [i for _, i in seconds[:2]], between)):
         strategy, grid = make(compute_seconds=1.0, round_deadline=deadline)
-        strategy.network = network
+        strategy.cohort.clock.network = network
         play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
-        assert strategy.metrics["time/simulated"] == pytest.approx(clock)
+        assert strategy.cohort.metrics["time/simulated"] == pytest.approx(clock)
         np.testing.assert_allclose(strategy.weights.numpy(), u[kept].mean(0), rtol=1e-4, atol=1e-6)
-        assert len(strategy.failures) == 3 - len(kept)
+        assert len(strategy.cohort.failures) == 3 - len(kept)
 
 
 def test_a_round_for_which_all_come_too_late_leaves_the_weights_and_the_run_goes_on() -> None:
@@ -230,22 +229,22 @@ def test_a_round_for_which_all_come_too_late_leaves_the_weights_and_the_run_goes
     before, u = strategy.weights.clone(), updates(1)
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
     assert torch.equal(strategy.weights, before)
-    assert len(strategy.failures) == 3
-    strategy.config = strategy.config.replace(round_deadline=3.0)
+    assert len(strategy.cohort.failures) == 3
+    strategy.cohort.clock.deadline = 3.0
     play(strategy, grid, 2, lambda i, m: reply(m, u[i], 1, 2))
     np.testing.assert_allclose((strategy.weights - before).numpy(), u.mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_all_clients_failing_ends_the_run_with_the_first_reason() -> None:
     strategy, grid = make()
-    with pytest.raises(RoundFailed, match=r"all 3 clients failed; client 0: .*ValueError: broke"):
+    with pytest.raises(RunFailed, match=r"all 3 clients failed; client 0: .*ValueError: broke"):
         play(strategy, grid, 1, lambda i, m: Message(Error(2, "ValueError: broke"), reply_to=m))
 
 
 def test_global_weights_that_diverged_end_the_run() -> None:
     strategy, _ = make()
     strategy.weights[2] = float("nan")
-    with pytest.raises(RoundFailed, match="global weights diverged"):
+    with pytest.raises(RunFailed, match="global weights diverged"):
         strategy.broadcast(2)
 
 

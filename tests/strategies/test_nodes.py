@@ -9,7 +9,6 @@ from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from strategies.nodes import FederationError, Nodes, meet_federation
 from strategies.server_app import make_strategy
-from tests.strategies.federation import model_of
 
 LocalGrid("clients.client_app:app", clients=1)  # so that Message() knows who speaks
 SUPERLINK = 1
@@ -138,7 +137,7 @@ def test_a_client_that_moved_loses_no_turn(tiny_dataset: str, settings: dict[str
     sizes = {"clients": 2, "clients-per-round": 2, "rounds": 4, "distribution": "iid", "dataset": tiny_dataset}
     config = Config.from_mapping(sizes | settings)
     deployment = Deployment([0, 1])
-    strategy = make_strategy(config, model_of(config), [0, 1], deployment)
+    strategy = make_strategy(Experiment(config), [0, 1], deployment)
     arrays = strategy.broadcast(1)
     for round in (1, 2, 3, 4):
         if round == 3:
@@ -146,4 +145,4 @@ def test_a_client_that_moved_loses_no_turn(tiny_dataset: str, settings: dict[str
         messages = list(strategy.configure_train(round, arrays, ConfigRecord(), deployment))
         assert [message.metadata.dst_node_id for message in messages] == deployment.nodes
         arrays, _ = strategy.aggregate_train(round, deployment.send_and_receive(messages))
-        assert strategy.failures == []
+        assert strategy.cohort.failures == []

@@ -10,9 +10,9 @@ from torchvision.models.resnet import BasicBlock
 
 from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
+from fedsparse.experiment import Experiment
 from fedsparse.engine import LocalGrid
 from strategies.server_app import make_strategy
-from tests.strategies.federation import model_of
 
 SETTINGS = {"clients": 8, "clients-per-round": 8, "model": "mlp-small", "batch-size": 8}
 TOGETHER = "clients.client_app:train_together"
@@ -65,7 +65,7 @@ def compare(dataset: str, device: str, rounds: int, **settings: object) -> None:
     with LocalGrid("clients.client_app:app", 8, together=TOGETHER) as plain, \
          LocalGrid("clients.client_app:app", 8, together=TOGETHER) as overlapped:  # fmt: skip
         overlapped.overlap(torch.device(device))
-        strategy = make_strategy(config, model_of(config), plain.get_node_ids(), plain)
+        strategy = make_strategy(Experiment(config), plain.get_node_ids(), plain)
         if config.cohort_batching == "on":
             plain.group = overlapped.group = 3
         arrays = strategy.broadcast(1)

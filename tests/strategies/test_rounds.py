@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from fedsparse.catalogue import TOPOLOGIES
 from fedsparse.config import Config
+from fedsparse.experiment import load_dataset, partition
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
-from partitions import load_dataset, partition
 from tests.strategies.federation import SETTINGS, TRAFFIC, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst")

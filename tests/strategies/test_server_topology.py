@@ -5,6 +5,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from fedsparse.aggregation.mean import Mean
 from fedsparse.compression import VALUES, ClientState, UpdateCodec, wire
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
@@ -15,11 +16,11 @@ from fedsparse.sparsity.masks import encode_mask
 from fedsparse.sparsity.one_shot import prune_model
 from fedsparse.sparsity.readjust import Report, readjust
 from fedsparse.sparsity.reports import encode_report, report_layout
-from fedsparse.sparsity.setup import build_method
 from fedsparse.vector import FlatModel, Layout
-from strategies import STRATEGIES, FedAvg
-from strategies.server_topology import REMEMBERED, Replies, ServerTopology, Upload
-from tests.strategies.federation import network
+from strategies.fedavg import FedAvg
+from strategies.replies import Replies, Upload
+from strategies.server_topology import REMEMBERED, ServerTopology
+from tests.strategies.federation import experiment_of, network
 
 MODEL = network()
 LAYOUT = Layout.of(MODEL)
@@ -31,8 +32,8 @@ def server(**settings: object) -> FedAvg:
     config = Config.from_mapping(
         {"clients": 2, "clients-per-round": 2, "rounds": 9, "dense-layers": "", "sparsity": 0.5} | settings
     )
-    topology = ServerTopology.of_round_1(config, LAYOUT, LAYERS, build_method(config))
-    return STRATEGIES[config.strategy](config, topology, torch.zeros(N), range(2))
+    experiment = experiment_of(config, MODEL)
+    return FedAvg(experiment, ServerTopology.of_round_1(experiment), torch.zeros(N), range(2))
 
 
 def own_reply(
@@ -41,8 +42,8 @@ def own_reply(
     compact = Compact(LAYOUT, own)
     payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(update), ClientState(), round=round, seed=0)
     arrays = ArrayRecord({"update": payload_array(payload, compact.layout)})
-    if own is not strategy.topology.topology:
-        arrays["mask"] = mask_array(encode_mask(own, strategy.topology.topology))
+    if own is not strategy.topology.current:
+        arrays["mask"] = mask_array(encode_mask(own, strategy.topology.current))
     metrics = MetricRecord({"num-examples": samples, "train/loss": 1.0})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
@@ -57,24 +58,24 @@ def aggregate(strategy: FedAvg, clients, order: int = 1) -> torch.Tensor:
 
 def halves(strategy: FedAvg) -> tuple[Topology, Topology]:
     """Masks of half of every layer that have no prunable weight in common."""
-    start = strategy.topology.topology
+    start = strategy.topology.current
     odd = torch.arange(P) % 2 == 1
     return tuple(start.changed(half | ~start.prunable, counts=True) for half in (odd, ~odd))  # type: ignore[return-value]
 
 
 def test_reports_are_averaged_by_samples() -> None:
-    start = server(topology="rigl").topology.topology
-    replies = Replies(LAYOUT, start)
+    start = server(topology="rigl").topology.current
+    replies = Replies(Mean(N, start.mask), start)
     update = wire.decode(UpdateCodec(LAYOUT, "none").encode(torch.zeros(N), ClientState(), round=1, seed=0)[0], LAYOUT)
     for samples, values in ((1, [8.0, 0.0]), (3, [0.0, 4.0])):
-        replies.add(Upload(update, None, Report(torch.tensor([2, 5]), torch.tensor(values))), samples)
+        replies.add(Upload(update, None, Report(torch.tensor([2, 5]), torch.tensor(values)), samples, {}))
     assert replies.reports is not None
     assert replies.reports.mean[[2, 5]].tolist() == [2.0, 3.0]
 
 
 def test_a_client_that_wishes_for_the_servers_mask_counts_in_the_consensus() -> None:
     strategy = server(topology="feddst", **{"readjustment-interval": 1})
-    start = strategy.topology.topology
+    start = strategy.topology.current
     moved = readjust(start, torch.rand(P), torch.rand(P), 0.5)
     aggregate(strategy, [(torch.ones(N), own, 1) for own in (moved, start)])
     shared, count = (int((mask & start.prunable).sum()) for mask in (moved.mask & start.mask, start.mask))
@@ -97,7 +98,7 @@ def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_
     u, results = torch.randn(2, N), []
     for samples, order in (((1, 3), 1), ((1, 3), -1), ((1, 1), 1)):
         strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
-        masks = halves(strategy) if own else [strategy.topology.topology] * 2
+        masks = halves(strategy) if own else [strategy.topology.current] * 2
         results.append(aggregate(strategy, list(zip(u, masks, samples, strict=True)), order).clone())
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
@@ -105,50 +106,44 @@ def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_
 
 def test_fedavgm_forgets_the_momentum_of_weights_that_are_removed() -> None:
     strategy = server(topology="set", strategy="fedavgm", **{"readjustment-interval": 1, "readjustment-ratio": 1})
-    start = strategy.topology.topology
+    start = strategy.topology.current
     aggregate(strategy, [(torch.randn(N), start, 1), (torch.randn(N), start, 1)])
-    changed = start.mask ^ strategy.topology.topology.mask
+    changed = start.mask ^ strategy.topology.current.mask
     assert changed.any()
-    assert not strategy.velocity[changed].any()
-    assert not strategy.velocity[~strategy.topology.topology.mask].any()
-    assert strategy.velocity.any()
+    assert not strategy.optimizer.memory["velocity"][changed].any()
+    assert not strategy.optimizer.memory["velocity"][~strategy.topology.current.mask].any()
+    assert strategy.optimizer.memory["velocity"].any()
 
 
 def ones_and_zeros(topology: ServerTopology) -> tuple[torch.Tensor, torch.Tensor]:
-    mask, prunable = topology.topology.mask, topology.topology.prunable
+    mask, prunable = topology.current.mask, topology.current.prunable
     return (mask & prunable).nonzero().squeeze(1), (~mask).nonzero().squeeze(1)
 
 
 def test_a_client_that_missed_a_few_topologies_gets_a_difference_and_after_many_the_whole_mask() -> None:
     topology = server(topology="static").topology
-    start, generator = topology.topology, torch.Generator().manual_seed(0)
-    topology.mask_for(0)
-    topology.answered(0)
+    start, generator = topology.current, torch.Generator().manual_seed(0)
     lengths = []
     for _ in range(REMEMBERED + 1):
-        held = topology._held[0]
-        record = topology.mask_for(0)
-        topology._held[0] = held
+        record = topology.mask_for(start.hash)
         lengths.append(len(record["mask"].data) if record else 0)
-        mask = topology.topology.mask.clone()
+        mask = topology.current.mask.clone()
         swap = torch.cat(
             [side[torch.randperm(len(side), generator=generator)[:3]] for side in ones_and_zeros(topology)]
         )
         mask[swap] = ~mask[swap]
-        topology._set(topology.topology.changed(mask, counts=True))
-    whole = len(encode_mask(topology.topology))
+        topology._set(topology.current.changed(mask, counts=True))
+    whole = len(encode_mask(topology.current))
     assert lengths[0] == 0
     assert 0 < lengths[1] < whole / 2
-    assert len(topology.mask_for(0)["mask"].data) == whole
+    assert len(topology.mask_for(start.hash)["mask"].data) == whole
     assert start.version == 0
 
 
-def test_a_client_that_has_not_answered_is_sent_the_whole_mask_again() -> None:
+def test_a_client_that_holds_an_unknown_topology_is_sent_the_whole_mask_and_one_that_holds_the_present_none() -> None:
     topology = server(topology="static").topology
-    first = topology.mask_for(0)
-    assert len(topology.mask_for(0)["mask"].data) >= len(first["mask"].data)
-    topology.answered(0)
-    assert topology.mask_for(0) is None
+    assert len(topology.mask_for(None)["mask"].data) >= len(topology.mask_for(topology.start)["mask"].data)
+    assert topology.mask_for(topology.current.hash) is None
 
 
 def test_a_lost_reply_costs_no_mask_where_none_was_sent_and_a_client_that_fails_is_sent_the_whole_one() -> None:
@@ -158,7 +153,7 @@ def test_a_lost_reply_costs_no_mask_where_none_was_sent_and_a_client_that_fails_
     for round, answers in ((1, (True, True)), (2, (True, False)), (3, (True, None)), (4, (True, True))):
         messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
         sent.append("topology" in messages[1].content)
-        start = strategy.topology.topology
+        start = strategy.topology.current
         replies = [
             own_reply(m, strategy, torch.ones(N), start, 1, round) for m, a in zip(messages, answers, strict=True) if a
         ]
@@ -174,15 +169,15 @@ def test_a_lost_reply_costs_no_mask_where_none_was_sent_and_a_client_that_fails_
 def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = None) -> str:
     """Why the first of two clients is refused that sends this report, or uploads under this mask; "" if it is not."""
     grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
-    start = strategy.topology.topology
+    start = strategy.topology.current
     messages = strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid)
     masks = zip(messages, (own or start, start), strict=True)
     first, second = (own_reply(message, strategy, torch.ones(N), mask, 1) for message, mask in masks)
     if report:
         first.content["arrays"]["report"] = payload_array(report, report_layout(LAYOUT))
     strategy.aggregate_train(1, [first, second])
-    assert strategy.metrics["comm/clients"] == 2 - len(strategy.failures)
-    return "".join(strategy.failures)
+    assert strategy.cohort.metrics["comm/clients"] == 2 - len(strategy.cohort.failures)
+    return "".join(strategy.cohort.failures)
 
 
 def report_of(*sizes: int, round: int = 1) -> bytes:
@@ -233,10 +228,10 @@ UPLOADS = {"upload-pruning": "magnitude", "upload-sparsity": 0.5, "sparsity": 0}
 @pytest.mark.parametrize("kept", [0, 1, 0.25])
 def test_a_mask_that_the_method_does_not_leave_a_client_is_refused(settings: dict[str, object], kept: float) -> None:
     strategy = server(**settings)
-    start = strategy.topology.topology
+    start = strategy.topology.current
     own = start.changed(~start.prunable | (torch.rand(P) < kept), counts=True)
     assert "mask" in refused(strategy, own=own) or own is start
-    new = strategy.topology.topology
+    new = strategy.topology.current
     assert not strategy.weights[:P][~new.mask].any()
     assert min(new.counts) > 0
 
@@ -245,7 +240,7 @@ def test_a_mask_that_the_method_does_not_leave_a_client_is_refused(settings: dic
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mask_of_an_honest_client_is_taken(settings: dict[str, object], seed: int) -> None:
     strategy, model = server(**settings), FlatModel(network())
-    start = strategy.topology.topology
+    start = strategy.topology.current
     torch.manual_seed(seed)
     model.vector[:P].normal_()
     if "topology" in settings:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedsparse.aggregation.mean import MaskedMean
+from fedsparse.aggregation.mean import Mean
 from fedsparse.compression import SparseUpdate
 from fedsparse.compression.wire import Segment
 from fedsparse.sparsity import Topology
@@ -40,11 +40,11 @@ def update_of(weights: Tensor, old: Tensor, mask: list[bool]) -> SparseUpdate:
 
 
 def mean(clients, old: Tensor, final: Topology = ALL) -> Tensor:
-    updates = MaskedMean(SIZE + BUFFERS, ALL.mask)
+    updates = Mean(SIZE + BUFFERS, ALL.mask)
     for weights, mask, samples in clients:
         mask = [bool(held) for held in mask]
         updates.add(update_of(weights, old, mask), samples, None if all(mask) else torch.tensor(mask))
-    return final.apply_(old + updates.update())
+    return final.apply_(old + updates.result())
 
 
 @QUICK
@@ -104,11 +104,11 @@ def test_masks_all_one_and_all_zero_average_or_keep_everything(held):
 
 def test_the_models_are_the_sums_of_the_clients_weights_over_those_who_hold_them():
     old, everything = torch.full((8,), 2.0), [True] * SIZE
-    updates = MaskedMean(SIZE + BUFFERS, ALL.mask)
+    updates = Mean(SIZE + BUFFERS, ALL.mask)
     half = [True] * 3 + [False] * 3
     updates.add(update_of(torch.full((8,), 5.0), old, everything), 10)
     updates.add(update_of(torch.full((8,), 7.0), old, half), 1, torch.tensor(half))
-    total, held = updates.models(old)
+    total, held = updates.votes(old)
     assert held.tolist() == [11, 11, 11, 10, 10, 10]
     assert total.tolist() == [57, 57, 57, 50, 50, 50]
 

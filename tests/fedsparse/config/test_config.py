@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fedsparse.catalogue import STRATEGIES
 from fedsparse.config import KEYS, Config
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
-from strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[3]
 

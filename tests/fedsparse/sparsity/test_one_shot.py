@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedsparse.experiment import load_dataset
 from fedsparse.sparsity.one_shot import (
     input_matrix,
     layer_error,
@@ -19,7 +20,6 @@ from fedsparse.sparsity.one_shot import (
     weight_matrix,
 )
 from fedsparse.vector import FlatModel
-from partitions import load_dataset
 from tests.fedsparse.sparsity.architectures import generator
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedsparse.config import Config
+from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import Score, evaluate, learning_rate, train
 from fedsparse.vector import FlatModel
@@ -27,7 +28,7 @@ def network() -> nn.Module:
 def run(**settings: object) -> FlatModel:
     model = FlatModel(network())
     config = Config.from_mapping({"batch_size": 16, "epochs": 2, "lr": 0.1} | settings)
-    train(model, fetch, 50, config, round=1, seed=3, timer=StageTimer())
+    train(model, fetch, 50, config, Task(), round=1, seed=3, timer=StageTimer())
     return model
 
 
@@ -95,7 +96,7 @@ def test_recomputing_activations_changes_nothing_not_even_batchnorms_statistics(
         if recompute:
             recompute_blocks(model.module)
         config = Config.from_mapping({"batch_size": 4, "epochs": 1})
-        train(model, lambda i: (images[i], labels[i]), 4, config, round=1, seed=0, timer=StageTimer())
+        train(model, lambda i: (images[i], labels[i]), 4, config, Task(), round=1, seed=0, timer=StageTimer())
         results.append(model.vector)
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
@@ -105,7 +106,7 @@ def test_compiling_the_model_changes_speed_not_results() -> None:
     model = FlatModel(network())
     model.module.compile()
     config = Config.from_mapping({"batch_size": 16, "epochs": 2, "lr": 0.1})
-    train(model, fetch, 50, config, round=1, seed=3, timer=StageTimer())
+    train(model, fetch, 50, config, Task(), round=1, seed=3, timer=StageTimer())
     torch.testing.assert_close(model.vector, run().vector, rtol=1e-4, atol=1e-6)
 
 
@@ -117,7 +118,7 @@ def test_every_epoch_sees_every_sample_once() -> None:
         return fetch(positions)
 
     config = Config.from_mapping({"batch_size": 16, "epochs": 3})
-    score = train(FlatModel(network()), spy, 50, config, round=1, seed=0, timer=StageTimer())
+    score = train(FlatModel(network()), spy, 50, config, Task(), round=1, seed=0, timer=StageTimer())
     assert score.samples == 150
     for epoch in range(3):
         assert sorted(torch.cat(seen[4 * epoch : 4 * epoch + 4]).tolist()) == list(range(50))
@@ -125,14 +126,14 @@ def test_every_epoch_sees_every_sample_once() -> None:
 
 def test_evaluation_is_the_mean_over_samples_whatever_the_batch_size() -> None:
     model = FlatModel(network())
-    whole, parts = evaluate(model, fetch, 50), evaluate(model, fetch, 50, batch_size=7)
+    whole, parts = evaluate(model, fetch, 50, Task()), evaluate(model, fetch, 50, Task(), batch_size=7)
     assert whole.accuracy == parts.accuracy == (model.module(X).argmax(1) == Y).sum().item() / 50
     assert whole.loss == pytest.approx(parts.loss)
     assert whole.loss == pytest.approx(F.cross_entropy(model.module(X), Y).item(), rel=1e-6)
 
 
 def test_a_client_that_holds_out_nothing_has_a_loss_of_zero_over_no_samples() -> None:
-    assert evaluate(FlatModel(network()), fetch, 0) == Score(0.0, 0.0, 0)
+    assert evaluate(FlatModel(network()), fetch, 0, Task()) == Score(0.0, 0.0, 0)
 
 
 def test_schedules_start_at_lr_and_fall() -> None:

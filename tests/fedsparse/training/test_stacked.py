@@ -12,6 +12,7 @@ from fedsparse.sparsity.rigl import RigL
 from fedsparse.sparsity.sparsyfed import SparsyFed
 from fedsparse.sparsity.static import Dense, Static
 from fedsparse.sparsity.topology import weight_layers
+from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import Score, train
 from fedsparse.training.stacked import TOGETHER, group_size, train_cohort, why_alone
@@ -40,7 +41,7 @@ def together(
 
     seeds = list(range(len(sizes)))
     network = network or model(name)
-    return train_cohort(network, fetch, sizes, config, round=1, seeds=seeds, timer=StageTimer(), mask=mask)
+    return train_cohort(network, fetch, sizes, config, Task(), round=1, seeds=seeds, timer=StageTimer(), mask=mask)
 
 
 def alone(name: str, client: int, config: Config) -> tuple[Tensor, Score]:
@@ -48,7 +49,7 @@ def alone(name: str, client: int, config: Config) -> tuple[Tensor, Score]:
         return X[positions + STARTS[client]], Y[positions + STARTS[client]]
 
     one = model(name)
-    score = train(one, fetch, SIZES[client], config, round=1, seed=client, timer=StageTimer())
+    score = train(one, fetch, SIZES[client], config, Task(), round=1, seed=client, timer=StageTimer())
     return one.vector, score
 
 
@@ -80,7 +81,7 @@ def test_group_normalisation_and_residual_blocks_train_together() -> None:
         one = model("resnet18")
         start = int(STARTS[client])
         train(
-            one, lambda i, start=start: (X[i + start], Y[i + start]), size, config,
+            one, lambda i, start=start: (X[i + start], Y[i + start]), size, config, Task(),
             round=1, seed=client, timer=StageTimer(),
         )  # fmt: skip
         torch.testing.assert_close(weights[client], one.vector, rtol=1e-3, atol=1e-4)
@@ -90,7 +91,7 @@ def test_the_global_weights_stay_as_they_were() -> None:
     one = model()
     before = one.vector.clone()
     config = Config.from_mapping({"batch_size": 8})
-    train_cohort(one, lambda p: (X[p], Y[p]), (9, 3), config, round=1, seeds=(0, 1), timer=StageTimer())
+    train_cohort(one, lambda p: (X[p], Y[p]), (9, 3), config, Task(), round=1, seeds=(0, 1), timer=StageTimer())
     assert torch.equal(one.vector, before)
 
 
@@ -124,7 +125,7 @@ def test_what_does_not_exist_stays_zero_and_the_rest_trains_as_alone(settings: d
         network.vector.copy_(start)
         local = LocalTopology(network, topology, Static(0.8), 1, 0)
         train(
-            network, lambda p, c=client: (X[p + STARTS[c]], Y[p + STARTS[c]]), size, config,
+            network, lambda p, c=client: (X[p + STARTS[c]], Y[p + STARTS[c]]), size, config, Task(),
             round=1, seed=client, timer=StageTimer(), topology=local,
         )  # fmt: skip
         torch.testing.assert_close(weights[client], network.vector, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,128 @@
+"""Experiments from Python: in a script, a notebook, or from standard input."""
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsparse.config import OWN, Config
+from fedsparse.config.settings import Given
+from fedsparse.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+
+class Result:
+    """A finished run.
+
+    Args:
+        folder: of the run, as ``main.py`` makes it too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return content
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        return Config.from_mapping(self._content["config"])
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """What each round measured, by telemetry's tags, such as ``eval/accuracy``; the first is before round 1."""
+        rounds: list[dict[str, Any]] = self._content["rounds"]
+        return rounds
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run in a few numbers, such as ``accuracy``, ``uplink-bytes`` and ``seconds``."""
+        summary: dict[str, Any] = self._content["summary"]
+        return summary
+
+    def frame(self) -> "pandas.DataFrame":
+        """``rounds`` as a table with a row a round.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame(self.rounds).set_index("round")
+
+    def model(self) -> "nn.Module":
+        """The network with its final weights, on the CPU."""
+        import torch
+
+        from fedsparse.experiment import Experiment
+
+        network = Experiment(self.config.replace(device="cpu")).model.module
+        network.load_state_dict(torch.load(self.folder / "model.pt", map_location="cpu", weights_only=True))
+        return network
+
+    def __repr__(self) -> str:
+        measured = {key: self.summary.get(key) for key in ("rounds", "accuracy", "uplink-bytes", "uplink-ratio")}
+        words = ", ".join(f"{key} {value:.4g}" for key, value in measured.items() if value is not None)
+        return f"Result({str(self.folder)!r}: {words})"
+
+
+def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
+    """Train a federation.
+
+    Args:
+        settings: by name, in kebab or snake case, such as what ``Config.flat`` gives.
+        keywords: settings again, in snake case; stronger. A setting that names something of the user's own, such as
+            ``model``, may also be the class or function itself.
+
+    Raises:
+        ConfigError: a mistake in the settings.
+        RunFailed: the run could not go on; what was measured is in its folder.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: see ``commands.door``
+    from fedsparse.commands.run import checked, start
+
+    given = Given({key.replace("_", "-"): value for key, value in {**(settings or {}), **keywords}.items()})
+    logdir = Path(given.get("logdir", Config().logdir))
+    for key in OWN:
+        if key in given and not isinstance(given[key], str):
+            given[key] = reference_to(given[key], key, logdir)
+    given.typed = frozenset(key.replace("_", "-") for key in keywords)
+    return Result(start(checked(given)))
+
+
+def reference_to(thing: Any, key: str, logdir: Path) -> str:
+    """A reference by which every process finds a class or function of the user's.
+
+    Something that a module holds is named by that module. The main script, a notebook and a local scope cannot be
+    imported by other processes, so what is defined there is pickled, with its code, into ``<logdir>/objects``.
+
+    Raises:
+        ConfigError: it is neither, or cannot be pickled.
+    """
+    if not callable(thing):
+        raise ConfigError(f"{key} = {thing!r}: should be a name, a reference, or a class or function")
+    name = getattr(thing, "__name__", type(thing).__name__)
+    module = sys.modules.get(getattr(thing, "__module__", ""))
+    if module is not None and module.__name__ != "__main__" and getattr(module, name, None) is thing:
+        return f"{module.__name__}:{name}"
+    import cloudpickle
+
+    try:
+        content = cloudpickle.dumps(thing)
+    except (pickle.PicklingError, TypeError) as error:
+        raise ConfigError(f"{key} = {name}: {error}; put it into a file of its own") from None
+    file = logdir.expanduser().absolute() / "objects" / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}.pickle"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return f"{file}:{name}"

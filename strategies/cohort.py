@@ -1,0 +1,201 @@
+"""A round's cohort: who is sampled, what each client is sent, who answers, and what the server knows of each."""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.serverapp import Grid
+
+from fedsparse.compression import PayloadError
+from fedsparse.engine.records import array_bytes
+from fedsparse.experiment import Experiment
+from fedsparse.network import SimulatedClock
+from fedsparse.seeds import derive_seed
+from fedsparse.telemetry.timers import StageTimer
+from strategies.downlink import Downlink
+from strategies.nodes import Nodes
+from strategies.replies import Measures, Upload, client_tags, read_metrics
+from strategies.server_topology import ServerTopology
+
+log = logging.getLogger("fedsparse")
+
+
+@dataclass
+class Known:
+    """What the server knows of one client: its line in the ledger.
+
+    Attributes:
+        topology: the hash of the mask that it holds; None where that is unknown.
+        accepted_round: the last round whose payload was accepted from it; 0 for none.
+        weights_round: the round of the global weights that it surely holds; 0 where that is unknown.
+        sent_round: the round of the weights in the last message to it.
+        sent_bytes: of the arrays in that message.
+    """
+
+    topology: int | None
+    accepted_round: int = 0
+    weights_round: int = 0
+    sent_round: int = 0
+    sent_bytes: int = 0
+
+    def lost(self) -> None:
+        """The client failed, or is at a fresh node: it may hold anything."""
+        self.topology, self.weights_round = None, 0
+
+
+class Cohort:
+    """The sampled clients of the present round.
+
+    Args:
+        experiment: the settings.
+        nodes: Flower's node id of every partition id.
+        topology: which weights exist; reads uploads.
+        downlink: how weights are sent.
+
+    Attributes:
+        state_folder: where clients keep what they remember; empty for their Context.
+        metrics: what the present round measured so far, under telemetry's tags.
+        failures: the present round's failed clients, each with its reason.
+        timer: of the present round.
+        clock: of the simulated network.
+        late: how many clients came too late on the simulated network in this round.
+    """
+
+    def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology, downlink: Downlink) -> None:
+        self.config, self.nodes, self.topology, self.downlink = experiment.config, nodes, topology, downlink
+        self.state_folder = ""
+        self.metrics: dict[str, float] = {}
+        self.failures: list[str] = []
+        self.timer = StageTimer()
+        self.late = 0
+        self._tags = client_tags(experiment.task.metrics)
+        self._settings = ConfigRecord(self.config.flat())
+        self._ledger: dict[int, Known] = defaultdict(lambda: Known(topology.start))  # by partition id
+        self._members: dict[int, int] = {}  # node id -> partition id
+        self._asked: list[Metadata] = []  # of the last messages; Flower gives them their ids when they leave
+        self._asked_at = 0.0
+        self._measures = Measures()
+        self.clock = SimulatedClock(self.config.network(), self.config.compute_seconds, self.config.round_deadline)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def sample(self, round: int, grid: Grid) -> None:
+        """Begin a round: choose its clients at random."""
+        self.timer, self.metrics, self.failures, self.late = StageTimer(), {}, [], 0
+        self._measures = Measures()
+        self.clock.begin()
+        with self.timer("sample"):
+            rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round))
+            chosen = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
+            for client in self.nodes.update(grid):  # its Context stayed behind
+                self._ledger[client].lost()
+            self._members = {self.nodes.ids[client]: client for client in chosen}
+
+    def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
+        """One message a client: the weights or their changes, all settings, the last round accepted from it, and its
+        mask where it holds another one."""
+        messages, sent = [], 0
+        fixed = ConfigRecord({"round": round, "state-folder": self.state_folder, **self.topology.named})
+        for node, client in self._members.items():
+            known, task = self._ledger[client], fixed.copy()
+            task["accepted-round"] = known.accepted_round
+            arrays = self.downlink.arrays_for(known.weights_round, weights)
+            content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
+            if mask := self.topology.mask_for(known.topology):
+                content["topology"] = mask
+                known.topology = None  # until the client answers: it may fail before or after it keeps the mask
+            messages.append(Message(content, dst_node_id=node, message_type=kind))
+            known.sent_round, known.sent_bytes = self.downlink.round, array_bytes(content)
+            sent += known.sent_bytes
+        self._asked, self._asked_at = [message.metadata for message in messages], time.monotonic()
+        self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sent
+        return messages
+
+    def answers(self, replies: Iterable[Message], round: int) -> list[tuple[int, Message]]:
+        """Each client that answered without an error, with its reply, by ascending partition id.
+
+        That order is fixed because floating-point addition depends on it. The ledger is brought up to date.
+        """
+        # For a node that it lost, the SuperLink answers in its own name.
+        asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
+        answered: dict[int | None, Message] = {}
+        for message in replies:
+            sender = message.metadata.src_node_id
+            known_sender = sender if sender in self._members else asked.get(message.metadata.reply_to_message_id)
+            answered[known_sender] = message
+        waited = time.monotonic() - self._asked_at > self.config.round_timeout
+        usable = []
+        for client, node in sorted((client, node) for node, client in self._members.items()):
+            reply, known = answered.get(node), self._ledger[client]
+            if reply is None:
+                limit = f" within round-timeout = {self.config.round_timeout:g} s" if waited else ": its node has left"
+                self._fail(client, round, f"no reply{limit}")
+            elif reply.has_error():
+                known.lost()
+                self._fail(client, round, (reply.error.reason or "").strip() or "no reason given")
+            elif not reply.has_content():
+                self._fail(client, round, "its reply is empty")
+            else:
+                known.topology, known.weights_round = self.topology.current.hash, known.sent_round
+                usable.append((client, reply))
+        return usable
+
+    def upload(self, client: int, reply: Message, round: int) -> Upload | None:
+        """One client's reply to a train message, checked and decoded; None, and the client noted, if it is refused."""
+        received = array_bytes(reply.content)
+        self._measures.count("comm/uplink_bytes", received)
+        known = self._ledger[client]
+        try:
+            samples, measured = read_metrics(reply, self._tags)
+            with self.timer("decode"):
+                upload = Upload(*self.topology.read(reply.content, round), samples, measured)
+        except PayloadError as error:
+            self._fail(client, round, f"its reply is refused: {error}")
+            return None
+        seconds = sum(value for tag, value in measured.items() if tag.startswith("time/"))
+        if reason := self.clock.late(client, downlink=known.sent_bytes, uplink=received, measured=seconds):
+            self._fail(client, round, reason)
+            self.late += 1
+            return None
+        known.accepted_round = round
+        self._measures.count("comm/clients", 1)
+        self._measures.add(measured, samples)
+        return upload
+
+    def close(self, samples: int) -> None:
+        """End a train phase: what its clients measured, averaged over ``samples``, becomes part of ``metrics``."""
+        self.metrics |= self._measures.means(samples)
+        if self.clock:
+            self.metrics["time/simulated"] = self.clock.seconds
+
+    def scores(self, replies: Iterable[Message], round: int) -> dict[str, float]:
+        """Mean loss and metrics over the cohort's held-out samples; empty when no client has any."""
+        sums: dict[str, float] = defaultdict(float)
+        total = 0
+        for client, reply in self.answers(replies, round):
+            try:
+                samples, measured = read_metrics(reply, self._tags, least=0)  # a client with one sample holds out none
+            except PayloadError as error:
+                self._fail(client, round, f"its reply is refused: {error}")
+                continue
+            for tag, value in measured.items():
+                if tag.startswith("eval/client_"):
+                    sums[tag] += samples * value
+            total += samples
+        means = {tag: value / total for tag, value in sums.items()} if total else {}
+        self.metrics |= means
+        return means
+
+    def _fail(self, client: int, round: int, reason: str) -> None:
+        """Note a failure; the log gets its last line, which of a traceback is the error itself."""
+        last = reason.splitlines()[-1]
+        self.failures.append(f"client {client}: {last}")
+        self.metrics["comm/failures"] = len(self.failures)
+        log.warning("round %d: client %d failed: %s", round, client, last)
+        if reason != last:
+            log.info("%s", reason)

@@ -1,0 +1,141 @@
+"""The house plan, read from the imports: arrows point down only, and there is no circle."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = (
+    "benchmarks main fedsparse.__main__ fedsparse.__init__ fedsparse.python_door",
+    "fedsparse.commands",
+    "strategies",
+    "clients",
+    "fedsparse.report",
+    "fedsparse.experiment",
+    "fedsparse.training",
+    "fedsparse.engine",
+    "fedsparse.sparsity",
+    "fedsparse.aggregation",
+    "fedsparse.compression",
+    "fedsparse.telemetry",
+    "fedsparse.config",
+    "fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device",
+    "fedsparse.plugins fedsparse.seeds",
+    "fedsparse.catalogue fedsparse.errors",
+    "partitions",
+)
+"""Rooms from the top floor down. Rooms of one floor do not import one another."""
+
+LEVELS = {room: level for level, floor in enumerate(reversed(FLOORS)) for room in floor.split()}
+OURS = ("main", "benchmarks", "fedsparse", "strategies", "clients", "partitions")
+
+FLOWER = ("fedsparse.engine", "strategies", "clients", "benchmarks")
+"""Rooms that may import flwr."""
+
+SPLIT = ("fedsparse.experiment", "fedsparse.commands", "strategies", "benchmarks")
+"""Rooms that may import partitions."""
+
+
+def modules() -> dict[str, Path]:
+    files = [path for name in OURS for path in (ROOT / name).rglob("*.py")] + [ROOT / "main.py"]
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+    return {name.removesuffix(".__init__") if name != "fedsparse.__init__" else name: p for p, name in names.items()}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports anywhere in it, but for those it needs for type annotations alone."""
+    tree = ast.parse(path.read_text())
+    annotations = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in annotations:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(module: str) -> str:
+    known = modules()
+    while module not in known and "." in module:
+        module = module.rpartition(".")[0]
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "fedsparse" and len(parts) > 1 else parts[0]
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Every import of ours between two rooms."""
+    found = set()
+    for module, path in modules().items():
+        for imported in imports(path):
+            if imported.partition(".")[0] in OURS:
+                found.add((room_of(module), room_of(imported)))
+    return {(a, b) for a, b in found if a != b}
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room_of(module) for module in modules()} == set(LEVELS)
+
+
+def test_arrows_point_down_only() -> None:
+    assert not [(a, b) for a, b in sorted(arrows()) if LEVELS[a] <= LEVELS[b]]
+
+
+@pytest.mark.parametrize(("package", "allowed"), [("flwr", FLOWER), ("partitions", SPLIT)])
+def test_what_only_some_rooms_know_stays_there(package: str, allowed: tuple[str, ...]) -> None:
+    users = {
+        room_of(module)
+        for module, path in modules().items()
+        if any(imported.partition(".")[0] == package for imported in imports(path))
+    }
+    assert users - {package} <= set(allowed)
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    known = modules()
+    graph = {
+        module: {
+            target
+            for imported in imports(path)
+            if (target := imported if imported in known else imported.rpartition(".")[0]) in known and target != module
+        }
+        for module, path in known.items()
+    }
+    finished, path = set(), []
+
+    def visit(module: str) -> None:
+        assert module not in path, f"a circle: {' -> '.join([*path[path.index(module) :], module])}"
+        if module in finished:
+            return
+        path.append(module)
+        for target in sorted(graph[module]):
+            visit(target)
+        finished.add(path.pop())
+
+    for module in graph:
+        visit(module)
+
+
+def test_a_file_name_says_what_is_in_it_wherever_it_is_quoted() -> None:
+    names = [path.name for module, path in modules().items() if not module.startswith("benchmarks")]
+    assert {name for name in names if names.count(name) > 1} <= {"__init__.py"}
+
+
+def test_no_function_is_longer_than_forty_lines_without_its_docstring() -> None:
+    long = []
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and not module.startswith("benchmarks"):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                long += [f"{module}:{node.name} has {lines} lines"] * (lines > 40)
+    assert not long
