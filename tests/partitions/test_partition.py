@@ -1,5 +1,6 @@
 """Who holds which samples: properties of every partitioner, and each one's own definition."""
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partitions import PARTITIONERS, DataError, Partition, partition, split_holdout
+from partitions import PARTITIONERS, DataError, Partition, load_dataset, partition, split_holdout
 from partitions.dirichlet import proportions
 from partitions.picture import class_histogram
 from partitions.split import raise_to_floor
@@ -63,6 +64,20 @@ def test_a_seed_gives_the_same_partition_today_as_ever() -> None:
         "dirichlet": [0, 1, 3, 4, 5, 7],
         "shards": [0, 4, 6, 10, 14, 22],
     }
+
+
+@pytest.mark.parametrize(
+    ("distribution", "moved", "name", "sha256"),
+    [
+        ("iid", 0, "iid", "1de66ccc2915214d353dd5332c80829a621078f675c6b5729b64b98e4832d79f"),
+        ("dirichlet", 4, "dirichlet, beta 0.1", "3d53a89b8924eb85275e22487e1edbe2fa5306d59e201971ae96eb7e8240d9d4"),
+        ("shards", 0, "shards, 2 classes a client", "4c74cd735eed08662e9c99bdcb86d281ad3c488441af7fe15370d69ad02a5d44"),
+    ],
+)
+def test_the_embedded_data_are_split_today_as_ever(distribution: str, moved: int, name: str, sha256: str) -> None:
+    result = partition(load_dataset().y_train, distribution, 100, seed=0, beta=0.1, min_samples=2)
+    assert (result.moved, result.name) == (moved, name)
+    assert hashlib.sha256(result.order.tobytes() + result.offsets.tobytes()).hexdigest() == sha256
 
 
 def test_iid_sizes_differ_by_at_most_one_and_classes_are_spread() -> None:
