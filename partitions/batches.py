@@ -1,4 +1,4 @@
-"""From stored pixels to what a model sees: on the device, a batch at a time, without a Python loop over images."""
+"""From stored pixels to a model's input: on the device, a batch at a time, without a Python loop over images."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -11,11 +11,11 @@ from partitions.dataset import Dataset
 
 
 def to_device(dataset: Dataset, device: str | torch.device) -> Dataset:
-    """The data set with every tensor on `device`; copied once a process, the same object at every later call."""
+    """The data set with every tensor on `device`; a later call in this process returns the same object again."""
     return _to_device(dataset, torch.device(device))
 
 
-@lru_cache(maxsize=2)  # a data set on a GPU is large: keep the last ones only
+@lru_cache(maxsize=2)  # two at most, because a data set on a GPU is large
 def _to_device(dataset: Dataset, device: torch.device) -> Dataset:
     if device == dataset.x_train.device:
         return dataset
@@ -24,11 +24,11 @@ def _to_device(dataset: Dataset, device: torch.device) -> Dataset:
 
 
 def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(batch - mean) / std per channel, as a new float32 tensor in the memory format of `batch`.
+    """(batch - mean) / std of each channel, as a new float32 tensor in the memory format of `batch`.
 
     Args:
         batch: (B, C, H, W), uint8 or float32.
-        mean, std: (C,) float32, in the units of the pixels, as `Dataset` holds them.
+        mean, std: (C,) float32, in the units of the pixels, as in `Dataset`.
     """
     scale = std.reciprocal().view(-1, 1, 1)  # multiplying is a third cheaper than dividing on a CPU
     return batch.to(torch.float32, copy=True).sub_(mean.view(-1, 1, 1)).mul_(scale)
@@ -38,7 +38,7 @@ def augment(batch: Tensor, crop: int, flip: bool, generator: torch.Generator) ->
     """Each image at its own random place in a black frame of `crop` pixels, mirrored with probability 1/2 if `flip`.
 
     Args:
-        batch: (B, C, H, W), any dtype; before `normalise`, so that the frame is black.
+        batch: (B, C, H, W), any dtype, not normalised yet, so that the frame is black.
         generator: the only source of randomness. A CPU generator gives the same draws on every device.
 
     Returns:
@@ -46,30 +46,11 @@ def augment(batch: Tensor, crop: int, flip: bool, generator: torch.Generator) ->
     """
     if not crop and not flip:
         return batch
-    return apply_augmentation(batch, crop, draw_augmentation(len(batch), crop, flip, generator))
-
-
-def draw_augmentation(count: int, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """The random part of `augment`: (3, count) int64 on the generator's device, rows down, across and mirrored.
-
-    Down and across are in [0, 2 crop]; (crop, crop) leaves the image where it was. Several clients' draws joined
-    along the second axis let one `apply_augmentation` serve them all.
-    """
-    draws = torch.empty((3, count), dtype=torch.int64, device=generator.device)
-    draws[:2].random_(0, 2 * crop + 1, generator=generator)
-    draws[2].random_(0, 2 if flip else 1, generator=generator)
-    return draws
-
-
-def apply_augmentation(batch: Tensor, crop: int, draws: Tensor) -> Tensor:
-    """The deterministic part of `augment`: one padding and one gather for the batch.
-
-    Args:
-        batch: (B, C, H, W), any dtype.
-        draws: (3, B) int64, as `draw_augmentation` gives them.
-    """
-    down, across, mirrored = draws.to(batch.device, non_blocking=True).unsqueeze(2)
     count, channels, height, width = batch.shape
+    draws = torch.empty((3, count), dtype=torch.int64, device=generator.device)
+    draws[:2].random_(0, 2 * crop + 1, generator=generator)  # rows down and columns across; `crop` leaves it in place
+    draws[2].random_(0, 2 if flip else 1, generator=generator)  # 1: mirrored
+    down, across, mirrored = draws.to(batch.device, non_blocking=True).unsqueeze(2)
     framed = functional.pad(batch, (crop, crop, crop, crop)).flatten(2)
     column = torch.arange(width, device=batch.device)
     rows = down + torch.arange(height, device=batch.device)

@@ -1,29 +1,35 @@
-"""What a data set is: images and labels as tensors, and the few facts that training needs about them."""
+"""A data set: images and labels as tensors, and the few facts that training needs about them."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+
+class DataError(ValueError):
+    """A data set cannot be had, or a partition cannot be made; the message is one line that a user can act on."""
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity, so that `to_device` can remember its answers
 class Dataset:
-    """Images with labels, whole and in memory; nothing is normalised or augmented yet.
+    """Images with labels, whole and in memory, neither normalised nor augmented yet.
 
     Attributes:
-        name: what the user calls it.
         classes: number of classes; every label is in [0, classes).
-        class_names: one name a class, in label order.
-        x_train, x_test: images, (N, C, H, W), uint8, or float32 when the source has floats.
+        class_names: one name a class, in the order of the labels.
+        x_train, x_test: images, (N, C, H, W), uint8, or float32 when the source has floating-point pixels.
         y_train, y_test: labels, (N,), int64.
-        mean, std: of each channel over `x_train`, (C,), float32, in the units of the stored pixels
-            (0 to 255 for uint8), so that `normalise` needs to know nothing else.
-        crop: random crops are taken after padding by this many pixels on each side; 0 for no crops.
+        mean, std: of each channel, (C,), float32, in the units of the stored pixels (0 to 255 for uint8).
+        crop: a random crop is taken after padding by this many pixels on each side; 0 for no crops.
         flip: whether training images may be mirrored left to right.
-        task: `classify`; the loss is the cross-entropy over the last dimension.
+        owners: the natural client of each training sample, (N_train,), int64 in [0, natural clients), or None where
+            the source does not say who holds what.
+        task: the name of a task, or an object of the user's own (a `Task`). This package does not look at it.
     """
 
-    name: str
     classes: int
     class_names: tuple[str, ...]
     x_train: Tensor
@@ -34,7 +40,8 @@ class Dataset:
     std: Tensor
     crop: int = 0
     flip: bool = False
-    task: str = "classify"
+    owners: NDArray[np.int64] | None = None
+    task: Any = "classify"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -43,11 +50,30 @@ class Dataset:
         return channels, height, width
 
 
+def from_images(
+    class_names: tuple[str, ...],
+    x_train: Tensor,
+    y_train: Tensor,
+    x_test: Tensor,
+    y_test: Tensor,
+    owners: NDArray[np.int64] | None = None,
+) -> Dataset:
+    """A data set about which only its images and labels are known.
+
+    Mean and deviation are those of `x_train`; augmentation crops by an eighth of the shorter side, and flips.
+    """
+    mean, std = channel_statistics(x_train)
+    crop = min(x_train.shape[2:]) // 8
+    return Dataset(
+        len(class_names), class_names, x_train, y_train, x_test, y_test, mean, std, crop, flip=True, owners=owners
+    )
+
+
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, (C,) float32, of images (N, C, H, W) of any dtype.
 
-    Two passes over slices of 1024 images: exact enough for far-off means, and never a float copy of the whole set.
-    A constant channel gets a standard deviation of 1, so that dividing by it is harmless.
+    Two passes over slices of 1024 images are exact even where the mean is far from 0, and never hold a float copy of
+    all images. A constant channel gets a standard deviation of 1, so that dividing by it is harmless.
     """
     pixels = images.numel() / images.shape[1]
     mean = sum(part.double().sum((0, 2, 3)) for part in images.split(1024)) / pixels
@@ -55,3 +81,8 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     variance = sum((part.double() - centre).square_().sum((0, 2, 3)) for part in images.split(1024)) / pixels
     std = variance.sqrt()
     return mean.float(), torch.where(std > 0, std, 1.0).float()
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its type where it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,19 +2,19 @@
 
 For each class k, p_k ~ Dir(beta, ..., beta) over the clients, and client j gets the share p_kj of the class's samples
 (Yurochkin et al. 2019, arXiv:1905.12022, section 4; Li et al. 2022, arXiv:2102.02079, section 3). Hsu et al. 2019
-(arXiv:1909.06335), who brought the Dirichlet distribution to this field, draw over the classes for each client
-instead, with clients of equal size; drawing per class skews sizes too, and uses every sample exactly once.
+(arXiv:1909.06335), the first to use the Dirichlet distribution in this field, draw over the classes for each client
+instead, and all clients have the same size. A draw per class skews the sizes too, and uses every sample exactly once.
 """
 
 import numpy as np
 
-from partitions.errors import DataError
+from partitions.dataset import DataError
 from partitions.split import Ints, by_class
 
-LARGEST_BETA = 1e9  # as good as even shares; near the end of the float range their sum would overflow
+LARGEST_BETA = 1e9  # shares are even long before; the sum of clients * beta overflows near 1e308
 
 
-def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float, **_: float) -> Ints:
+def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float) -> Ints:
     """(N,) the client of each sample.
 
     Args:
@@ -28,9 +28,9 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float,
         raise DataError(f"dirichlet: beta is {beta}; it must be above 0 and at most {LARGEST_BETA:g}")
     per_class = np.unique(labels, return_counts=True)[1]
     shares = proportions(len(per_class), clients, beta, rng)
-    # Cutting each class at the rounded running sums adds no noise to the draw: a client's count is less than one
-    # sample from its share of the class, the sum is exact, and, unlike with largest remainders, the many clients
-    # whose share is below half a sample are not all rounded to nothing.
+    # Each class is cut at the rounded running sums of its shares. So a client's count is less than one sample away from
+    # its share, and the counts of a class sum exactly. Rounding each share by itself would leave nothing for the many
+    # clients whose share is below half a sample; running sums give their samples to some of them.
     cuts = np.rint(np.cumsum(shares, axis=1) * per_class[:, None]).astype(np.int64)
     cuts[:, -1] = per_class
     counts = np.diff(cuts, axis=1, prepend=0)

@@ -1,8 +1,8 @@
-"""fashion-mnist-mini: 10,000 + 2,000 real images that come with the code, so that a first run needs no network.
+"""fashion-mnist-mini: 10,000 + 2,000 images that come with the code, so that a first run needs no network.
 
 A stratified subset of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT licence). The file is
-JSON because Flower's app bundle carries no binary files; each array is base85 of xz of its C-order bytes, with the
-SHA-256 of those bytes.
+JSON because Flower's app bundle carries no binary files. Each array is stored as the base85 text of its
+xz-compressed bytes in C order, with the SHA-256 of the uncompressed bytes.
 """
 
 import hashlib
@@ -15,35 +15,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partitions.dataset import Dataset
-from partitions.errors import DataError
+from partitions.dataset import DataError, Dataset, reason
 
 PATH = Path(__file__).with_name("fashion-mnist-mini.json")
 ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"  # RFC 1924
 
 
-def load(data_dir: Path, path: Path = PATH) -> Dataset:
-    """The embedded data set; `data_dir` is not looked at. Raises DataError when the file is damaged."""
+def load(data_dir: Path) -> Dataset:
+    """The embedded data set; `data_dir` is not used.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     try:
-        stored = json.loads(path.read_text(encoding="ascii"))
+        stored = json.loads(PATH.read_text(encoding="ascii"))
         arrays = {key: _array(key, fields) for key, fields in stored["arrays"].items()}
         names = tuple(stored["classes"])
         return Dataset(
-            name="fashion-mnist-mini",
             classes=len(names),
             class_names=names,
             x_train=arrays["x_train"].unsqueeze(1),
             y_train=arrays["y_train"].long(),
             x_test=arrays["x_test"].unsqueeze(1),
             y_test=arrays["y_test"].long(),
-            mean=torch.tensor([0.2860 * 255]),  # of the full Fashion-MNIST, as everyone uses them
+            mean=torch.tensor([0.2860 * 255]),  # mean and deviation of the full Fashion-MNIST, in common use
             std=torch.tensor([0.3530 * 255]),
             crop=2,
             flip=True,
         )
     except (OSError, KeyError, TypeError, ValueError, lzma.LZMAError) as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f"fashion-mnist-mini: {path} is damaged ({reason}); restore it from the repository") from error
+        why = f"{PATH} is damaged ({reason(error)}); restore it from the repository"
+        raise DataError(f"fashion-mnist-mini: {why}") from error
 
 
 def _array(key: str, fields: dict[str, Any]) -> Tensor:
@@ -54,9 +56,9 @@ def _array(key: str, fields: dict[str, Any]) -> Tensor:
 
 
 def b85decode(text: str) -> bytes:
-    """`base64.b85decode` without its Python loop over groups of five: 30 times faster, which is a second at start.
+    """The same as `base64.b85decode`, without a Python loop over groups of five: 30 times faster, and saves a second.
 
-    A character outside the alphabet decodes to garbage here; xz and the checksum refuse it a moment later.
+    A character outside the alphabet decodes to a wrong byte, which xz or the checksum refuses afterwards.
     """
     digits = np.zeros(256, np.uint32)
     digits[list(ALPHABET)] = np.arange(85)

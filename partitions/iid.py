@@ -1,15 +1,15 @@
-"""Independent and identically distributed: every client a uniform random sample of the whole, of the same size."""
+"""Independent and identically distributed: every client holds a uniform random sample of all, of the same size."""
 
 import numpy as np
 
 from partitions.split import Ints
 
 
-def owners(labels: Ints, clients: int, rng: np.random.Generator, **_: float) -> Ints:
+def owners(labels: Ints, clients: int, rng: np.random.Generator) -> Ints:
     """(N,) the client of each sample; sizes differ by at most one (McMahan et al. 2017, arXiv:1602.05629, section 3).
 
     Args:
-        labels: (N,) the class of each sample; only their number matters here.
+        labels: (N,) the class of each sample; this distribution uses only their number.
     """
     result = np.empty(len(labels), np.int64)
     result[rng.permutation(len(labels))] = np.arange(len(labels)) % clients

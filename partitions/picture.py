@@ -1,4 +1,4 @@
-"""What a partition looks like: who holds how many samples of which class, as numbers, a picture and a table."""
+"""How many samples of each class each client of a partition holds, as numbers, as a picture and as a table."""
 
 import io
 
@@ -17,7 +17,7 @@ from partitions.split import Ints, Partition
 
 # Paul Tol's "muted" scheme: ten colours that stay apart for every kind of colour vision.
 COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB")
-# Counts: blue, darker for more; starting where one sample is told from the white of none.
+# Blues for counts, darker for more. They start at a blue that differs visibly from white, which is a count of 0.
 BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1.0, 256)))
 MOST_BARS = 30
 MOST_COLUMNS = 2000
@@ -38,7 +38,7 @@ def class_histogram(labels: ArrayLike, partition: Partition, classes: int) -> In
 
 
 def plot_partition(labels: ArrayLike, partition: Partition, class_names: tuple[str, ...]) -> Figure:
-    """`draw_partition` in a figure of its own (pyplot knows nothing of it): `figure.savefig(path)`."""
+    """`draw_partition` in a figure of its own, which is not registered with pyplot: `figure.savefig(path)`."""
     if _few(partition, class_names):
         size = 9, 1.9 + 0.24 * max(len(partition), 4)
     else:
@@ -51,13 +51,13 @@ def plot_partition(labels: ArrayLike, partition: Partition, class_names: tuple[s
 def draw_partition(
     labels: ArrayLike, partition: Partition, class_names: tuple[str, ...], figure: Figure | SubFigure
 ) -> None:
-    """A picture of the class histogram: stacked bars for few clients and classes, else a heat map.
+    """Draws the class histogram: stacked bars for few clients and classes, else a heat map.
 
-    Of more than 2,000 clients it shows as many, evenly spaced: there are no more pixels.
+    Of more than 2,000 clients only 2,000 are drawn, evenly spaced, because the picture has no more columns of pixels.
 
     Args:
         labels: (N,) integers, indices into `class_names`.
-        figure: empty; a whole one or a part of one.
+        figure: an empty figure, or an empty part of one.
     """
     if len(partition) > MOST_COLUMNS:
         partition = _evenly_spaced(partition, MOST_COLUMNS)
@@ -77,7 +77,7 @@ def _few(partition: Partition, class_names: tuple[str, ...]) -> bool:
 
 
 def _row_inches(classes: int) -> float:
-    """Height of all the rows of a heat map; beyond 30 classes they get thinner."""
+    """Height of all the rows of a heat map; with more than 30 classes the rows are thinner."""
     return 0.24 * min(max(classes, 10), 30)
 
 
@@ -100,7 +100,7 @@ def _bars(counts: Ints, name: str, class_names: tuple[str, ...], figure: Figure 
 
 
 def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...], figure: Figure | SubFigure) -> None:
-    """Classes down, clients across in the order of their main class: what they share becomes visible as blocks."""
+    """Classes down, clients across. Clients with the same main class stand side by side, and show as blocks."""
     clients, classes = counts.shape
     order = np.lexsort((-counts.max(axis=1), counts.argmax(axis=1)))
     counts = counts[order]
@@ -152,7 +152,7 @@ def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[s
 
 
 def _headings(counts: Ints, class_names: tuple[str, ...], width: int) -> tuple[tuple[str, ...], str]:
-    """Column headings: names if they fit, else numbers and a line that explains them, else none."""
+    """Column headings, and a line that explains them: names if they fit, else numbers, else no headings."""
     numbers = tuple(str(label) for label in range(len(class_names)))
     key = "classes: " + ", ".join(f"{n} {name}" for n, name in zip(numbers, class_names, strict=True))
     digits = len(str(counts.max()))
@@ -164,7 +164,7 @@ def _headings(counts: Ints, class_names: tuple[str, ...], width: int) -> tuple[t
 
 
 def summary(counts: Ints, moved: int) -> str:
-    """One line about a class histogram (clients, classes), and `moved` of the partition when it is not 0."""
+    """One line about a class histogram (clients, classes), and about `Partition.moved` if it is not 0."""
     sizes = counts.sum(axis=1)
     line = (
         f"samples per client: min {sizes.min()}, median {np.median(sizes):g}, max {sizes.max()}; "

@@ -1,19 +1,19 @@
-"""The pathological split of McMahan et al. 2017 (arXiv:1602.05629, section 3): most clients see a few classes only.
+"""The pathological split of McMahan et al. 2017 (arXiv:1602.05629, section 3): most clients hold only a few classes.
 
 "Sort the data by digit label, divide it into 200 shards of size 300, and assign each of 100 clients 2 shards."
 """
 
 import numpy as np
 
-from partitions.errors import DataError
+from partitions.dataset import DataError
 from partitions.split import Ints, by_class
 
 
-def owners(labels: Ints, clients: int, rng: np.random.Generator, *, classes_per_client: int, **_: float) -> Ints:
-    """(N,) the client of each sample: `classes_per_client` random shards of equal size (to one sample) a client.
+def owners(labels: Ints, clients: int, rng: np.random.Generator, *, classes_per_client: int) -> Ints:
+    """(N,) the client of each sample: `classes_per_client` random shards each, all of one size (give or take a sample).
 
-    A shard may reach over the border of two classes where sizes do not divide, as in the paper; and two shards of one
-    client may be of one class. No shard spans more than two classes unless a class is smaller than a shard.
+    As in the paper, a shard may hold the end of one class and the start of the next, where sizes do not divide; and two
+    shards of one client may hold the same class. A shard holds three classes only if a class is smaller than a shard.
 
     Args:
         labels: (N,) the class of each sample.

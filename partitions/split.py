@@ -1,22 +1,29 @@
-"""Who holds which samples: the result of every partitioner, the floor under it, and a client's own held-out data."""
+"""Who holds which samples: from a distribution to a partition, and a client's own held-out samples."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from partitions.dataset import DataError, reason
 
 Ints = NDArray[np.int64]
+OwnersFunction = Callable[..., ArrayLike]
+"""A distribution; `partition` says what the function is called with and what it returns."""
+F = TypeVar("F", bound=OwnersFunction)
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Every sample in exactly one client's hands, as two arrays, however many clients there are.
+    """Which client holds which samples, every sample exactly once; two arrays, for any number of clients.
 
     Attributes:
         order: (N,) int64, the sample indices, client after client, ascending within a client.
         offsets: (clients + 1,) int64; client i holds order[offsets[i]:offsets[i + 1]], which is `partition[i]`.
-        moved: how many samples the floor of `min_samples` took from the largest clients; 0 if it changed nothing.
+        moved: how many samples were moved from the largest clients, so that every client holds `min_samples`.
         name: the distribution in words, such as "dirichlet, beta 0.1".
     """
 
@@ -40,6 +47,109 @@ class Partition:
         """(clients,) int64, how many samples each client holds."""
         return np.diff(self.offsets)
 
+    @property
+    def owners(self) -> Ints:
+        """(N,) int64, the client of each sample."""
+        result = np.empty_like(self.order)
+        result[self.order] = np.repeat(np.arange(len(self)), self.sizes)
+        return result
+
+
+def as_given(owners: F) -> F:
+    """Marks a distribution that does not draw, because the data say who holds what; see `partition`."""
+    owners.as_given = True  # type: ignore[attr-defined]
+    return owners
+
+
+def partition(
+    labels: ArrayLike,
+    owners: OwnersFunction,
+    clients: int,
+    *,
+    seed: int,
+    name: str = "distribution",
+    min_samples: int = 1,
+    beta: float = 0.1,
+    classes_per_client: int = 2,
+    natural: Ints | None = None,
+) -> Partition:
+    """Gives every sample to exactly one client; the same arguments always give the same partition.
+
+    A distribution is a function `owners(labels, clients, rng, ...)`. It is called with `labels`, (N,) int64, the number
+    of clients, a `numpy.random.Generator` as its only source of randomness, and by name with each of the settings
+    `beta`, `classes_per_client` and `natural` that its signature takes. It returns the client of each sample: (N,)
+    whole numbers in [0, clients).
+
+    A function marked by `as_given` says who holds what instead of drawing it: no sample is moved, and `clients` must be
+    the number of clients that it names, each with at least one sample.
+
+    Args:
+        labels: (N,) integers, the class of each sample (a tensor, an array or a list).
+        seed: 0 or above.
+        name: of the distribution; `Partition.name` adds the settings that the distribution takes.
+        min_samples: the fewest samples of a client; samples are moved to clients that drew fewer, see `raise_to_floor`.
+        beta: the concentration of a Dirichlet distribution.
+        classes_per_client: the number of shards of each client.
+        natural: `Dataset.owners`.
+
+    Raises:
+        DataError: the distribution returned something else, or these samples cannot meet the demand.
+    """
+    samples = np.asarray(labels, dtype=np.int64)
+    given = getattr(owners, "as_given", False)
+    floor = 0 if given else min_samples
+    if clients < 1 or min_samples < 0 or seed < 0:
+        raise DataError(
+            f"clients is {clients}, min_samples {min_samples} and seed {seed}; they must be at least 1, 0 and 0"
+        )
+    if clients * floor > len(samples):
+        raise DataError(
+            f"{clients} clients with at least {floor} samples each need {clients * floor} samples, "
+            f"but there are {len(samples)}"
+        )
+    rng = np.random.default_rng(seed)
+    settings = _taken(owners, {"beta": beta, "classes_per_client": classes_per_client, "natural": natural})
+    result = _checked(owners(samples, clients, rng, **settings), len(samples), name)
+    _check_clients(result, clients, given, name)
+    result, moved = raise_to_floor(result, clients, floor, rng)
+    words = {"beta": f"beta {beta:g}", "classes_per_client": f"{classes_per_client} classes a client"}
+    full_name = ", ".join([name, *(words[key] for key in settings if key in words)])
+    return from_owners(result, clients, moved=moved, name=full_name)
+
+
+def _taken(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings that the signature of `function` takes."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return settings
+    return {key: value for key, value in settings.items() if key in parameters}
+
+
+def _checked(returned: ArrayLike, samples: int, name: str) -> Ints:
+    """What a distribution returned as (N,) int64, if it is whole numbers of this shape."""
+    try:
+        owners = np.asarray(returned)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} returned no array: {reason(error)}") from error
+    if owners.shape != (samples,) or not np.issubdtype(owners.dtype, np.integer):
+        raise DataError(
+            f"{name} returned an array of shape {owners.shape} and dtype {owners.dtype}; "
+            f"it should be the client of each of the {samples} samples, in whole numbers"
+        )
+    return owners.astype(np.int64)
+
+
+def _check_clients(owners: Ints, clients: int, given: bool, name: str) -> None:
+    count = int(owners.max(initial=-1)) + 1
+    if given and count != clients:
+        raise DataError(f"{name} has {count} clients, not {clients}; run with --clients {count}")
+    wrong = np.flatnonzero((owners < 0) | (owners >= clients))
+    if wrong.size:
+        sample = wrong[0]
+        raise DataError(f"{name} gave sample {sample} to client {owners[sample]}; clients are 0 to {clients - 1}")
+    if given and not (sizes := np.bincount(owners)).all():
+        raise DataError(f"{name} has no sample for client {sizes.argmin()}")
+
 
 def from_owners(owners: Ints, clients: int, *, moved: int = 0, name: str = "") -> Partition:
     """The partition in which sample i belongs to client `owners[i]`."""
@@ -54,12 +164,12 @@ def by_class(labels: Ints, rng: np.random.Generator) -> Ints:
 
 
 def raise_to_floor(owners: Ints, clients: int, min_samples: int, rng: np.random.Generator) -> tuple[Ints, int]:
-    """Owners such that every client holds at least `min_samples`, and the number of samples that changed hands.
+    """(owners, moved): every client holds at least `min_samples`, and `moved` samples have another owner than before.
 
-    The usual code draws the whole partition again until the floor happens to hold: that silently replaces the
-    distribution by another, and never ends when beta is small. Here the draw stands, as few samples as possible move
-    (what is missing below the floor, no more), random ones, from whoever is the largest at that moment, where they
-    are missed least; and they are counted, so that the user can be told.
+    The usual code draws the whole partition again until every client holds enough samples. That replaces the
+    distribution by another one without a word, and never ends when beta is small. Here the draw is kept, and only the
+    samples that are missing move: random samples, one at a time, each from the client that is the largest at that
+    moment, which misses it least. They are counted, so that the user can be told.
     """
     sizes = np.bincount(owners, minlength=clients)
     wanted = np.maximum(min_samples - sizes, 0)
@@ -70,7 +180,7 @@ def raise_to_floor(owners: Ints, clients: int, min_samples: int, rng: np.random.
     shuffled = rng.permutation(len(owners))
     grouped = shuffled[np.argsort(owners[shuffled], kind="stable")]
     starts = np.cumsum(sizes) - sizes
-    rank = np.arange(len(owners)) - np.repeat(starts, sizes)  # of each sample among its owner's, in random order
+    rank = np.arange(len(owners)) - np.repeat(starts, sizes)  # of each grouped sample among those of its owner
     given = grouped[rank < np.repeat(gives, sizes)]
     owners = owners.copy()
     owners[rng.permutation(given)] = np.repeat(np.arange(clients), wanted)
@@ -78,8 +188,11 @@ def raise_to_floor(owners: Ints, clients: int, min_samples: int, rng: np.random.
 
 
 def _from_the_largest(sizes: Ints, missing: int) -> Ints:
-    """(clients,) how many each gives when, `missing` times, the largest gives one: all above some level come down."""
-    low, high = 0, int(sizes.max())  # the highest level that yields enough
+    """(clients,) how many samples each client gives, when the largest gives one, `missing` times.
+
+    The clients above some level come down to it; this finds the highest level that yields `missing` samples.
+    """
+    low, high = 0, int(sizes.max())
     while low < high:
         level = (low + high + 1) // 2
         low, high = (level, high) if np.maximum(sizes - level, 0).sum() >= missing else (low, level - 1)
@@ -92,7 +205,7 @@ def _from_the_largest(sizes: Ints, missing: int) -> Ints:
 def split_holdout(indices: Ints, fraction: float, seed: int | Sequence[int]) -> tuple[Ints, Ints]:
     """(train, held out) of one client's samples, both ascending; the same for the same seed.
 
-    `round(fraction * n)` samples are held out, but at least one always stays for training, so that a client with one
+    `round(fraction * n)` of n samples are held out, but one sample at least stays for training: a client with a single
     sample holds out none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The classic sets through torchvision: read from `data_dir`, or downloaded into it when they are not there."""
+"""MNIST, Fashion-MNIST and CIFAR through torchvision: read from `data_dir`, or downloaded into it if absent."""
 
 import contextlib
 import io
@@ -6,21 +6,21 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from partitions.dataset import Dataset
-from partitions.errors import DataError
+from partitions.dataset import DataError, Dataset
 
-TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default: behind a firewall that drops packets nothing would happen
+TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default, for instance behind a firewall that drops packets
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set as torchvision knows it, with the mean, deviation (of pixels in [0, 1]) and augmentation in common use."""
+    """Where torchvision keeps a data set; and mean, deviation (of pixels in [0, 1]) and augmentation in common use."""
 
     torchvision_class: str
     folder: str
@@ -44,16 +44,15 @@ SOURCES = {
 
 
 def load(name: str, data_dir: Path) -> Dataset:
-    """The set `name` of SOURCES, from torchvision's own layout under `data_dir`; the network only if it is absent.
+    """The data set `name` of SOURCES, from torchvision's own layout under `data_dir`; downloaded only if it is absent.
 
     Raises:
-        DataError: it is neither there nor to be downloaded, or its files are damaged.
+        DataError: the data set is absent and cannot be downloaded, or its files are damaged.
     """
     source = SOURCES[name]
     train, test = _read(name, source, data_dir, train=True), _read(name, source, data_dir, train=False)
     class_names = tuple(label.split(" - ")[0] for label in train.classes)  # MNIST says "0 - zero"
     return Dataset(
-        name=name,
         classes=len(class_names),
         class_names=class_names,
         x_train=_images(train),
@@ -67,6 +66,12 @@ def load(name: str, data_dir: Path) -> Dataset:
     )
 
 
+mnist = partial(load, "mnist")
+fashion_mnist = partial(load, "fashion-mnist")
+cifar10 = partial(load, "cifar10")
+cifar100 = partial(load, "cifar100")
+
+
 def _images(split: Any) -> Tensor:
     """(N, C, H, W) uint8 of torchvision's (N, H, W) tensor or (N, H, W, C) array."""
     images = torch.as_tensor(split.data)
@@ -74,13 +79,13 @@ def _images(split: Any) -> Tensor:
 
 
 def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
-    from torchvision import datasets  # here: its import takes a second, and the default set does not need it
+    from torchvision import datasets  # not at the top of the file: this import takes a second
 
     torchvision_class = getattr(datasets, source.torchvision_class)
     place = data_dir / source.folder
     try:
         return torchvision_class(data_dir, train=train, download=False)
-    except Exception as error:  # bad bytes raise whatever the parser met first; torchvision checks little beforehand
+    except Exception as error:  # the type of error depends on where torchvision meets the damage
         if not (isinstance(error, RuntimeError) and "download=True" in str(error)):
             raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
     print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
@@ -95,14 +100,14 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    """The gist of an error: torchvision's own messages run over several lines and repeat themselves."""
+    """The one line of an error that says why: torchvision's messages run over several lines and repeat themselves."""
     lines = [line for line in str(error).splitlines() if "urlopen error" in line] or str(error).splitlines()
     return lines[0].strip("<> ") if lines else type(error).__name__
 
 
 @contextlib.contextmanager
 def _quiet_download() -> Iterator[None]:
-    """No progress bars across the terminal, and a dead connection ends in an error."""
+    """Keeps torchvision's progress bars from the terminal, and ends a dead connection with an error."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)
     try:

@@ -1,6 +1,8 @@
 """Who holds which samples: properties of every partitioner, and each one's own definition."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +10,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partitions import PARTITIONERS, DataError, Partition, partition, split_holdout
+from partitions import (
+    DataError,
+    Partition,
+    as_given,
+    dirichlet,
+    embedded,
+    iid,
+    natural,
+    partition,
+    shards,
+    split_holdout,
+)
 from partitions.dirichlet import proportions
 from partitions.picture import class_histogram
-from partitions.split import raise_to_floor
+from partitions.split import OwnersFunction, raise_to_floor
 
+DISTRIBUTIONS: dict[str, OwnersFunction] = {"iid": iid.owners, "dirichlet": dirichlet.owners, "shards": shards.owners}
 BALANCED = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 600))
 
 
@@ -31,33 +45,36 @@ def demands(draw: st.DrawFn) -> tuple[np.ndarray, dict]:
     }
 
 
-@pytest.mark.parametrize("distribution", PARTITIONERS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @given(demand=demands())
 def test_every_sample_has_exactly_one_owner_and_no_client_is_below_the_floor(
     distribution: str, demand: tuple[np.ndarray, dict]
 ) -> None:
     labels, settings = demand
-    result = partition(labels, distribution, **settings)
+    result = partition(labels, DISTRIBUTIONS[distribution], **settings)
     assert len(result) == settings["clients"]
     assert result.order.dtype == result.offsets.dtype == np.int64
     assert sorted(result.order) == list(range(len(labels)))
     assert result.sizes.min() >= settings["min_samples"]
     for client in range(len(result)):
         assert (np.diff(result[client]) > 0).all()  # ascending
-    again = partition(torch.from_numpy(labels), distribution, **settings)
+    again = partition(torch.from_numpy(labels), DISTRIBUTIONS[distribution], **settings)
     assert np.array_equal(result.order, again.order)
     assert np.array_equal(result.offsets, again.offsets)
 
 
-@pytest.mark.parametrize("distribution", PARTITIONERS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_another_seed_gives_another_partition(distribution: str) -> None:
-    orders = [partition(BALANCED, distribution, 20, seed=seed).order for seed in range(3)]
+    orders = [partition(BALANCED, DISTRIBUTIONS[distribution], 20, seed=seed).order for seed in range(3)]
     assert not any(np.array_equal(orders[a], orders[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
 
 
 def test_a_seed_gives_the_same_partition_today_as_ever() -> None:
     labels = np.arange(40) % 4
-    found = {name: partition(labels, name, 4, seed=7, beta=0.5).order[:6].tolist() for name in PARTITIONERS}
+    found = {
+        name: partition(labels, owners, 4, seed=7, beta=0.5).order[:6].tolist()
+        for name, owners in DISTRIBUTIONS.items()
+    }
     assert found == {
         "iid": [4, 8, 15, 18, 19, 23],
         "dirichlet": [0, 1, 3, 4, 5, 7],
@@ -65,8 +82,23 @@ def test_a_seed_gives_the_same_partition_today_as_ever() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("distribution", "moved", "name", "sha256"),
+    [
+        ("iid", 0, "iid", "1de66ccc2915214d353dd5332c80829a621078f675c6b5729b64b98e4832d79f"),
+        ("dirichlet", 4, "dirichlet, beta 0.1", "3d53a89b8924eb85275e22487e1edbe2fa5306d59e201971ae96eb7e8240d9d4"),
+        ("shards", 0, "shards, 2 classes a client", "4c74cd735eed08662e9c99bdcb86d281ad3c488441af7fe15370d69ad02a5d44"),
+    ],
+)
+def test_the_embedded_data_are_split_today_as_ever(distribution: str, moved: int, name: str, sha256: str) -> None:
+    labels, owners = embedded.load(Path()).y_train, DISTRIBUTIONS[distribution]
+    result = partition(labels, owners, 100, seed=0, name=distribution, beta=0.1, min_samples=2)
+    assert (result.moved, result.name) == (moved, name)
+    assert hashlib.sha256(result.order.tobytes() + result.offsets.tobytes()).hexdigest() == sha256
+
+
 def test_iid_sizes_differ_by_at_most_one_and_classes_are_spread() -> None:
-    result = partition(BALANCED, "iid", 7, seed=0)
+    result = partition(BALANCED, iid.owners, 7, seed=0)
     assert np.ptp(result.sizes) == 1
     counts = class_histogram(BALANCED, result, 10)
     assert counts.min() > 50
@@ -89,7 +121,7 @@ def test_a_partition_has_the_class_shares_of_the_dirichlet_distribution(beta: fl
     clients, per_class = 4, 600
     shares = np.concatenate(
         [
-            class_histogram(BALANCED, partition(BALANCED, "dirichlet", clients, seed=s, beta=beta, min_samples=0), 10)
+            class_histogram(BALANCED, partition(BALANCED, dirichlet.owners, 4, seed=s, beta=beta, min_samples=0), 10)
             for s in range(300)
         ],
         axis=1,
@@ -102,20 +134,20 @@ def test_a_partition_has_the_class_shares_of_the_dirichlet_distribution(beta: fl
 def test_dirichlet_counts_are_within_one_sample_of_the_drawn_shares() -> None:
     rng = np.random.default_rng(3)
     shares = proportions(10, 50, 0.3, rng)
-    counts = class_histogram(BALANCED, partition(BALANCED, "dirichlet", 50, seed=3, beta=0.3, min_samples=0), 10)
+    counts = class_histogram(BALANCED, partition(BALANCED, dirichlet.owners, 50, seed=3, beta=0.3, min_samples=0), 10)
     assert np.abs(counts.T - shares * 600).max() < 1
 
 
 def test_a_large_beta_is_nearly_iid_and_a_small_one_gives_each_class_to_one_client() -> None:
-    even = class_histogram(BALANCED, partition(BALANCED, "dirichlet", 10, seed=0, beta=1e6), 10)
+    even = class_histogram(BALANCED, partition(BALANCED, dirichlet.owners, 10, seed=0, beta=1e6), 10)
     assert np.abs(even - 60).max() <= 2
-    owners = class_histogram(BALANCED, partition(BALANCED, "dirichlet", 10, seed=0, beta=1e-6, min_samples=0), 10)
+    owners = class_histogram(BALANCED, partition(BALANCED, dirichlet.owners, 10, seed=0, beta=1e-6, min_samples=0), 10)
     assert (np.count_nonzero(owners, axis=0) == 1).all()
 
 
 @pytest.mark.parametrize("classes_per_client", [1, 2, 5])
 def test_shards_are_few_classes_and_equal_sizes_as_in_the_paper(classes_per_client: int) -> None:
-    result = partition(BALANCED, "shards", 100, seed=0, classes_per_client=classes_per_client)
+    result = partition(BALANCED, shards.owners, 100, seed=0, classes_per_client=classes_per_client)
     assert (result.sizes == 60).all()
     held = np.count_nonzero(class_histogram(BALANCED, result, 10), axis=1)
     assert held.max() <= classes_per_client
@@ -125,7 +157,7 @@ def test_shards_are_few_classes_and_equal_sizes_as_in_the_paper(classes_per_clie
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 1000))
 def test_shards_that_do_not_divide_reach_over_one_border_each_at_most(clients: int, wanted: int, seed: int) -> None:
     labels = BALANCED[: 1000 + seed]
-    result = partition(labels, "shards", clients, seed=seed, classes_per_client=wanted)
+    result = partition(labels, shards.owners, clients, seed=seed, classes_per_client=wanted)
     assert np.ptp(result.sizes) <= wanted
     if clients * wanted >= 20:  # else a shard is longer than a class
         assert np.count_nonzero(class_histogram(labels, result, 10), axis=1).max() <= 2 * wanted
@@ -151,15 +183,14 @@ def test_the_floor_moves_as_few_samples_as_possible_from_the_largest(sizes: list
 
 
 def test_the_samples_that_the_floor_moved_are_counted() -> None:
-    free = partition(BALANCED, "dirichlet", 100, seed=0, beta=0.05, min_samples=0)
-    held = partition(BALANCED, "dirichlet", 100, seed=0, beta=0.05, min_samples=10)
+    free = partition(BALANCED, dirichlet.owners, 100, seed=0, beta=0.05, min_samples=0)
+    held = partition(BALANCED, dirichlet.owners, 100, seed=0, beta=0.05, min_samples=10)
     assert free.moved == 0
     assert held.moved == np.maximum(10 - free.sizes, 0).sum() > 0
     assert (class_histogram(BALANCED, held, 10) != class_histogram(BALANCED, free, 10)).sum() <= 2 * held.moved
 
 
 IMPOSSIBLE: list[tuple[dict, str]] = [
-    ({"distribution": "dirichlett"}, r"unknown distribution 'dirichlett' \(did you mean dirichlet\?\); known: iid, di"),
     ({"clients": 0}, "clients is 0"),
     ({"seed": -1}, "seed -1"),
     ({"min_samples": -1}, "min_samples -1"),
@@ -169,18 +200,113 @@ IMPOSSIBLE: list[tuple[dict, str]] = [
     ({"beta": float("nan")}, "beta is nan"),
     ({"beta": float("inf")}, "beta is inf"),
     ({"beta": 1e308}, r"beta is 1e\+308"),
-    ({"distribution": "shards", "classes_per_client": 11}, "classes_per_client is 11; it must be 1 to 10"),
-    ({"distribution": "shards", "classes_per_client": 0}, "classes_per_client is 0"),
-    ({"distribution": "shards", "clients": 3001}, "3001 clients with 2 shards each need at least 6002 samples, but"),
+    ({"owners": shards.owners, "classes_per_client": 11}, "classes_per_client is 11; it must be 1 to 10"),
+    ({"owners": shards.owners, "classes_per_client": 0}, "classes_per_client is 0"),
+    ({"owners": shards.owners, "clients": 3001}, "3001 clients with 2 shards each need at least 6002 samples, but"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), IMPOSSIBLE)
 def test_an_impossible_demand_is_one_line(changes: dict, message: str) -> None:
-    settings = {"distribution": "dirichlet", "clients": 10, "seed": 0} | changes
+    settings = {"owners": dirichlet.owners, "clients": 10, "seed": 0} | changes
     with pytest.raises(DataError, match=message) as caught:
         partition(BALANCED, **settings)
     assert "\n" not in str(caught.value)
+
+
+Arguments = dict[str, object]
+
+
+def test_a_distribution_of_ones_own_gets_labels_clients_a_generator_and_the_settings_that_it_takes() -> None:
+    got: Arguments = {}
+
+    def nothing_more(labels: np.ndarray, clients: int, rng: np.random.Generator) -> np.ndarray:
+        got.update(labels=labels, clients=clients, rng=rng)
+        return labels % clients
+
+    def beta_alone(labels: np.ndarray, clients: int, rng: np.random.Generator, beta: float = 7.0) -> np.ndarray:
+        got.update(beta=beta)
+        return labels % clients
+
+    def everything(labels: np.ndarray, clients: int, rng: np.random.Generator, **settings: object) -> np.ndarray:
+        got.update(settings)
+        return labels % clients
+
+    settings: dict = {"seed": 3, "beta": 0.5, "classes_per_client": 4, "natural": BALANCED}
+    result = partition(torch.from_numpy(BALANCED), nothing_more, 5, name="mine", **settings)
+    assert np.array_equal(got["labels"], BALANCED)  # type: ignore[arg-type]
+    assert got["clients"] == 5
+    assert got["rng"].random() == np.random.default_rng(3).random()  # type: ignore[attr-defined]
+    assert result.name == "mine"
+    assert partition(BALANCED, beta_alone, 5, name="mine", **settings).name == "mine, beta 0.5"
+    assert got["beta"] == 0.5
+    partition(BALANCED, everything, 5, **settings)
+    assert (got["beta"], got["classes_per_client"], got["natural"] is BALANCED) == (0.5, 4, True)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=50), st.sampled_from([np.uint8, np.int32, np.int64, list]))
+def test_what_a_distribution_returns_is_the_partition(owners: list[int], kind: Callable) -> None:
+    result = partition([0] * len(owners), lambda labels, clients, rng: kind(owners), 5, seed=0, min_samples=0)
+    assert result.owners.tolist() == owners
+    assert [result[client].tolist() for client in range(5)] == [
+        [sample for sample, owner in enumerate(owners) if owner == client] for client in range(5)
+    ]
+
+
+def test_samples_are_moved_to_meet_the_floor_of_a_distribution_of_ones_own() -> None:
+    result = partition([0] * 9, lambda labels, clients, rng: labels, 3, seed=0, min_samples=2)
+    assert result.sizes.tolist() == [5, 2, 2]
+    assert result.moved == 4
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            np.zeros(9, np.int64),
+            r"mine returned an array of shape \(9,\) and dtype int64; it should be .* the 10 samples",
+        ),
+        (np.zeros((10, 1), np.int64), r"mine returned an array of shape \(10, 1\) and"),
+        (np.zeros(10), "mine returned an array of shape .* and dtype float64"),
+        (np.zeros(10, bool), "mine returned an array of shape .* and dtype bool"),
+        (None, r"mine returned an array of shape \(\) and dtype object"),
+        ([[1], [1, 2]], "mine returned no array: "),
+        ([0, 1, 2, 0, 1, 2, 0, 3, 4, 5], "mine gave sample 7 to client 3; clients are 0 to 2"),
+        ([0, -1, 2, 0, 1, 2, 0, 1, 0, 0], "mine gave sample 1 to client -1; clients are 0 to 2"),
+    ],
+)
+def test_what_a_distribution_should_not_return_is_one_line(returned: object, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        partition([0] * 10, lambda labels, clients, rng: returned, 3, seed=0, name="mine")
+    assert "\n" not in str(caught.value)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=50))
+def test_natural_clients_keep_what_they_hold_even_below_the_floor(ids: list[int]) -> None:
+    held = np.unique(ids, return_inverse=True)[1]
+    clients = int(held.max()) + 1
+    result = partition([0] * len(ids), natural.owners, clients, seed=0, natural=held, min_samples=100, name="natural")
+    assert result.owners.tolist() == held.tolist()
+    assert (result.moved, result.name) == (0, "natural")
+
+
+def test_natural_clients_of_a_data_set_that_names_none_are_one_line() -> None:
+    with pytest.raises(DataError, match="natural: this data set does not say who holds what") as caught:
+        partition([0, 1], natural.owners, 2, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("clients", [1, 2, 4, 10])
+def test_another_number_of_natural_clients_is_one_line_with_the_number_to_ask_for(clients: int) -> None:
+    message = f"natural has 3 clients, not {clients}; run with --clients 3"
+    with pytest.raises(DataError, match=message):
+        partition([0] * 4, natural.owners, clients, seed=0, natural=np.array([2, 0, 1, 0]), name="natural")
+
+
+def test_a_client_without_a_sample_is_one_line_where_the_data_say_who_holds_what() -> None:
+    mine = as_given(lambda labels, clients, rng: [0, 3, 3, 1])
+    with pytest.raises(DataError, match="mine has no sample for client 2"):
+        partition([0] * 4, mine, 4, seed=0, name="mine", min_samples=0)
 
 
 def test_a_client_that_does_not_exist_is_an_index_error() -> None:
@@ -194,7 +320,7 @@ def test_a_client_that_does_not_exist_is_an_index_error() -> None:
 
 def test_a_hundred_thousand_clients_take_less_than_a_few_seconds(timed: Callable[[], float]) -> None:
     labels = np.arange(1_000_000) % 10
-    assert partition(labels, "dirichlet", 100_000, seed=0, beta=0.1).sizes.min() >= 1
+    assert partition(labels, dirichlet.owners, 100_000, seed=0, beta=0.1).sizes.min() >= 1
     assert timed() < 5
 
 

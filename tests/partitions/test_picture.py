@@ -7,15 +7,16 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from partitions import partition
+from partitions import dirichlet, iid, partition
 from partitions.picture import class_histogram, histogram_text, plot_partition
+from partitions.split import OwnersFunction
 
 LABELS = np.random.default_rng(0).integers(0, 10, 5000)
 NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def test_the_histogram_counts_the_classes_of_every_client() -> None:
-    result = partition(LABELS, "dirichlet", 30, seed=0, beta=0.1)
+    result = partition(LABELS, dirichlet.owners, 30, seed=0, beta=0.1)
     counts = class_histogram(LABELS, result, 11)
     for client in range(30):
         assert counts[client].tolist() == np.bincount(LABELS[result[client]], minlength=11).tolist()
@@ -26,9 +27,9 @@ def bars_and_images(figure: Figure) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("clients", [1, 2, 30, 31, 1000])
-@pytest.mark.parametrize("distribution", ["iid", "dirichlet"])
-def test_a_picture_is_drawn_for_few_and_for_many_clients(clients: int, distribution: str) -> None:
-    result = partition(LABELS, distribution, clients, seed=0, beta=0.1)
+@pytest.mark.parametrize("owners", [iid.owners, dirichlet.owners])
+def test_a_picture_is_drawn_for_few_and_for_many_clients(clients: int, owners: OwnersFunction) -> None:
+    result = partition(LABELS, owners, clients, name="mine", seed=0, beta=0.1)
     figure = plot_partition(LABELS, result, NAMES)
     bars, heat_maps = bars_and_images(figure)
     assert (bars, heat_maps) == ((clients * 10, 0) if clients <= 30 else (1, 1))
@@ -45,13 +46,13 @@ def test_a_picture_is_drawn_for_few_and_for_many_clients(clients: int, distribut
 
 def test_of_a_million_clients_the_picture_shows_some_and_says_so() -> None:
     labels = np.arange(1_000_000) % 10
-    figure = plot_partition(labels, partition(labels, "iid", 1_000_000, seed=0), NAMES)
+    figure = plot_partition(labels, partition(labels, iid.owners, 1_000_000, seed=0, name="iid"), NAMES)
     assert figure.axes[1].images[0].get_array().shape == (10, 2000)
     assert figure.axes[0].get_title() == "2000 clients, of 1,000,000, iid"
 
 
 def test_bars_show_the_counts_and_the_legend_names_the_classes() -> None:
-    result = partition(LABELS, "dirichlet", 5, seed=0, beta=0.5)
+    result = partition(LABELS, dirichlet.owners, 5, seed=0, beta=0.5)
     axes = plot_partition(LABELS, result, NAMES).axes[0]
     widths = np.array([[bar.get_width() for bar in group] for group in axes.containers]).T
     assert widths.astype(int).tolist() == class_histogram(LABELS, result, 10).tolist()
@@ -61,19 +62,19 @@ def test_bars_show_the_counts_and_the_legend_names_the_classes() -> None:
 def test_very_many_classes_are_a_heat_map_even_for_two_clients() -> None:
     labels = np.arange(5000) % 100
     names = tuple(f"class {label}" for label in range(100))
-    result = partition(labels, "iid", 2, seed=0)
+    result = partition(labels, iid.owners, 2, seed=0)
     assert bars_and_images(plot_partition(labels, result, names)) == (1, 1)
     assert "class 7" not in histogram_text(labels, result, names)
 
 
 def test_a_picture_leaves_pyplot_alone() -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
-    plot_partition(LABELS, partition(LABELS, "iid", 3, seed=0), NAMES)
+    plot_partition(LABELS, partition(LABELS, iid.owners, 3, seed=0), NAMES)
     assert pyplot.get_fignums() == []
 
 
 def test_the_table_shows_every_client_and_a_summary() -> None:
-    result = partition(LABELS, "dirichlet", 3, seed=0, beta=0.1)
+    result = partition(LABELS, dirichlet.owners, 3, seed=0, beta=0.1, name="dirichlet")
     counts = class_histogram(LABELS, result, 10)
     lines = histogram_text(LABELS, result, NAMES, width=120).splitlines()
     assert lines[0] == "3 clients, dirichlet, beta 0.1"
@@ -86,7 +87,7 @@ def test_the_table_shows_every_client_and_a_summary() -> None:
 
 
 def test_a_long_table_is_cut_at_twenty_clients_and_says_so() -> None:
-    result = partition(LABELS, "dirichlet", 100, seed=0, beta=0.05, min_samples=20)
+    result = partition(LABELS, dirichlet.owners, 100, seed=0, beta=0.05, min_samples=20)
     text = histogram_text(LABELS, result, NAMES)
     assert "... and 80 more clients" in text
     assert f"moved to hold the floor: {result.moved} of 5000 samples" in text
@@ -95,7 +96,7 @@ def test_a_long_table_is_cut_at_twenty_clients_and_says_so() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
 def test_the_table_fits_the_terminal(width: int) -> None:
-    text = histogram_text(LABELS, partition(LABELS, "dirichlet", 12, seed=0, beta=0.1), NAMES, width=width)
+    text = histogram_text(LABELS, partition(LABELS, dirichlet.owners, 12, seed=0, beta=0.1), NAMES, width=width)
     table = [line for line in text.splitlines() if not line.startswith(("classes:", "samples per"))]
     assert max(map(len, table)) <= width
     assert "…" not in text

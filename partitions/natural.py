@@ -1,0 +1,24 @@
+"""Natural clients: the data set itself says who holds what, as FEMNIST does by the writer of each character.
+
+LEAF (Caldas et al. 2018, arXiv:1812.01097) keeps its data sets by user in this way.
+"""
+
+import numpy as np
+
+from partitions.dataset import DataError
+from partitions.split import Ints, as_given
+
+
+@as_given
+def owners(labels: Ints, clients: int, rng: np.random.Generator, *, natural: Ints | None) -> Ints:
+    """(N,) the client of each sample, which is `natural` itself.
+
+    Args:
+        natural: `Dataset.owners`, (N,).
+
+    Raises:
+        DataError: `natural` is None.
+    """
+    if natural is None:
+        raise DataError("natural: this data set does not say who holds what; its loader would return `clients`, too")
+    return natural
