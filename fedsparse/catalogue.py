@@ -48,10 +48,10 @@ MODELS = {
 
 DATASETS = {
     "fashion-mnist-mini": "partitions.embedded:load",
-    "mnist": "partitions.vision:mnist",
-    "fashion-mnist": "partitions.vision:fashion_mnist",
-    "cifar10": "partitions.vision:cifar10",
-    "cifar100": "partitions.vision:cifar100",
+    "mnist": "partitions.torchvision_sets:mnist",
+    "fashion-mnist": "partitions.torchvision_sets:fashion_mnist",
+    "cifar10": "partitions.torchvision_sets:cifar10",
+    "cifar100": "partitions.torchvision_sets:cifar100",
 }
 
 PARTITIONERS = {

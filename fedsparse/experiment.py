@@ -38,11 +38,11 @@ from partitions import (
     load_folder,
     load_npz,
     normalise,
-    owners_from,
     split_holdout,
     to_device,
 )
 from partitions import partition as split
+from partitions.partition_file import owners_from
 
 CALIBRATION_BATCH = 128
 
@@ -82,7 +82,6 @@ def partition_of(
         ConfigError: these samples cannot be split so.
     """
     data = load_dataset(dataset, data_dir)
-    details = {"dirichlet": f", beta {beta:g}", "shards": f", {classes_per_client} classes a client"}
     with blamed("distribution", distribution), data_errors():
         is_file = distribution.endswith(".csv")
         owners = owners_from(Path(distribution)) if is_file else named(PARTITIONERS, distribution)
@@ -91,7 +90,7 @@ def partition_of(
             owners,
             clients,
             seed=seed,
-            name=distribution + details.get(distribution, ""),
+            name=distribution,
             min_samples=min_samples,
             natural=data.owners,
             beta=beta,

@@ -1,11 +1,10 @@
 """Show who holds which classes: a table in the terminal, a picture and a file in the log folder."""
 
-from partitions.partition_file import write
-
 from fedsparse.commands.run import checked
 from fedsparse.config.settings import Given
 from fedsparse.experiment import Experiment
 from fedsparse.telemetry.folder import create_run_folder
+from partitions.partition_file import write
 from partitions.picture import histogram_text, plot_partition
 
 

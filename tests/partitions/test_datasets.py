@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import datasets
 
-from partitions import DataError, Dataset, embedded, vision
+from partitions import DataError, Dataset, embedded
 
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
-    "mnist": vision.mnist,
-    "fashion-mnist": vision.fashion_mnist,
-    "cifar10": vision.cifar10,
-    "cifar100": vision.cifar100,
+    "mnist": torchvision_sets.mnist,
+    "fashion-mnist": torchvision_sets.fashion_mnist,
+    "cifar10": torchvision_sets.cifar10,
+    "cifar100": torchvision_sets.cifar100,
 }
 
 
@@ -100,7 +100,7 @@ def test_the_fast_base85_decoder_agrees_with_the_standard_library(raw: bytes) ->
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_existing_mnist_files_are_read_without_the_network(tmp_path: Path, no_network: list[str], name: str) -> None:
-    arrays = write_mnist(tmp_path / vision.SOURCES[name].folder, np.random.default_rng(0))
+    arrays = write_mnist(tmp_path / torchvision_sets.SOURCES[name].folder, np.random.default_rng(0))
     data = LOADERS[name](tmp_path)
     assert torch.equal(data.x_train.squeeze(1), torch.from_numpy(arrays["train"]))
     assert torch.equal(data.x_test.squeeze(1), torch.from_numpy(arrays["t10k"]))
@@ -113,8 +113,8 @@ def test_existing_mnist_files_are_read_without_the_network(tmp_path: Path, no_ne
 def test_existing_cifar_files_are_read_without_the_network(
     tmp_path: Path, no_network: list[str], monkeypatch: pytest.MonkeyPatch, name: str, classes: int, key: str
 ) -> None:
-    cifar = getattr(datasets, vision.SOURCES[name].torchvision_class)
-    folder = tmp_path / vision.SOURCES[name].folder
+    cifar = getattr(datasets, torchvision_sets.SOURCES[name].torchvision_class)
+    folder = tmp_path / torchvision_sets.SOURCES[name].folder
     folder.mkdir()
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
@@ -147,7 +147,9 @@ def test_no_network_is_one_line_with_the_set_the_place_and_the_way_out(
         LOADERS[name](tmp_path)
     line = str(caught.value)
     assert "\n" not in line
-    assert line.startswith(f"{name}: not found in {tmp_path / vision.SOURCES[name].folder}, and the download failed")
+    assert line.startswith(
+        f"{name}: not found in {tmp_path / torchvision_sets.SOURCES[name].folder}, and the download failed"
+    )
     assert "Name or service not known" in line
     assert "fashion-mnist-mini" in line
     assert no_network
@@ -162,14 +164,14 @@ def test_a_truncated_file_is_one_line_and_not_a_traceback(tmp_path: Path, no_net
     for damage in (b"", b"abc", (folder / "train-images-idx3-ubyte").read_bytes()[:-100]):
         (folder / "train-images-idx3-ubyte").write_bytes(damage)
         with pytest.raises(DataError, match=r"^mnist: the files in .*MNIST/raw are damaged; delete that folder"):
-            vision.mnist(tmp_path)
+            torchvision_sets.mnist(tmp_path)
     assert no_network == []
 
 
 def test_an_unwritable_data_folder_is_one_line(tmp_path: Path, no_network: list[str]) -> None:
     (tmp_path / "data").write_text("a file where a folder should be")
     with pytest.raises(DataError, match="mnist: not found in"):
-        vision.mnist(tmp_path / "data")
+        torchvision_sets.mnist(tmp_path / "data")
 
 
 def test_archives_already_there_are_unpacked_without_the_network(
@@ -184,5 +186,5 @@ def test_archives_already_there_are_unpacked_without_the_network(
         (folder / f"{file.name}.gz").write_bytes(packed)
         resources.append((f"{file.name}.gz", hashlib.md5(packed).hexdigest()))
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
-    assert len(vision.mnist(tmp_path).x_train) == 30
+    assert len(torchvision_sets.mnist(tmp_path).x_train) == 30
     assert no_network == []

@@ -10,6 +10,7 @@ from clients.client_app import app as client_app
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from fedsparse.experiment import Experiment
 from strategies.server_app import make_strategy
 from tests.strategies.faulty import ROUND, VICTIM
 
@@ -44,7 +45,7 @@ def test_an_update_whose_reply_was_lost_arrives_once_with_the_next(
     messages[VICTIM].content["task"]["state-folder"] = ""  # the same round by a client that remembers nothing
     fresh = client_app(messages[VICTIM], Context(1, VICTIM, {"partition-id": VICTIM}, RecordDict(), {}))
     third, sent = (
-        decode(reply.content["arrays"]["update"].data, experiment.layout).to_dense() for reply in (fresh, replies[VICTIM])
+        decode(r.content["arrays"]["update"].data, experiment.layout).to_dense() for r in (fresh, replies[VICTIM])
     )
     assert lost.any()
     np.testing.assert_array_equal(sent, lost + third)

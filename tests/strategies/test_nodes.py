@@ -7,6 +7,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from fedsparse.experiment import Experiment
 from strategies.nodes import FederationError, Nodes, meet_federation
 from strategies.server_app import make_strategy
 

@@ -10,8 +10,8 @@ from torchvision.models.resnet import BasicBlock
 
 from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
-from fedsparse.experiment import Experiment
 from fedsparse.engine import LocalGrid
+from fedsparse.experiment import Experiment
 from strategies.server_app import make_strategy
 
 SETTINGS = {"clients": 8, "clients-per-round": 8, "model": "mlp-small", "batch-size": 8}
