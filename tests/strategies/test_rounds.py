@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fedsparse.catalogue import TOPOLOGIES
 from fedsparse.config import Config
-from fedsparse.experiment import load_dataset, partition
+from fedsparse.experiment import Experiment
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
 from tests.strategies.federation import SETTINGS, TRAFFIC, play
 
@@ -53,7 +53,7 @@ def test_counts_are_exact_and_what_does_not_exist_is_zero_for_any_model_and_spar
 def test_a_client_weighs_as_much_as_it_has_samples_and_not_batches(tiny_dataset: str, epochs: int) -> None:
     play(tiny_dataset, rounds=1, epochs=epochs, **{"eval-clients": False, "batch-size": 7})
     config = Config.from_mapping(SETTINGS)
-    samples = partition(load_dataset(tiny_dataset).y_train, **config.partitioning())
+    samples = Experiment(config.replace(dataset=tiny_dataset)).partition
     assert len({len(indices) for indices in samples}) > 1
     for message, reply in TRAFFIC:
         assert reply.content["metrics"]["num-examples"] == len(samples[message.metadata.dst_node_id])
