@@ -5,12 +5,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedsparse.engine import LocalGrid
+from fedsparse.errors import PluginError
 
 APP = "tests.fedsparse.engine.obedient:app"
 TOGETHER = "tests.fedsparse.engine.obedient:together"
@@ -63,6 +65,25 @@ def test_a_client_that_raises_is_reported_and_keeps_its_old_state(grid: LocalGri
 def test_contexts_exist_only_for_clients_that_were_touched(grid: LocalGrid) -> None:
     ask(grid, {1: "work", 500_000: "work"})
     assert len(grid._contexts) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("app", "line"),
+    [
+        ("nowhere.py:app", r"there is no file .*nowhere\.py"),
+        ("tests.fedsparse.engine.nowhere:app", "there is no module 'tests.fedsparse.engine.nowhere'"),
+        ("broken.py:app", r"broken\.py:app: ZeroDivisionError: division by zero \(broken\.py, line 1\)"),
+    ],
+)
+def test_an_app_that_cannot_be_loaded_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, app: str, line: str
+) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PluginError, match=line) as error:
+        LocalGrid(app, clients=1, workers=workers)
+    assert "\n" not in str(error.value)
 
 
 def test_a_node_that_does_not_exist_is_an_error(grid: LocalGrid) -> None:
