@@ -1,32 +1,17 @@
 """Finished runs read back from their result.json."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from fedsparse.config import Config
+from fedsparse.config.effects import ONLY_PLACE_AND_SPEED, has_effect
 from fedsparse.errors import ConfigError
 
 Result = Mapping[str, Any]
 """What ``result.json`` holds: config, versions, rounds, summary."""
-
-ASIDE = ("name", "logdir", "outfile", "workers", "data-dir", "state-store")
-"""Settings that change where a run is written or how fast it goes, but none of its numbers."""
-
-USED_IF: dict[str, Callable[[Config], bool]] = {
-    "beta": lambda config: config.distribution == "dirichlet",
-    "classes-per-client": lambda config: config.distribution == "shards",
-    "density": lambda config: config.compression()["compressor"] not in ("none", "threshold"),
-    "scope": lambda config: (config.compression()["compressor"], config.compression()["values"]) != ("none", "f32"),
-    "warmup-rounds": lambda config: config.compression()["compressor"] != "none",
-    "threshold": lambda config: config.compressor == "threshold",
-    "upload-sparsity": lambda config: config.upload_pruning != "off" and not config.nm,
-    "nm": lambda config: config.upload_pruning != "off",
-    "proximal-mu": lambda config: config.strategy == "fedprox",
-}
-"""Settings that play no part beside others."""
 
 
 class NoRunError(ConfigError):
@@ -79,7 +64,7 @@ def find_results(paths: Iterable[str | Path]) -> list[Result]:
 
 def used(config: Config) -> dict[str, Any]:
     """The settings that a run's numbers depend on."""
-    return {k: v for k, v in config.flat().items() if k not in ASIDE and (k not in USED_IF or USED_IF[k](config))}
+    return {k: v for k, v in config.flat().items() if k not in ONLY_PLACE_AND_SPEED and has_effect(k, config)}
 
 
 def identity(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:

@@ -56,6 +56,23 @@ def test_cells_that_differ_only_in_what_they_do_not_use_are_one(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ("strategy: fedavg", "server-momentum: [0.5, 0.9]"),
+        ("compressor: topk", "dgc-momentum: [0.5, 0.9]"),
+        ("compressor: topk", "rank: [1, 2]"),
+        ("sparsity: 0.5", "readjustment-ratio: [0.1, 0.3]"),
+        ("eval-clients: false", "holdout: [0.1, 0.2]"),
+        ("compressor: none", "residual-decay: [0.5, 1]"),
+        ("topology: dense", "sparsity: [0.5, 0.9]"),
+    ],
+)
+def test_a_setting_without_effect_makes_no_cells(tmp_path: Path, settings: str, key: str) -> None:
+    sweep = read_sweep(write(tmp_path, f"base: {{{settings}}}\ngrid: {{{key}, seed: [0, 1]}}"), {})
+    assert [cell.chosen for cell in sweep.cells] == [{"seed": 0}, {"seed": 1}]
+
+
 def test_every_cell_has_a_folder_of_its_own_that_tells_what_it_is(tmp_path: Path) -> None:
     cells = read_sweep(write(tmp_path, "base: {distribution: dirichlet}\ngrid: {beta: [0.1, 0.5], seed: [0, 1]}"), {})
     names = [cell.name for cell in cells.cells]

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from fedsparse.report.plot import draw_curves, plot_rows
 from fedsparse.report.table import summarise
-from tests.fedsparse.report.results import result
+from tests.fedsparse.report.made_up import result
 
 RUNS = [
     ({"compressor": c, "density": d, "beta": b, "seed": s}, result([0.1, 0.5 + d / 2 + s / 100]))

@@ -7,7 +7,7 @@ import pytest
 
 from fedsparse.errors import ConfigError
 from fedsparse.report.results import find_results
-from tests.fedsparse.report.results import result
+from tests.fedsparse.report.made_up import result
 
 
 def write(folder: Path, content: object) -> Path:

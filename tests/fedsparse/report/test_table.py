@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from fedsparse.report.table import Estimate, last_evaluations, measure, summarise, to_csv, to_markdown
-from tests.fedsparse.report.results import result
+from tests.fedsparse.report.made_up import result
 
 
 def test_an_estimate_is_students_interval() -> None:
