@@ -1,7 +1,7 @@
 """A clock for links that this machine does not have: how long a round would take over the clients' networks.
 
-A client's round is its download, its computation and its upload, one after the other, with the latency once each way;
-a cohort's is that of its slowest client. The bytes are the real ones.
+A client's round is its download, its computation and its upload, one after the other, with the latency once each way.
+A cohort's round takes as long as that of its slowest client. The bytes are those that really travel.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from fedsparse.seeds import derive_seed
 
-MOST_SIGMA = 10  # one client in six is then more than 20,000 times slower than the median
+MOST_SIGMA = 10  # at which one client in six is more than 20,000 times slower than the median
 SPREADS = {"uniform": "uniform:LOW:HIGH", "lognormal": "lognormal:MEDIAN:SIGMA"}
 
 
@@ -70,7 +70,7 @@ class Network:
         return bool(self.uplink_mbps or self.downlink_mbps or self.latency_ms)
 
     def seconds(self, client: int, *, downlink: int, uplink: int, compute: float) -> float:
-        """What a client's round takes: bytes down, ``compute`` seconds, bytes up."""
+        """How long a client's round takes, with ``downlink`` and ``uplink`` bytes and ``compute`` seconds."""
         rng = np.random.default_rng(derive_seed(self.seed, "network", partition_id=client))
         up, down, latency = (
             Quantity.parse(text).draw(rng) if text else 0.0
@@ -78,3 +78,44 @@ class Network:
         )
         transfer = sum(8e-6 * size / speed for size, speed in ((uplink, up), (downlink, down)) if speed)
         return 2e-3 * latency + transfer + compute
+
+
+@dataclass
+class SimulatedClock:
+    """The simulated seconds of one round.
+
+    Args:
+        network: the clients' links.
+        compute_seconds: of every client's computation; 0 takes the seconds that each client measured.
+        deadline: seconds after which an update comes too late; 0 for no deadline.
+
+    Attributes:
+        seconds: of the slowest client so far, but at most the deadline; None while no client was timed, and for ever
+            where neither the links nor ``compute_seconds`` are set.
+    """
+
+    network: Network
+    compute_seconds: float
+    deadline: float
+    seconds: float | None = None
+
+    def add(self, client: int, *, downlink: int, uplink: int, measured: float) -> str:
+        """Time one client of the round.
+
+        Args:
+            client: its partition id.
+            downlink, uplink: the bytes that it received and sent.
+            measured: the seconds that its computation really took.
+
+        Returns:
+            The reason, in one line, why its update comes too late; empty where it does not.
+        """
+        if not self.network and not self.compute_seconds:
+            return ""
+        compute = self.compute_seconds or measured
+        seconds = self.network.seconds(client, downlink=downlink, uplink=uplink, compute=compute)
+        slowest = max(self.seconds or 0.0, seconds)
+        self.seconds = min(slowest, self.deadline) if self.deadline else slowest
+        if self.deadline and seconds > self.deadline:
+            return f"late on the simulated network: {seconds:.1f} s, round-deadline = {self.deadline:g} s"
+        return ""
