@@ -5,19 +5,10 @@ import math
 from flwr.app import Message, MetricRecord
 
 from fedsparse.compression import PayloadError
-from fedsparse.telemetry.recorder import STAGES
+from fedsparse.telemetry.tags import ACCURACY, measured_by_clients
 
 MOST_SAMPLES = 10**9  # a client that claims more would alone decide the average
-CLIENT_TAGS = {
-    "train/loss",
-    "train/accuracy",
-    "eval/client_loss",
-    "eval/client_accuracy",
-    "compress/density",
-    "compress/threshold",
-    "compress/residual_norm",
-    *(f"time/{stage}" for stage in STAGES),
-}
+CLIENT_TAGS = measured_by_clients(ACCURACY)
 """What clients may measure. Everything else is counted by the server itself, and left out here."""
 
 
