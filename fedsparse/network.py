@@ -17,7 +17,7 @@ SPREADS = {"uniform": "uniform:LOW:HIGH", "lognormal": "lognormal:MEDIAN:SIGMA"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number, or a distribution of it over clients: ``10``, ``uniform:5:20``, ``lognormal:10:0.5``."""
+    """A number, or a distribution of numbers over clients: ``10``, ``uniform:5:20``, ``lognormal:10:0.5``."""
 
     kind: str
     first: float
@@ -25,7 +25,7 @@ class Quantity:
 
     @classmethod
     def parse(cls, text: str) -> "Quantity":
-        """Read what the user wrote.
+        """Read a setting's text.
 
         Raises:
             ValueError: one line that says what is allowed.
@@ -53,12 +53,12 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Network:
-    """The clients' links. An empty speed or latency costs nothing.
+    """The clients' links, which they keep for the whole run. An empty speed or latency costs no time.
 
     Args:
-        uplink_mbps, downlink_mbps: megabits (10^6) a second; a :class:`Quantity` as text.
-        latency_ms: milliseconds one way; likewise.
-        seed: every client keeps its link for the whole run.
+        uplink_mbps, downlink_mbps: megabits (10^6 bits) a second; a :class:`Quantity` as text.
+        latency_ms: milliseconds one way; a :class:`Quantity` as text.
+        seed: of the experiment; each client's link follows from it and the client's partition id.
     """
 
     uplink_mbps: str
@@ -67,6 +67,7 @@ class Network:
     seed: int
 
     def __bool__(self) -> bool:
+        """Whether any link costs time."""
         return bool(self.uplink_mbps or self.downlink_mbps or self.latency_ms)
 
     def seconds(self, client: int, *, downlink: int, uplink: int, compute: float) -> float:

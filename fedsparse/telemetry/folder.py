@@ -13,11 +13,11 @@ from torch import nn
 
 
 class OutputError(OSError):
-    """A folder or file of results cannot be written; told in one line."""
+    """A folder or file of results cannot be written; the message is one line."""
 
 
 def create_run_folder(logdir: str, name: str) -> Path:
-    """Make ``<logdir>/<time>-<name>``, unique among runs that start in the same second.
+    """Make ``<logdir>/<time>-<name>``, with a number behind the name where a run of the same second has that folder.
 
     Raises:
         OutputError: the folder cannot be made.
@@ -36,10 +36,10 @@ def create_run_folder(logdir: str, name: str) -> Path:
 
 
 def check_writable(logdir: str, outfile: str) -> None:
-    """Find out before a run, not after it, that its results could not be written.
+    """Find out before a run whether its results can be written after it.
 
     Raises:
-        OutputError: names the setting and the reason.
+        OutputError: they cannot; names the setting and the reason.
     """
     try:
         Path(logdir).mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def check_writable(logdir: str, outfile: str) -> None:
             raise OutputError(f"{setting}: the folder {path} is not writable")
     if outfile and Path(outfile).exists() and not Path(outfile).is_file():
         raise OutputError(f"outfile = {outfile}: is no regular file; name one, or a new one")
-    try:  # some folders that say they are writable take no new file
+    try:  # because some folders have the right permissions and still take no new file
         for path in folders.values():
             TemporaryFile(dir=path).close()
     except OSError as error:
@@ -64,7 +64,11 @@ def check_writable(logdir: str, outfile: str) -> None:
 
 
 def save_model(module: nn.Module, path: Path) -> None:
-    """The state dict, as ``torch.save`` writes it, which would call a full disk a RuntimeError."""
+    """Write the state dict, in the format of ``torch.save``.
+
+    Raises:
+        OSError: the file cannot be written. (``torch.save`` itself would raise RuntimeError for a full disk.)
+    """
     content = io.BytesIO()
     torch.save(module.state_dict(), content)
     try:
@@ -74,8 +78,8 @@ def save_model(module: nn.Module, path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
-    path = path.resolve()  # a link stays a link to the file that is replaced
+    """Replace the file as a whole, so that a reader never sees half of it."""
+    path = path.resolve()  # so that a symbolic link stays, and the file behind it is replaced
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     part.replace(path)

@@ -1,4 +1,4 @@
-"""The simulated clock."""
+"""Simulated links, and the clock over them."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_a_spread_beyond_all_networks_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["fast", "0", "-1", "nan", "inf", "uniform:1", "uniform:1:2:3", "normal:1:2", "a:b", ":"]
 )
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="should be a number above 0, uniform:LOW:HIGH or lognormal"):
         Quantity.parse(text)
 
@@ -50,7 +50,7 @@ def test_a_number_without_quotes_is_a_speed_too(value: object) -> None:
     assert Config.from_mapping({"uplink-mbps": value}).network().uplink_mbps == str(value)
 
 
-def test_who_misses_a_deadline_does_not_depend_on_the_machine() -> None:
+def test_a_deadline_needs_compute_seconds_so_that_it_does_not_depend_on_the_machine() -> None:
     with pytest.raises(ConfigError, match="round-deadline = 2 needs compute-seconds"):
         Config.from_mapping({"round-deadline": 2, "uplink-mbps": 1})
 

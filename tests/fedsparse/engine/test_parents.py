@@ -41,8 +41,14 @@ def run(command: list[str], folder: Path, script: str = "") -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("app", ["tests.fedsparse.engine.obedient:app", "own/app.py:app"])
-@pytest.mark.parametrize("parent", ["script", "script from another folder", "standard input"])
+@pytest.mark.parametrize(
+    ("parent", "app"),
+    [
+        ("script", "tests.fedsparse.engine.obedient:app"),
+        ("script from another folder", "own/app.py:app"),
+        ("standard input", "tests.fedsparse.engine.obedient:app"),
+    ],
+)
 def test_workers_answer_and_are_replaced_and_the_parents_code_runs_once(tmp_path: Path, parent: str, app: str) -> None:
     folder = tmp_path / "elsewhere"
     (folder / "own").mkdir(parents=True)

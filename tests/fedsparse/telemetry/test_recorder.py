@@ -1,4 +1,4 @@
-"""The same numbers in TensorBoard, rounds.csv and the JSON, whichever way a run ends."""
+"""The same numbers in TensorBoard, rounds.csv and the JSON, however a run ends."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def test_totals_and_the_ratio_to_dense_come_from_real_bytes(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("error", "ended"), [(KeyboardInterrupt, "interrupted"), (RuntimeError, "failed")])
-def test_what_was_measured_is_saved_when_a_run_is_cut_short(
+def test_the_rounds_so_far_are_saved_when_a_run_is_cut_short(
     tmp_path: Path, error: type[BaseException], ended: str
 ) -> None:
     record(tmp_path, error=error)
@@ -112,7 +112,7 @@ def test_run_folders_never_collide(tmp_path: Path) -> None:
     assert len({create_run_folder(str(tmp_path), "x") for _ in range(5)}) == 5
 
 
-def test_results_that_could_not_be_written_are_found_out_before_the_run(tmp_path: Path) -> None:
+def test_results_that_cannot_be_written_are_found_out_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for logdir, outfile, line in (
         (tmp_path / "file", "", "cannot make this folder"),
@@ -124,5 +124,5 @@ def test_results_that_could_not_be_written_are_found_out_before_the_run(tmp_path
             check_writable(str(logdir), str(outfile))
 
 
-def test_bytes_are_told_as_networks_count_them() -> None:
+def test_bytes_are_shown_in_decimal_units() -> None:
     assert [human_bytes(n) for n in (0, 999, 1000, 1234567, 2e9)] == ["0 B", "999 B", "1 kB", "1.23 MB", "2 GB"]
