@@ -39,11 +39,11 @@ MODELS = {
     "cnn": "fedsparse.models.cnn:cnn",
     "cnn-small": "fedsparse.models.cnn:cnn_small",
     "lenet5": "fedsparse.models.cnn:lenet5",
-    "resnet18": "fedsparse.models.vision:resnet18",
-    "resnet50": "fedsparse.models.vision:resnet50",
-    "vgg11": "fedsparse.models.vision:vgg11",
-    "vgg16": "fedsparse.models.vision:vgg16",
-    "mobilenet_v2": "fedsparse.models.vision:mobilenet_v2",
+    "resnet18": "fedsparse.models.torchvision_models:resnet18",
+    "resnet50": "fedsparse.models.torchvision_models:resnet50",
+    "vgg11": "fedsparse.models.torchvision_models:vgg11",
+    "vgg16": "fedsparse.models.torchvision_models:vgg16",
+    "mobilenet_v2": "fedsparse.models.torchvision_models:mobilenet_v2",
 }
 
 DATASETS = {

@@ -1,4 +1,4 @@
-"""The device a run computes on."""
+"""The device on which a run computes."""
 
 import torch
 
@@ -6,10 +6,10 @@ from fedsparse.errors import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device ``--device`` names; auto is the first GPU where there is one, else the CPU.
+    """The device that ``--device`` names; ``auto`` is the first GPU or, where there is none, the CPU.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: this machine does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,7 +1,7 @@
 """A clock for links that this machine does not have: how long a round would take over the clients' networks.
 
-A client's round is its download, its computation and its upload, one after the other, with the latency once each way;
-a cohort's is that of its slowest client. The bytes are the real ones.
+A client's round is its download, its computation and its upload, one after the other, with the latency once each way.
+A cohort's round takes as long as that of its slowest client. The bytes are those that really travel.
 """
 
 import math
@@ -11,13 +11,13 @@ import numpy as np
 
 from fedsparse.seeds import derive_seed
 
-MOST_SIGMA = 10  # one client in six is then more than 20,000 times slower than the median
+MOST_SIGMA = 10  # at which one client in six is more than 20,000 times slower than the median
 SPREADS = {"uniform": "uniform:LOW:HIGH", "lognormal": "lognormal:MEDIAN:SIGMA"}
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number, or a distribution of it over clients: ``10``, ``uniform:5:20``, ``lognormal:10:0.5``."""
+    """A number, or a distribution of numbers over clients: ``10``, ``uniform:5:20``, ``lognormal:10:0.5``."""
 
     kind: str
     first: float
@@ -25,7 +25,7 @@ class Quantity:
 
     @classmethod
     def parse(cls, text: str) -> "Quantity":
-        """Read what the user wrote.
+        """Read a setting's text.
 
         Raises:
             ValueError: one line that says what is allowed.
@@ -53,12 +53,12 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Network:
-    """The clients' links. An empty speed or latency costs nothing.
+    """The clients' links, which they keep for the whole run. An empty speed or latency costs no time.
 
     Args:
-        uplink_mbps, downlink_mbps: megabits (10^6) a second; a :class:`Quantity` as text.
-        latency_ms: milliseconds one way; likewise.
-        seed: every client keeps its link for the whole run.
+        uplink_mbps, downlink_mbps: megabits (10^6 bits) a second; a :class:`Quantity` as text.
+        latency_ms: milliseconds one way; a :class:`Quantity` as text.
+        seed: of the experiment; each client's link follows from it and the client's partition id.
     """
 
     uplink_mbps: str
@@ -67,10 +67,11 @@ class Network:
     seed: int
 
     def __bool__(self) -> bool:
+        """Whether any link costs time."""
         return bool(self.uplink_mbps or self.downlink_mbps or self.latency_ms)
 
     def seconds(self, client: int, *, downlink: int, uplink: int, compute: float) -> float:
-        """What a client's round takes: bytes down, ``compute`` seconds, bytes up."""
+        """How long a client's round takes, with ``downlink`` and ``uplink`` bytes and ``compute`` seconds."""
         rng = np.random.default_rng(derive_seed(self.seed, "network", partition_id=client))
         up, down, latency = (
             Quantity.parse(text).draw(rng) if text else 0.0
@@ -80,41 +81,42 @@ class Network:
         return 2e-3 * latency + transfer + compute
 
 
+@dataclass
 class SimulatedClock:
-    """Seconds that a round would take over the clients' links: those of its slowest client.
+    """The simulated seconds of one round.
 
     Args:
-        network: the links.
-        compute_seconds: of every client; 0 takes the measured ones.
-        deadline: seconds after which a client is too late; 0 for never.
+        network: the clients' links.
+        compute_seconds: of every client's computation; 0 takes the seconds that each client measured.
+        deadline: seconds after which an update comes too late; 0 for no deadline.
 
     Attributes:
-        seconds: of the round so far; the deadline at most, where there is one.
+        seconds: of the slowest client so far, but at most the deadline; None while no client was timed, and for ever
+            where neither the links nor ``compute_seconds`` are set.
     """
 
-    def __init__(self, network: Network, compute_seconds: float, deadline: float) -> None:
-        self.network, self.compute_seconds, self.deadline = network, compute_seconds, deadline
-        self.seconds = 0.0
+    network: Network
+    compute_seconds: float
+    deadline: float
+    seconds: float | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self.network or self.compute_seconds)
-
-    def begin(self) -> None:
-        """A new round."""
-        self.seconds = 0.0
-
-    def late(self, client: int, *, downlink: int, uplink: int, measured: float) -> str:
-        """Advance by a client's round; why its update comes too late, or an empty text.
+    def add(self, client: int, *, downlink: int, uplink: int, measured: float) -> str:
+        """Time one client of the round.
 
         Args:
-            downlink, uplink: bytes that it received and sent.
-            measured: seconds of its computation.
+            client: its partition id.
+            downlink, uplink: the bytes that it received and sent.
+            measured: the seconds that its computation really took.
+
+        Returns:
+            The reason, in one line, why its update comes too late; empty where it does not.
         """
-        if not self:
+        if not self.network and not self.compute_seconds:
             return ""
         compute = self.compute_seconds or measured
         seconds = self.network.seconds(client, downlink=downlink, uplink=uplink, compute=compute)
-        slowest = max(self.seconds, seconds)
+        slowest = max(self.seconds or 0.0, seconds)
         self.seconds = min(slowest, self.deadline) if self.deadline else slowest
-        late = self.deadline and seconds > self.deadline
-        return f"late on the simulated network: {seconds:.1f} s, round-deadline = {self.deadline:g} s" if late else ""
+        if self.deadline and seconds > self.deadline:
+            return f"late on the simulated network: {seconds:.1f} s, round-deadline = {self.deadline:g} s"
+        return ""

@@ -11,7 +11,7 @@ PURPOSES = get_args(Purpose)
 
 
 def derive_seed(seed: int, purpose: Purpose, *, round: int = 0, partition_id: int = 0) -> int:
-    """A 63-bit seed for one purpose, independent of every other purpose, round and client.
+    """A 63-bit seed for one purpose, independent of the seeds of every other purpose, round and client.
 
     ``numpy.random.SeedSequence`` hashes the four numbers, so that neighbouring rounds or clients share nothing.
     """

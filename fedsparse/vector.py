@@ -1,7 +1,7 @@
-"""A model as one flat float32 vector, and the layout that says what stands where.
+"""A model as one flat float32 vector, and the layout of that vector.
 
-The order is fixed: trainable parameters as ``named_parameters`` gives them, then floating-point buffers as
-``named_buffers`` gives them (BatchNorm's running statistics). Integer buffers do not travel.
+The order is fixed: trainable parameters as ``named_parameters`` gives them, then floating-point buffers, such as
+BatchNorm's running statistics, as ``named_buffers`` gives them. Frozen parameters and integer buffers do not travel.
 """
 
 from dataclasses import dataclass
@@ -24,17 +24,20 @@ class Entry:
 
     @property
     def slice(self) -> slice:
+        """Where the tensor's elements are in the flat vector."""
         return slice(self.start, self.start + self.size)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where in a flat vector of ``size`` elements.
+    """Which tensor stands where in a flat vector.
 
-    The first ``parameters`` elements are trainable weights, compressed as an update; the rest are buffers, which travel
-    dense. ``fingerprint`` is a 64-bit hash of names, shapes and the parameter/buffer split: two sides that agree on it
-    agree on every coordinate. ``topology`` is the hash of the mask where the vector holds only the weights that exist,
-    and enters the fingerprint; 0 where it holds all.
+    Attributes:
+        entries: one for each tensor, in the order of the vector.
+        parameters: how many elements are trainable weights, whose update is compressed. They come first; the buffers
+            behind them travel dense.
+        size: of the whole vector.
+        topology: the hash of the mask, where the vector holds only the weights that exist; 0 where it holds all.
     """
 
     entries: tuple[Entry, ...]
@@ -44,6 +47,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
+        """The layout of a model's trainable parameters and float buffers."""
         named: list[tuple[str, Tensor]] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         parameters = sum(p.numel() for _, p in named)
         named += [(name, b) for name, b in model.named_buffers() if b.is_floating_point()]
@@ -55,6 +59,7 @@ class Layout:
 
     @cached_property
     def fingerprint(self) -> int:
+        """A 64-bit hash of all the attributes: two sides with equal fingerprints agree on every coordinate."""
         text = repr([(e.name, e.shape) for e in self.entries]) + f" float32 {self.parameters}/{self.size}"
         text += f" topology {self.topology:016x}" if self.topology else ""
         return xxhash.xxh3_64_intdigest(text.encode())
@@ -66,13 +71,13 @@ class Layout:
 
 
 class FlatModel:
-    """A module whose parameters and float buffers are views of one vector.
+    """A module whose trainable parameters and float buffers are views of one vector.
 
-    Loading global weights is one ``vector.copy_``, and an update is one subtraction, whatever the number of layers.
+    Loading global weights is one ``vector.copy_``, and an update is one subtraction, whatever the number of tensors.
 
     Attributes:
-        module: the wrapped module, in place.
-        layout: what stands where.
+        module: the wrapped module, changed in place.
+        layout: of the vector.
         vector: float32, shape ``(layout.size,)``; writing to it changes the module.
     """
 
@@ -86,7 +91,7 @@ class FlatModel:
             tensor.data = self.vector[entry.slice].view(entry.shape)
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """Views of the trainable layers in ``vector``, of shape ``(layout.size,)`` or ``(layout.parameters,)``."""
+        """Views of the trainable entries in ``vector``, of shape ``(layout.size,)`` or ``(layout.parameters,)``."""
         return [vector[e.slice].view(e.shape) for e in self.layout.layers]
 
 

@@ -15,10 +15,11 @@ from fedsparse.engine.records import array_bytes
 from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
 from fedsparse.seeds import derive_seed
+from fedsparse.telemetry.tags import measured_by_clients
 from fedsparse.telemetry.timers import StageTimer
 from strategies.downlink import Downlink
 from strategies.nodes import Nodes
-from strategies.replies import Measures, Upload, client_tags, read_metrics
+from strategies.replies import Measures, Upload, read_metrics
 from strategies.server_topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
@@ -72,14 +73,14 @@ class Cohort:
         self.failures: list[str] = []
         self.timer = StageTimer()
         self.late = 0
-        self._tags = client_tags(experiment.task.metrics)
+        self._tags = measured_by_clients(experiment.task.metrics)
         self._settings = ConfigRecord(self.config.flat())
         self._ledger: dict[int, Known] = defaultdict(lambda: Known(topology.start))  # by partition id
         self._members: dict[int, int] = {}  # node id -> partition id
         self._asked: list[Metadata] = []  # of the last messages; Flower gives them their ids when they leave
         self._asked_at = 0.0
         self._measures = Measures()
-        self.clock = SimulatedClock(self.config.network(), self.config.compute_seconds, self.config.round_deadline)
+        self.clock = self._new_clock()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -87,14 +88,16 @@ class Cohort:
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""
         self.timer, self.metrics, self.failures, self.late = StageTimer(), {}, [], 0
-        self._measures = Measures()
-        self.clock.begin()
+        self._measures, self.clock = Measures(), self._new_clock()
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round))
             chosen = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
             for client in self.nodes.update(grid):  # its Context stayed behind
                 self._ledger[client].lost()
             self._members = {self.nodes.ids[client]: client for client in chosen}
+
+    def _new_clock(self) -> SimulatedClock:
+        return SimulatedClock(self.config.network(), self.config.compute_seconds, self.config.round_deadline)
 
     def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
         """One message a client: the weights or their changes, all settings, the last round accepted from it, and its
@@ -158,7 +161,7 @@ class Cohort:
             self._fail(client, round, f"its reply is refused: {error}")
             return None
         seconds = sum(value for tag, value in measured.items() if tag.startswith("time/"))
-        if reason := self.clock.late(client, downlink=known.sent_bytes, uplink=received, measured=seconds):
+        if reason := self.clock.add(client, downlink=known.sent_bytes, uplink=received, measured=seconds):
             self._fail(client, round, reason)
             self.late += 1
             return None
@@ -170,7 +173,7 @@ class Cohort:
     def close(self, samples: int) -> None:
         """End a train phase: what its clients measured, averaged over ``samples``, becomes part of ``metrics``."""
         self.metrics |= self._measures.means(samples)
-        if self.clock:
+        if self.clock.seconds is not None:
             self.metrics["time/simulated"] = self.clock.seconds
 
     def scores(self, replies: Iterable[Message], round: int) -> dict[str, float]:

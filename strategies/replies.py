@@ -5,7 +5,7 @@ Whatever is wrong with one reply costs that client its turn, and never ends the 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Set
 from typing import NamedTuple
 
 import torch
@@ -17,23 +17,11 @@ from fedsparse.aggregation.mean import Mean, Votes
 from fedsparse.compression import PayloadError, SparseUpdate
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.readjust import Report, ReportSum
-from fedsparse.telemetry.recorder import STAGES
 
 MOST_SAMPLES = 10**9  # a client that claims more would alone decide the average
 
 
-def client_tags(metrics: Iterable[str]) -> set[str]:
-    """The tags of what clients may measure, with the ``metrics`` of a task; the server counts all the rest itself."""
-    names = ("loss", *metrics)
-    return {
-        *(f"train/{name}" for name in names),
-        *(f"eval/client_{name}" for name in names),
-        *(f"compress/{name}" for name in ("density", "threshold", "residual_norm")),
-        *(f"time/{stage}" for stage in STAGES),
-    }
-
-
-def read_metrics(reply: Message, tags: set[str], least: int = 1) -> tuple[int, dict[str, float]]:
+def read_metrics(reply: Message, tags: Set[str], least: int = 1) -> tuple[int, dict[str, float]]:
     """The number of samples, at least ``least``, and the measurements under ``tags``, all finite.
 
     Raises:

@@ -41,7 +41,7 @@ def train_central(settings: Given) -> None:
     if config.compile:
         model.module.compile()
     folder = create_run_folder(config.logdir, config.name or f"{Path(config.dataset).stem}-{config.model}-central")
-    with Recorder(config.flat(), folder, config.outfile, config.rounds, dense_bytes=0) as recorder:
+    with Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics) as recorder:
         for round in range(1, config.rounds + 1):
             began, timer = time.perf_counter(), StageTimer(experiment.device)
             seed = derive_seed(config.seed, "train", round=round)

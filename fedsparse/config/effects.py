@@ -1,6 +1,173 @@
-def has_effect(key, config):
-    return True
+"""Which settings have an effect beside which others: one table, for notices to the user and for a sweep's cells."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from fedsparse.catalogue import MODELS
+from fedsparse.config import Config
+from fedsparse.config.presets import FACTORIZATIONS
+from fedsparse.plugins import is_own
+
+ONLY_PLACE_AND_SPEED = ("name", "logdir", "outfile", "workers", "data-dir", "state-store")
+"""Settings that change where a run is written or how fast it goes, but none of its numbers."""
 
 
-def without_effect(config, keys):
-    return []
+class Need(NamedTuple):
+    """What must hold for a setting to have an effect."""
+
+    words: str
+    """The need as a message says it: "distribution = dirichlet"."""
+    settings: tuple[str, ...]
+    """The settings that decide; the message says what they are."""
+    is_met: Callable[[Config], bool]
+
+
+def given(config: Config, key: str) -> str:
+    """A setting's value, as a config file has it."""
+    value = getattr(config, key.replace("-", "_"))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def meant(config: Config, key: str) -> str:
+    """What a setting's value stands for, where that is ``auto`` or a preset; else the value."""
+    match key:
+        case "compressor" | "values" | "scope":
+            return str(config.compression()[key])
+        case "error-feedback":
+            return str(config.compression()["error_feedback"]).lower()
+        case "downlink-compressor":
+            return str(config.downlink_compression()["compressor"])
+        case "topology":
+            return config.topology_method
+    return given(config, key)
+
+
+def one_of(key: str, *names: str, own: bool = True) -> Need:
+    """The setting ``key`` means one of the names or, unless ``own`` is False, something of the user's own."""
+
+    def is_met(config: Config) -> bool:
+        value = meant(config, key)
+        return value in names or (own and is_own(value))
+
+    return Need(f"{key} = {either(names)}", (key,), is_met)
+
+
+def none_of(key: str, *names: str) -> Need:
+    """The setting ``key`` means none of the names."""
+    return Need(f"another {key} than {either(names)}", (key,), lambda config: meant(config, key) not in names)
+
+
+def either_way(*names: str) -> Need:
+    """The updates or the changes of the global weights are compressed by one of the methods, or by the user's own."""
+    up, down = one_of("compressor", *names), one_of("downlink-compressor", *names)
+    return Need(
+        f"compressor or downlink-compressor = {either(names)}",
+        ("compressor", "downlink-compressor", "upload-pruning"),
+        lambda config: (up.is_met(config) and NOT_PRUNED.is_met(config)) or down.is_met(config),
+    )
+
+
+def uses_density(key: str) -> tuple[Need, ...]:
+    """The compressor that the setting ``key`` names goes by its density."""
+    return (
+        none_of(key, "none", "threshold"),
+        Need("rank = 0", ("rank",), lambda config: not config.rank or meant(config, key) not in FACTORIZATIONS),
+    )
+
+
+def either(names: Sequence[str]) -> str:
+    """The names as an English list."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+NOT_PRUNED = one_of("upload-pruning", "off")  # pruned clients upload all that is left
+LOSSY = Need(
+    "updates that are not sent whole",
+    ("compressor", "values"),
+    lambda config: (meant(config, "compressor"), meant(config, "values")) != ("none", "f32"),
+)
+FROM_TORCHVISION = [name for name, place in MODELS.items() if place.startswith("fedsparse.models.torchvision_models:")]
+VISION_MODEL = one_of("model", *FROM_TORCHVISION)
+READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
+CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
+SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
+
+NEEDS: dict[str, tuple[Need, ...]] = {
+    "beta": (one_of("distribution", "dirichlet"),),
+    "classes-per-client": (one_of("distribution", "shards"),),
+    "min-samples": (
+        Need(
+            "a distribution that draws its own partition",
+            ("distribution",),
+            lambda config: config.distribution != "natural" and not config.distribution.endswith(".csv"),
+        ),
+    ),
+    "norm": (VISION_MODEL,),
+    "recompute": (VISION_MODEL,),
+    "server-momentum": (one_of("strategy", "fedavgm", "fedadam"),),
+    "server-beta2": (one_of("strategy", "fedadam"),),
+    "server-tau": (one_of("strategy", "fedadam"),),
+    "proximal-mu": (one_of("strategy", "fedprox", own=False),),
+    "holdout": (one_of("eval-clients", "true"),),
+    "density": (NOT_PRUNED, *uses_density("compressor")),
+    "warmup-rounds": (NOT_PRUNED, *uses_density("compressor")),
+    "scope": (NOT_PRUNED, LOSSY, none_of("compressor", *FACTORIZATIONS)),
+    "layer-budget": (NOT_PRUNED, SELECTS_COORDINATES, one_of("scope", "layer")),
+    "error-feedback": (LOSSY,),
+    "residual-dtype": (LOSSY, one_of("error-feedback", "true")),
+    "residual-decay": (LOSSY, one_of("error-feedback", "true")),
+    "threshold": (either_way("threshold"),),
+    "dgc-momentum": (NOT_PRUNED, one_of("compressor", "dgc")),
+    "dgc-clipping": (NOT_PRUNED, one_of("compressor", "dgc")),
+    "rank": (either_way(*FACTORIZATIONS),),
+    "lowrank-energy": (either_way("lowrank"),),
+    "lowrank-power-iterations": (either_way("lowrank"),),
+    "lowrank-residual-iterations": (either_way("lowrank"),),
+    "lowrank-balance": (either_way("lowrank"),),
+    "lowrank-sparse": (either_way("lowrank"),),
+    "downlink-density": uses_density("downlink-compressor"),
+    # By the setting alone, since with ``auto`` it is the sparsity that chooses a topology.
+    "sparsity": (Need("another topology than dense", ("topology",), lambda config: config.topology != "dense"),),
+    "sparsity-distribution": (none_of("topology", "dense", "small-dense", "ssfl"),),
+    "dense-layers": (
+        Need(
+            "a sparse topology or upload-pruning",
+            ("topology",),
+            lambda config: config.upload_pruning != "off" or config.topology_method not in ("dense", "small-dense"),
+        ),
+    ),
+    "readjustment-ratio": (READJUSTS,),
+    "readjustment-interval": (CHANGES,),
+    "readjustment-end": (CHANGES,),
+    "growth": (one_of("topology", "rigl", "feddst"),),
+    "upload-sparsity": (
+        one_of("upload-pruning", "sparsegpt", "magnitude"),
+        Need("nm to be empty", ("nm",), lambda config: not config.nm),
+    ),
+    "nm": (one_of("upload-pruning", "sparsegpt", "magnitude"),),
+    "client-timeout": (one_of("engine", "local"),),
+    "cohort-batching": (one_of("engine", "local"),),
+}
+"""What each setting needs; a setting that is not here always has an effect. What is the user's own may use any."""
+
+
+def has_effect(key: str, config: Config) -> bool:
+    """Whether a run with these settings depends on the one called ``key``."""
+    return all(need.is_met(config) for need in NEEDS.get(key, ()))
+
+
+def without_effect(config: Config, keys: Iterable[str]) -> list[str]:
+    """One line for each of the ``keys`` that has no effect, with the first of its needs that is not met."""
+    lines = []
+    for key in keys:
+        unmet = next((need for need in NEEDS.get(key, ()) if not need.is_met(config)), None)
+        if unmet:
+            values = ", ".join(_told(config, setting) for setting in unmet.settings)
+            value = given(config, key) or '""'
+            lines.append(f"{key} = {value} has no effect: it needs {unmet.words}, and {values}")
+    return lines
+
+
+def _told(config: Config, key: str) -> str:
+    value, meaning = given(config, key), meant(config, key)
+    return f"{key} is {value}" + f" ({meaning})" * (meaning != value)

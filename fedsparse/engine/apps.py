@@ -1,13 +1,13 @@
-"""Calling the client's app: one message after the other, or for several clients at once."""
+"""The client's app, called once a message; or one call that trains several clients together."""
 
-import importlib
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
+
+from fedsparse.plugins import load
 
 log = logging.getLogger("fedsparse")
 
@@ -15,7 +15,11 @@ App = Callable[[Message, Context], Message]
 
 
 class Apps:
-    """The app that ``client_app`` names, and the function ``together`` names, if any; see ``LocalGrid``."""
+    """The app that ``client_app`` refers to and, unless it is empty, the function of ``together``: see ``LocalGrid``.
+
+    Raises:
+        PluginError: one of the two cannot be loaded.
+    """
 
     def __init__(self, client_app: str, together: str = "") -> None:
         self._app: App = load(client_app)
@@ -27,15 +31,9 @@ class Apps:
         if len(messages) > 1 and self._together:
             try:
                 app = self._together(messages, contexts)
-            except Exception as error:  # one by one, a fault shows itself at the client that has it
-                log.warning("these clients train one by one, since together they failed: %s", error)
+            except Exception as error:  # called one by one, only the client with the fault fails
+                log.warning("training together failed, so these clients train one by one: %s", error)
         return [_answer(app, message, context) for message, context in zip(messages, contexts, strict=True)]
-
-
-def load(reference: str) -> Any:
-    """The object that ``"package.module:attribute"`` names."""
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def _answer(app: App, message: Message, context: Context) -> Message:

@@ -1,7 +1,7 @@
 """`--engine flower`: the same apps by `flwr run`, on a SuperLink of this run's own.
 
-The SuperLink gets its own port and its own FLWR_HOME in a temporary folder, so that it meets no other, needs no network
-beyond this machine, and leaves nothing behind.
+The SuperLink gets its own port, and a temporary folder as its own FLWR_HOME. So it shares nothing with another run,
+needs no network beyond this machine, and leaves nothing behind.
 """
 
 import json
@@ -26,15 +26,15 @@ from fedsparse.errors import ConfigError, RunFailed
 
 SCRIPTS = Path(sys.executable).parent
 STARTUP_SECONDS = 60
-SAVING_SECONDS = 10  # after Ctrl-C
+SAVING_SECONDS = 10  # that the run gets after Ctrl-C, to save what it measured
 
 
 def run_flower(config: Config, app_folder: Path) -> None:
-    """Run the Flower app in ``app_folder`` with these settings (paths absolute) and wait for its end.
+    """Run the Flower app in ``app_folder`` with these settings, whose paths are absolute, and wait for its end.
 
     Raises:
-        ConfigError: a GPU by its number.
-        RunFailed: the runtime did not start, or the run did not complete; tells the reason from Flower's log.
+        ConfigError: the settings name a GPU by its number.
+        RunFailed: the runtime did not start, or the run did not complete; with the reason from Flower's log.
     """
     if ":" in config.device:
         index = config.device.partition(":")[2]
@@ -52,7 +52,7 @@ def run_flower(config: Config, app_folder: Path) -> None:
             "client-resources-num-cpus": 1,
             "client-resources-num-gpus": _gpu_share(config),
         }
-        if "RAY_ADDRESS" not in os.environ:  # a cluster that runs already has its own count
+        if "RAY_ADDRESS" not in os.environ:  # a Ray cluster that runs already has a count of its own
             resources["init-args-num-cpus"] = config.worker_count()
         command = [
             str(SCRIPTS / "flwr"),
@@ -60,7 +60,7 @@ def run_flower(config: Config, app_folder: Path) -> None:
             *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
         ]
         log = _stream(command, environment)
-        # `flwr run` exits 0 even when the run has failed: its status tells.
+        # `flwr run` exits 0 even when the run has failed, so the run's status is asked for.
         status = subprocess.run(
             [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
             env=environment,
@@ -73,15 +73,15 @@ def run_flower(config: Config, app_folder: Path) -> None:
 
 
 def _gpu_share(config: Config) -> float:
-    """A fraction of a GPU for each client when there is one: with none, Ray hides the GPU from torch."""
+    """The share of a GPU for each client; above 0 where there is a GPU, because at 0 Ray would hide it from torch."""
     wanted = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
     share = torch.cuda.device_count() / config.worker_count() if wanted else 0.0
-    return math.floor(1e4 * min(share, 1.0)) / 1e4  # rounded up, the last client would not fit
+    return math.floor(1e4 * min(share, 1.0)) / 1e4  # rounded down, so that the last client fits
 
 
 @contextmanager
 def _superlink(home: Path) -> Iterator[dict[str, str]]:
-    """A SuperLink in simulation mode; yields the environment in which `flwr` finds it, and stops it at the end."""
+    """Start a SuperLink in simulation mode, yield the environment in which `flwr` finds it, and stop it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -110,7 +110,7 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
     finally:
         _end_all(f"FLWR_HOME={home}")
         if superlink:
-            superlink.terminate()  # where there is no /proc to find it in
+            superlink.terminate()  # for systems without /proc, where _end_all finds no process
             superlink.wait()
 
 
@@ -127,7 +127,7 @@ def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) 
 
 
 def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
-    """Run, pass every line through as it comes, and return them all."""
+    """Run a command, print every line of its output as it comes, and return the lines."""
     lines = []
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -151,9 +151,9 @@ def _reason(log: list[str]) -> str:
 def _end_all(mark: str) -> None:
     """End every process with ``mark`` in its environment: Ray's daemons leave the session and outlive the SuperLink.
 
-    First a run that was interrupted, so that it saves what was measured. A second Ctrl-C does not cut this short.
+    A run that goes on is interrupted first, so that it saves what it measured. A second Ctrl-C does not cut this short.
     """
-    heard = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         for pid in _marked(mark, "flwr-simulation"):
             with suppress(ProcessLookupError):
@@ -167,15 +167,15 @@ def _end_all(mark: str) -> None:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
     finally:
-        for number, handler in heard.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _marked(mark: str, name: str = "") -> list[int]:
-    """The other processes with ``mark`` in their environment and ``name`` in their command line."""
+    """The ids of other processes with ``mark`` in their environment and ``name`` in their command line."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended by itself, or is not ours to see
+        with suppress(OSError):  # the process has ended, or belongs to another user
             marked = mark.encode() in (folder / "environ").read_bytes().split(b"\0")
             if marked and int(folder.name) != os.getpid() and name.encode() in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))

@@ -1,7 +1,7 @@
-"""Two threads that call clients on a GPU: while one client's update is compressed and coded, the next one trains.
+"""Two threads that call clients on a GPU: while one client's update is compressed and coded, the next client trains.
 
-Each has a CUDA stream of its own, on which all of its work is done. The clients' app sees to it that one trains at a
-time, and that the two share no model: on the device that costs a second one, and a second cache of the allocator's.
+Each thread does all of its work on a CUDA stream of its own. The clients' app sees to it that one client trains at a
+time, and that the threads share no model. So the GPU holds a second model, and the allocator a second cache.
 """
 
 import ctypes
@@ -23,22 +23,22 @@ PATIENCE_SECONDS = 2.0
 
 
 class Lanes:
-    """The threads, for clients that train on ``device``; on the CPU they have no streams."""
+    """The two threads, for clients that train on ``device``; on the CPU they have no streams."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._busy: set[int] = set()
         self._lock = threading.Lock()
-        # Daemons, for which Python's exit does not wait: Ctrl-C may meet one in a call that no exception ends.
+        # Daemons, because Ctrl-C may come during a call that no exception ends, and Python's exit waits for no daemon.
         self._threads = [threading.Thread(target=self._work, args=(device,), daemon=True) for _ in range(2)]
         for thread in self._threads:
             thread.start()
 
     def map(self, call: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
-        """``call`` of every job, started and returned in their order.
+        """The results of ``call`` for every job; jobs start in their order, and so are the results.
 
-        When one raises, or Ctrl-C ends the wait, no further one is started and those at work are interrupted.
+        When a call raises, or Ctrl-C ends the wait, no further job starts, and the calls at work are interrupted.
         """
         futures: list[Future[Result]] = []
         try:
@@ -65,7 +65,7 @@ class Lanes:
     def _work(self, device: torch.device) -> None:
         if self._on_gpu:
             torch.cuda.set_stream(torch.cuda.Stream(device))
-        with suppress(KeyboardInterrupt):  # one that came when its call had just ended
+        with suppress(KeyboardInterrupt):  # of an interrupt that came when the call had just ended
             while task := self._tasks.get():
                 task()
 
@@ -77,7 +77,7 @@ class Lanes:
             self._busy.add(thread)
         try:
             result = call(job)
-            if self._on_gpu:  # what a client leaves on the device may be used on the other stream the next time
+            if self._on_gpu:  # because the client's next call may read on the other stream what this call left
                 torch.cuda.current_stream().synchronize()
             future.set_result(result)
         except BaseException as error:
@@ -88,5 +88,5 @@ class Lanes:
 
 
 def interrupt(thread: int) -> None:
-    """Raise KeyboardInterrupt in another thread, as soon as it runs Python again."""
+    """Raise KeyboardInterrupt in the thread with this identifier, as soon as it runs Python again."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))

@@ -1,7 +1,7 @@
 """LocalGrid: Flower's Grid as plain function calls, for the same ClientApp and ServerApp that run on Flower's runtime.
 
-No Ray, no sockets, no polling, and no serialisation with one worker. A client's Context is created when a message first
-reaches it, so that a federation costs what its cohorts cost. Node ids are the partition ids.
+There is no Ray, no socket and no polling, and with one worker no serialisation. A client's Context is created when the
+first message reaches the client, so that a federation costs what its cohorts cost. Node ids are the partition ids.
 """
 
 import time
@@ -19,6 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedsparse.engine.apps import Apps
 from fedsparse.engine.lanes import Lanes
 from fedsparse.engine.pool import Pool
+from fedsparse.plugins import absolute
 
 SERVER_NODE_ID = -1  # partition ids start at 0
 
@@ -27,18 +28,22 @@ class LocalGrid(Grid):
     """Calls a ClientApp for every message, in this process or over a pool of workers.
 
     Args:
-        client_app: where the app is, as Flower writes it: ``"package.module:attribute"``.
-        together: where a function is that takes train messages and their Contexts, trains all those clients at once,
-            and returns an app that answers each of them; used while ``group`` is above 1.
-        clients: how many nodes there are; their ids are 0 to ``clients - 1``.
-        workers: processes; with 1, and no ``client_timeout``, the clients run in this one.
-        threads: torch threads of each client.
+        client_app: a reference to the app: ``package.module:attribute``, as Flower writes it, or
+            ``path/to/file.py:attribute``.
+        clients: number of nodes; their ids are 0 to ``clients - 1``.
+        together: a reference to a function that takes train messages and their Contexts, trains these clients at once,
+            and returns an app that answers each message; used while ``group`` is above 1.
+        workers: processes; with 1, and no ``client_timeout``, the clients run in this process.
+        threads: torch threads of each worker.
         client_timeout: seconds after which a client is given up and its worker replaced; 0 for never.
-        preload: modules to import before workers are forked: what they hold is in memory once for all of them.
+        preload: modules to import before workers are forked, so that they share the memory of what the modules hold.
 
     Attributes:
         in_process: whether clients run in this process.
-        group: how many train messages go ``together``. A group shares a worker, and the worker's fate.
+        group: how many train messages one call of ``together`` gets. A group shares one worker, and is lost with it.
+
+    Raises:
+        PluginError: ``client_app`` or ``together`` cannot be loaded.
     """
 
     def __init__(
@@ -52,13 +57,14 @@ class LocalGrid(Grid):
         client_timeout: float = 0.0,
         preload: Sequence[str] = (),
     ) -> None:
-        # Message() asks this private class who is speaking; on Flower's runtime its launcher has set it.
+        # Message() asks this private class of Flower for the sender; on Flower's runtime the launcher sets it.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
         self.clients = clients
         self._contexts: dict[int, Context] = {}
-        self.in_process = alone = workers == 1 and not client_timeout
-        self._pool = None if alone else Pool(client_app, together, workers, threads, client_timeout, preload)
-        self._apps = Apps(client_app, together) if alone else None
+        self.in_process = workers == 1 and not client_timeout
+        references = absolute(client_app), absolute(together) if together else ""
+        self._apps = Apps(*references)  # loaded here with workers too, so that a mistake in a reference is told once
+        self._pool = None if self.in_process else Pool(*references, workers, threads, client_timeout, preload)
         self._lanes: Lanes | None = None
         self.group = 1
 
@@ -78,15 +84,15 @@ class LocalGrid(Grid):
             self._lanes.close()
 
     def overlap(self, device: torch.device) -> None:
-        """Let a client's training on ``device`` overlap the encoding of the one before it, in this process."""
+        """Train one client on ``device`` while the update of the client before it is encoded; in this process alone."""
         if self.in_process and not self._lanes:
             self._lanes = Lanes(device)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Deliver every message; replies in the order of the messages.
 
-        A client that raises gives a reply with an error, as on Flower's runtime, and keeps the Context it had. After
-        ``timeout`` seconds no further client is started, and those without a reply are missing from the list.
+        A client that raises gives a reply with an error, as on Flower's runtime, and keeps the Context that it had.
+        After ``timeout`` seconds no further client starts, and the list lacks the replies that have not come.
         """
         batch = list(messages)
         deadline = time.monotonic() + timeout if timeout else None
@@ -102,9 +108,8 @@ class LocalGrid(Grid):
         return [reply for replies in answers for reply in replies]
 
     def _call(self, group: list[Message]) -> list[Message]:
-        assert self._apps is not None
         contexts = [self._context(message.metadata.dst_node_id) for message in group]
-        # Copies of the records' dictionaries, not of the records: what a failing client wrote is dropped.
+        # Copies, so that what a failing client wrote is dropped; of the dictionaries alone, not of the records in them.
         attempts = [Context(**{**vars(c), "state": c.state.copy()}) for c in contexts]
         replies = self._apps.answer(group, attempts)
         for reply, attempt in zip(replies, attempts, strict=True):

@@ -1,8 +1,8 @@
 """A persistent pool of worker processes that answer messages for LocalGrid.
 
-A worker that dies or hangs costs the reply it was working on (or its group's, when clients train together) and nothing
-else: it is replaced, and the round goes on. The Context lives with the parent and changes only when a reply has arrived
-whole, so a lost worker loses no update.
+A worker that dies or hangs loses the replies of its present job only, one client's or those of a group that trains
+together. The pool replaces the worker, and the round goes on. Contexts stay in the parent process and change only when
+a whole reply has arrived, so that a lost worker damages no client's state.
 """
 
 import copy
@@ -19,6 +19,7 @@ from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from threading import Thread
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,56 +29,70 @@ from flwr.common.constant import ErrorCode
 from fedsparse.engine.apps import Apps
 
 STARTUP_SECONDS = 30.0
-"""More that a new worker's first job may take: it reads the data and builds the model, once."""
+"""Added to the time limit of a new worker's first job, in which the app reads its data and builds its model."""
 
 Answer = tuple[list[Message], list[RecordDict]]
-"""The replies to a group's messages, and its clients' new states."""
+"""The replies to a group's messages, and the new states of the group's Contexts."""
 
 
 @contextmanager
-def _as_the_fork_server_needs_it() -> Iterator[None]:
-    """It imports the app before it learns where this process imports from (Python 3.11), and knows no Ctrl-C yet."""
-    resource_tracker.ensure_running()  # as it starts, it lets Ctrl-C through again
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+def _starting_a_process() -> Iterator[None]:
+    """What ``multiprocessing`` needs while it starts a worker, and with the first worker the fork server.
+
+    - An empty ``__main__``: ``multiprocessing`` makes every worker import the parent's, which a notebook and standard
+      input do not have as a file, and which a script without a guard would run again.
+    - PYTHONPATH: the fork server of Python 3.11 imports the app without the parent's ``sys.path``.
+    - Ctrl-C blocked: the fork server would die of it until it ignores it.
+    """
+    resource_tracker.ensure_running()  # before Ctrl-C is blocked, because the tracker's start unblocks it
+    path, main = os.environ.get("PYTHONPATH"), sys.modules["__main__"]
+    os.environ["PYTHONPATH"] = os.pathsep.join(folder for folder in sys.path if folder)
+    sys.modules["__main__"] = ModuleType("__main__")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if before is None:
+        sys.modules["__main__"] = main
+        if path is None:
             del os.environ["PYTHONPATH"]
         else:
-            os.environ["PYTHONPATH"] = before
+            os.environ["PYTHONPATH"] = path
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Pool:
-    """``workers`` processes, each with ``threads`` torch threads, that run the app ``client_app`` names.
+    """``workers`` processes, each with ``threads`` torch threads, that run the app that ``client_app`` refers to.
 
-    ``together`` is as for ``LocalGrid``; ``client_timeout`` is the most seconds one client may take, 0 for no limit.
-    ``preload`` are modules that the fork server imports: what they hold is in memory once, for all workers.
-    Worker i works on GPU i, modulo how many there are, unless the settings name one.
+    Worker i works on GPU i modulo the number of GPUs, unless the app names one.
+
+    Args:
+        client_app: a reference that every process can load.
+        together: as in ``LocalGrid``.
+        workers: processes.
+        threads: torch threads of each process.
+        client_timeout: the most seconds that one client may take; 0 for no limit.
+        preload: modules that the fork server imports, so that the workers share the memory of what they hold.
     """
 
     def __init__(
         self, client_app: str, together: str, workers: int, threads: int, client_timeout: float,
         preload: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        # A forked copy of a process with threads may hang, so workers are forked by a server that has none; it has
-        # imported the app already, which makes replacing a worker quick.
+        # Workers are forked by a server without threads, because a forked copy of a process with threads may hang. The
+        # server has imported the app already, so that replacing a worker is quick.
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload([__name__, client_app.partition(":")[0], *preload])
+        module = client_app.rpartition(":")[0]
+        processes.set_forkserver_preload([__name__, *([] if module.endswith(".py") else [module]), *preload])
         self._new_worker = partial(_Worker, processes, (client_app, together), threads, client_timeout)
-        with _as_the_fork_server_needs_it():
-            self._workers = [self._new_worker(number) for number in range(workers)]
+        self._workers = [self._new_worker(number) for number in range(workers)]
 
     def run(
         self, groups: list[list[Message]], context_of: Callable[[int], Context], deadline: float | None
     ) -> list[Message]:
-        """Replies in the order of ``groups``, each one worker's job; missing are those not there by ``deadline``."""
+        """Replies in the order of ``groups``, each of them a worker's job; without those later than ``deadline``."""
         try:
             return self._run(groups, context_of, deadline)
-        except BaseException:  # after Ctrl-C nobody may write into the run folder any more, which is about to be tidied
+        except BaseException:  # after Ctrl-C no worker may write into the run folder, which is about to be tidied up
             self.close()
             raise
 
@@ -119,32 +134,43 @@ class Pool:
         self._workers[number] = self._new_worker(number)
 
     def close(self) -> None:
+        """End the workers."""
         for worker in self._workers:
             worker.kill()
 
 
 def _patience(deadline: float | None, *workers: "_Worker") -> float | None:
-    """Seconds until the next limit; None for ever."""
+    """Seconds until the next limit; None where there is no limit."""
     limits = [limit for limit in (deadline, *(worker.limit for worker in workers)) if limit is not None]
     return max(0.0, min(limits) - time.monotonic()) if limits else None
 
 
 class _Worker:
-    """One process, the pipe to it, the number of the group it works on, its answer, and when it must be done."""
+    """One process and the pipe to it.
+
+    Attributes:
+        job: the number of the group that the process works on; None while it is free.
+        answer: the future answer to that job.
+        limit: when the job must be done, by ``time.monotonic``; None for no limit.
+        allowed: the same limit in words.
+        records: the ArrayRecords that the process holds, by id: it is sent the weights of a round once.
+    """
 
     def __init__(self, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
         self.connection, theirs = processes.Pipe()
         self.process = processes.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
-        self.process.start()
+        with _starting_a_process():
+            self.process.start()
         theirs.close()
         self.client_timeout, self.new = client_timeout, True
         self.job: int | None = None
         self.answer: Future[Answer] = Future()
         self.limit: float | None = None
         self.allowed = ""
-        self.records: dict[int, ArrayRecord] = {}  # what the process holds already: the round's weights go there once
+        self.records: dict[int, ArrayRecord] = {}
 
     def start(self, job: int, group: list[Message], contexts: list[Context]) -> None:
+        """Send a group's messages to the process; arrays that the process holds already are replaced by their ids."""
         patience = self.client_timeout * len(group) + (STARTUP_SECONDS if self.new else 0.0)
         self.limit = time.monotonic() + patience if self.client_timeout else None
         start = f" and {STARTUP_SECONDS:g} s for its worker's start" if self.new else ""
@@ -160,10 +186,10 @@ class _Worker:
         self.records |= new
         self.answer = Future()
         task = (stripped, new, list(self.records), contexts)
-        # A thread of its own: a process that stopped in the middle of a message blocks nobody else. A daemon, for
-        # which Python's exit does not wait: Ctrl-C may meet one halfway.
+        # A thread of its own, so that a process that stopped in the middle of a message does not block the parent. A
+        # daemon, because Ctrl-C may come in the middle of a message, and Python's exit does not wait for daemons.
         Thread(target=self._exchange, args=(task, self.answer), daemon=True).start()
-        self.job = job  # last: kill() waits for the answer of a worker that has a job
+        self.job = job  # last, because kill() waits for the answer of a worker that has a job
 
     def _exchange(self, task: object, answer: Future[Answer]) -> None:
         try:
@@ -173,44 +199,45 @@ class _Worker:
             answer.set_exception(error)
 
     def outcome(self) -> Answer | str | None:
-        """The replies and the clients' new states; or why there will be none; or None while it works."""
+        """The replies and new states; the reason why there will be none; or None while the process works."""
         if self.answer.done():
             try:
                 answered = self.answer.result()
             except (EOFError, OSError):
-                return f"its worker process died ({self._epitaph()})"
+                return f"its worker process died ({self._cause_of_death()})"
             self.job = None
             return answered
         if self.limit is not None and time.monotonic() > self.limit:
             return f"it did not answer within {self.allowed}"
         return None
 
-    def _epitaph(self) -> str:
+    def _cause_of_death(self) -> str:
         self.process.join(1)
         code = self.process.exitcode
         return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
     def kill(self) -> None:
+        """End the process, and wait until the thread that talks to it has seen the end of the pipe."""
         self.process.kill()
         self.process.join()
         if self.job is not None:
-            wait([self.answer], timeout=5)  # its thread meets the end of the pipe
+            wait([self.answer], timeout=5)
         self.connection.close()
 
 
 def with_content(message: Message, content: RecordDict) -> Message:
-    """The same message around other records."""
+    """The same message with other records."""
     other = copy.copy(message)
     other.content = content
     return other
 
 
 def _serve(connection: Connection, references: tuple[str, str], threads: int, number: int) -> None:
-    """A worker's life: answer messages until the parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    """The main function of a worker: answer messages until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the group; the parent ends workers
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())  # where "cuda" without a number is
+        torch.cuda.set_device(number % torch.cuda.device_count())  # the GPU that "cuda" without a number means
     apps = Apps(*references)
     records: dict[int, ArrayRecord] = {}
     while True:

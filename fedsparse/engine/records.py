@@ -13,11 +13,11 @@ def payload_array(payload: bytes, layout: Layout) -> Array:
 
 
 def mask_array(mask: bytes) -> Array:
-    """A coded mask (``sparsity.masks``)."""
+    """A mask, coded by ``sparsity.masks.encode_mask``, as an Array."""
     return Array("uint8", (len(mask),), STYPE, mask)
 
 
 def array_bytes(content: RecordDict) -> int:
-    """The length of all that travels in a message but settings and metrics."""
+    """The bytes of all Arrays in a message: of everything that travels, without settings and metrics."""
     records = [record for record in content.values() if isinstance(record, ArrayRecord)]
     return sum(len(array.data) for record in records for array in record.values())

@@ -1,7 +1,7 @@
-"""A ServerApp that Flower's runtime stops ends as by Ctrl-C, and so saves what was measured.
+"""A ServerApp that Flower's runtime stops ends as it does after Ctrl-C, and so saves what it measured.
 
-In a process of its own it sees SystemExit. In Flower's simulation it is a thread beside the main one, which would end
-without a word.
+A ServerApp in a process of its own gets SystemExit from Flower. In Flower's simulation the ServerApp is a thread beside
+the main thread, and would end without any exception.
 """
 
 import threading
@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 4.0  # Flower ends the process by force after 5
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise KeyboardInterrupt in this thread when another one begins to end the process, and let that one wait."""
+    """Raise KeyboardInterrupt in this thread when another thread begins to end the process, which waits meanwhile."""
     thread, done = threading.get_ident(), threading.Event()
 
     def stop() -> None:

@@ -3,10 +3,11 @@
 from torch import nn
 
 Shape = tuple[int, int, int]
+"""Channels, height and width of an image."""
 
 
 def scaled(units: int, width: float) -> int:
-    """Units of a layer in a network ``width`` times as wide."""
+    """The number of units of a layer in a network ``width`` times as wide; at least 1."""
     return max(1, round(units * width))
 
 
@@ -19,7 +20,7 @@ def cnn(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.M
 
 
 def cnn_small(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
-    """The same form, for a laptop: 3x3 convolutions of 16 and 32 channels, 32 hidden units (55,338 weights)."""
+    """A smaller network of the same form: 3x3 convolutions of 16 and 32 channels, 32 hidden units (55,338 weights)."""
     return _two_convolutions(input_shape, classes, width, channels=(16, 32), hidden=32, kernel=3)
 
 
@@ -50,7 +51,8 @@ def _two_convolutions(
 ) -> nn.Module:
     first, second, hidden = (scaled(n, width) for n in (*channels, hidden))
     features = second * (input_shape[1] // 4) * (input_shape[2] // 4)
-    # Pooling before the rectifier gives the same numbers (both are monotone) for a quarter of its work.
+    # Pooling before the rectifier gives the same numbers as after it, because both are monotone, for a quarter of the
+    # rectifier's work.
     return nn.Sequential(
         nn.Conv2d(input_shape[0], first, kernel, padding=kernel // 2),
         nn.MaxPool2d(2),

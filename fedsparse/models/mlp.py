@@ -1,13 +1,11 @@
-"""Networks of linear layers alone."""
+"""Networks of linear layers only."""
 
 import math
 from itertools import pairwise
 
 from torch import nn
 
-from fedsparse.models.cnn import scaled
-
-Shape = tuple[int, int, int]
+from fedsparse.models.cnn import Shape, scaled
 
 
 def mlp(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Ways to run a network that change its speed or memory, not its results."""
+"""Ways to run a network that change its speed or memory, but not its results."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,13 +8,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual")
-"""Names of torchvision's residual blocks: importing them takes a second."""
+"""torchvision's residual blocks, by name, because importing torchvision takes a second."""
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Keep only the inputs of residual blocks for the backward pass, and compute their insides again (in place).
+    """Make the forward pass keep only the inputs of residual blocks; the backward pass computes their insides again.
 
-    Chen et al. 2016, "Training deep nets with sublinear memory cost". Networks without such blocks stay as they are.
+    Chen et al. 2016, "Training deep nets with sublinear memory cost". The model is changed in place; without residual
+    blocks it stays as it is.
     """
     for block in model.modules():
         if type(block).__name__ in BLOCKS:
@@ -23,13 +24,13 @@ def recompute_blocks(model: nn.Module) -> None:
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What the forward pass and its repetition run in."""
+    """The contexts in which the forward pass and its repetition run."""
     return nullcontext(), _statistics_as_they_are(block)
 
 
 @contextmanager
 def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
-    """BatchNorm would count a batch that it sees a second time."""
+    """Keep BatchNorm's running statistics from counting a batch a second time."""
     layers = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:

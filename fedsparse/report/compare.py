@@ -13,7 +13,7 @@ from fedsparse.report.table import summarise, to_csv, to_markdown
 
 
 class Comparison:
-    """Some runs, each with the settings in which they differ.
+    """Finished runs, each with the settings in which the runs differ.
 
     Args:
         folders: run folders, sweep folders (all their cells), or result files.
@@ -34,13 +34,14 @@ class Comparison:
         ]
 
     def shares_partition(self) -> bool:
-        """Whether the same clients hold the same samples in all runs (of the first seed, where runs differ in that)."""
+        """Whether the same clients hold the same samples in all runs; where runs differ in their seed, of one seed."""
         return len({repr((c.dataset, c.replace(seed=0).partitioning())) for c in self.configs}) == 1
 
     def figure(self, parts: int = 1) -> Figure:
-        """Accuracy over uplink, in the first of ``parts`` subfigures side by side; the others are left empty.
+        """Accuracy over uplink, and over simulated seconds where a run has measured them.
 
-        And over simulated seconds, where a run has measured them.
+        Args:
+            parts: subfigures side by side; the first has the curves, and the others are empty.
         """
         simulated = any("time/simulated_total" in row for _, result in self.runs for row in result["rounds"])
         width = parts + simulated

@@ -5,11 +5,11 @@ base:                             settings of every cell
 grid:                             every combination; a list a setting
   seed: [0, 1, 2]
   distribution: [iid, dirichlet]
-  beta: [0.1, 0.5]                iid does not use it: three cells a seed, not four
-runs:                             rows that are no product; each is combined with the whole grid
+  beta: [0.1, 0.5]                without effect in iid, so that a seed has three cells, not four
+runs:                             rows that are not a product; each is combined with the whole grid
   - {compressor: none}
-  - {compressor: topk, density: [0.01, 0.1]}      a list here is spread too
-plot: {x: density, lines: compressor, panels: [distribution, beta]}    optional; x is the uplink unless said
+  - {compressor: topk, density: [0.01, 0.1]}      a list makes a row of each of its values
+plot: {x: density, lines: compressor, panels: [distribution, beta]}    optional; without x, the uplink is on the x axis
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from fedsparse.report.results import identity, used
 
 Settings = dict[str, Any]
 PARTS = ("base", "grid", "runs", "plot")
-OWN = ("name", "logdir", "outfile")
+FOLDERS = ("name", "logdir", "outfile")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        chosen: what distinguishes it: the settings that ``grid`` and ``runs`` gave it.
+        chosen: the settings from ``grid`` and ``runs`` that have an effect; they distinguish the cell.
         config: all its settings, validated.
     """
 
@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its folder: what distinguishes it, readable, and a hash of all that makes it the run it is."""
+        """The name of its folder: its chosen settings, and a hash of all settings that its numbers depend on."""
         words = ",".join(f"{key}={value}" for key, value in self.chosen.items())
         digest = hashlib.sha256(repr(identity(self.config.flat())).encode()).hexdigest()[:8]
         return f"{re.sub(r'[^-+=,.A-Za-z0-9]+', '_', words)[:120]}-{digest}".lstrip("-.")
@@ -52,7 +52,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file: its name, its cells (no two alike), and how it wants to be drawn."""
+    """A sweep file: its name, its cells (no two alike), and the arguments of ``plot_rows`` for its picture."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -63,8 +63,8 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     """The sweep that a YAML file describes, every cell validated.
 
     Args:
-        path: of the file; its stem names the sweep.
-        overrides: settings from the command line, stronger than ``base`` and weaker than what the file varies.
+        path: of the file; its stem is the sweep's name.
+        overrides: settings from the command line: stronger than ``base``, and weaker than ``grid`` and ``runs``.
 
     Raises:
         ConfigError: one line, naming the file and what is wrong in it.
@@ -80,11 +80,12 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             raise ConfigError("runs should be a list of settings")
         grid = spread(_mapping(content, "grid"))
         rows = [run for entry in runs for run in spread(entry)]
-        if own := {key for key in (*grid[0], *(k for run in rows for k in run)) if key in OWN}:
+        if own := {key for key in (*grid[0], *(k for run in rows for k in run)) if key in FOLDERS}:
             raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
         if both := {key for run in rows for key in run if key in grid[0]}:
             raise ConfigError(f"{min(both)} is in both grid and runs")
-        chosen = [run | combination for combination in grid for run in rows]  # seed first: a whole table a seed
+        # By grid first: where the grid begins with the seed, a whole table is there after the first seed.
+        chosen = [run | combination for combination in grid for run in rows]
         cells = distinct(_cell(base, c) for c in chosen)
         plot = _plot(_mapping(content, "plot"))
         if not (content.get("grid") or content.get("runs")):
@@ -95,7 +96,7 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
 
 
 def spread(axes: Mapping[str, Any]) -> list[Settings]:
-    """The product of the axes, each a setting with its value or its list of values; the last varies fastest.
+    """The product of the axes, each a setting with its value or its list of values; the last axis varies fastest.
 
     Raises:
         ConfigError: an unknown setting, or an empty list.
@@ -115,7 +116,7 @@ def _cell(base: Settings, chosen: Settings) -> Cell:
 
 
 def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """The cells without those that repeat an earlier one's settings."""
+    """The cells, without those whose numbers depend on the same settings as an earlier cell's."""
     first: dict[object, Cell] = {}
     for cell in cells:
         first.setdefault(identity(cell.config.flat()), cell)

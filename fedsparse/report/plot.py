@@ -1,4 +1,4 @@
-"""Pictures of finished runs, made of matplotlib's objects: pyplot and its global state know nothing of them."""
+"""Pictures of finished runs, made of matplotlib's objects, without pyplot and its global state."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +14,14 @@ from fedsparse.report.results import Result
 from fedsparse.report.table import Row, columns
 from fedsparse.telemetry.progress import human_bytes
 
-# Okabe and Ito's colours stay apart for every kind of colour vision; markers and dashes tell the same again.
+# Okabe and Ito's colours differ for every kind of colour vision; markers and dashes tell the lines apart as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 SIZE = (5.6, 4.0)
 """Inches of one pair of axes."""
-BUYING = ("density", "rank", "threshold", "sparsity", "upload-sparsity")
-"""Settings that buy accuracy with bytes: over the uplink, a line joins the points that differ in them."""
+TRADE_OFFS = ("density", "rank", "threshold", "sparsity", "upload-sparsity")
+"""Settings that trade bytes for accuracy. Over the uplink, one line joins the points that differ in them alone."""
 
 Group = tuple[str, list[Row]]
 
@@ -31,15 +31,15 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
 
     Args:
         rows: of a table.
-        x: a setting, or ``uplink``. Rows without this setting become level lines across the picture: baselines.
-        lines: settings, one line a combination; when empty, all that are left over, but for those of ``BUYING`` where x
-            is the uplink.
-        panels: settings, one pair of axes a combination.
+        x: a setting, or ``uplink``. Rows without this setting are baselines: level lines across the picture.
+        lines: settings; each combination of their values has a line. Empty for all settings that are neither ``x`` nor
+            in ``panels``, and over the uplink not in ``TRADE_OFFS`` either.
+        panels: settings; each combination of their values has a pair of axes.
     """
     parts = _by(rows, panels)
     figure = Figure(figsize=(SIZE[0] * len(parts) + 2.2, SIZE[1]), dpi=150, layout="constrained")
     left = [key for key in columns(rows) if key not in (x, *panels)]
-    lines = lines or [key for key in left if x != "uplink" or key not in BUYING]
+    lines = lines or [key for key in left if x != "uplink" or key not in TRADE_OFFS]
     names = [name for name, _ in _by(rows, lines)]
     handles = {}
     for axes, (_, part) in zip(np.ravel(figure.subplots(1, len(parts), sharey=True)), parts, strict=True):
@@ -49,7 +49,7 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
         _dress(axes, x)
     figure.axes[0].set_ylabel("accuracy")
     low, high = figure.axes[0].get_ylim()
-    figure.axes[0].set_ylim(max(low, 0), min(high, 1))  # the interval of two seeds may be wider than all there is
+    figure.axes[0].set_ylim(max(low, 0), min(high, 1))  # the interval of two seeds may reach beyond 0 and 1
     if names != [""]:
         ordered = [name for name in names if name in handles]
         title = ", ".join(lines)
@@ -60,10 +60,10 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
 def draw_curves(
     axes: Axes, runs: Iterable[tuple[Mapping[str, Any], Result]], over: Literal["uplink", "simulated"] = "uplink"
 ) -> None:
-    """Accuracy of each run, as it went; runs that differ in their seed share a colour.
+    """Accuracy of each run over its course; runs that differ in their seed alone share a colour.
 
     Args:
-        runs: what distinguishes each run, and its result.
+        runs: the settings that distinguish each run, and its result.
         over: the bytes uploaded so far, or the seconds on the simulated clock.
     """
     tag = {"uplink": "comm/uplink_total", "simulated": "time/simulated_total"}[over]
@@ -83,7 +83,7 @@ def draw_curves(
 
 
 def _line(axes: Axes, group: Sequence[Row], x: str, style: int) -> Any:
-    """One line with error bars; level, with its interval as a band, where the rows have no place on the x axis."""
+    """One line with error bars; where the rows have no x, a level line with its interval as a band."""
     placed: list[tuple[Any, Row]] = [
         (row.measures["uplink-bytes"].mean if x == "uplink" else row.settings.get(x), row) for row in group
     ]
@@ -124,14 +124,14 @@ def _dress(axes: Axes, x: str) -> None:
     if x == "uplink":
         axes.set_xlabel("uploaded by all clients")
         least, most = axes.dataLim.intervalx
-        if most > 10 * least:  # within one decade a logarithmic axis may have no number on it
+        if most > 10 * least:  # because a logarithmic axis of less than a decade may have no number on it
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: human_bytes(count)))
         axes.xaxis.set_minor_formatter("")
 
 
 def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
-    """The rows by their values of ``keys``, in the order of the first of each."""
+    """The rows grouped by their values of ``keys``; groups stand in the order of their first rows."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         name = ", ".join(f"{row.settings[key]}" for key in keys if key in row.settings)
@@ -145,7 +145,7 @@ def _named(settings: Mapping[str, Any]) -> str:
 
 
 def _said(key: str, value: Any) -> str:
-    """A setting as a word of a legend; empty where it is off or left to itself."""
+    """A setting as a word of a legend; empty where it is off or ``auto``."""
     if value is True:
         return key
     if _is_number(value):

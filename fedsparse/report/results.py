@@ -1,32 +1,17 @@
 """Finished runs read back from their result.json."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from fedsparse.config import Config
+from fedsparse.config.effects import ONLY_PLACE_AND_SPEED, has_effect
 from fedsparse.errors import ConfigError
 
 Result = Mapping[str, Any]
 """What ``result.json`` holds: config, versions, rounds, summary."""
-
-ASIDE = ("name", "logdir", "outfile", "workers", "data-dir", "state-store")
-"""Settings that change where a run is written or how fast it goes, but none of its numbers."""
-
-USED_IF: dict[str, Callable[[Config], bool]] = {
-    "beta": lambda config: config.distribution == "dirichlet",
-    "classes-per-client": lambda config: config.distribution == "shards",
-    "density": lambda config: config.compression()["compressor"] not in ("none", "threshold"),
-    "scope": lambda config: (config.compression()["compressor"], config.compression()["values"]) != ("none", "f32"),
-    "warmup-rounds": lambda config: config.compression()["compressor"] != "none",
-    "threshold": lambda config: config.compressor == "threshold",
-    "upload-sparsity": lambda config: config.upload_pruning != "off" and not config.nm,
-    "nm": lambda config: config.upload_pruning != "off",
-    "proximal-mu": lambda config: config.strategy == "fedprox",
-}
-"""Settings that play no part beside others."""
 
 
 class NoRunError(ConfigError):
@@ -37,8 +22,8 @@ def read_result(path: Path) -> Result:
     """The result in a file.
 
     Raises:
-        NoRunError: it holds something else.
-        ConfigError: it is missing or damaged.
+        NoRunError: the file holds something else.
+        ConfigError: the file is missing or damaged.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -60,16 +45,16 @@ def find_results(paths: Iterable[str | Path]) -> list[Result]:
     """The results of run folders, of sweep folders (every cell's), and of single files, in order.
 
     Raises:
-        ConfigError: a path that is not there, or without any result.
+        ConfigError: a path does not exist, or holds no result.
     """
-    results: dict[Path, Result] = {}  # by file: one that is named twice is still one run
+    results: dict[Path, Result] = {}  # by file, so that a run whose file is named twice counts once
     for path in map(Path, paths):
         if not path.exists():
             raise ConfigError(f"there is no run folder {path}")
         files = list(_result_files(path))
         if not files:
             raise ConfigError(f"{path} holds no result.json: it is not the folder of a finished run")
-        for file in files:  # among others may be results of another kind, such as of prune
+        for file in files:  # one of several may be the result of another command, such as prune
             with suppress(NoRunError) if len(files) > 1 else nullcontext():
                 results[file.resolve()] = read_result(file)
     if not results:
@@ -78,14 +63,14 @@ def find_results(paths: Iterable[str | Path]) -> list[Result]:
 
 
 def used(config: Config) -> dict[str, Any]:
-    """The settings that a run's numbers depend on."""
-    return {k: v for k, v in config.flat().items() if k not in ASIDE and (k not in USED_IF or USED_IF[k](config))}
+    """The settings on which a run's numbers depend."""
+    return {k: v for k, v in config.flat().items() if k not in ONLY_PLACE_AND_SPEED and has_effect(k, config)}
 
 
 def identity(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
-    """What makes two runs the same: their ``used`` settings. None if these settings are no longer valid.
+    """The ``used`` settings, by which two runs are the same run; None where the settings are no longer valid.
 
-    Settings that a result written by an older version lacks count as their defaults.
+    A setting that a result of an older version lacks counts as its default.
     """
     try:
         return tuple(used(Config.from_mapping(config)).items())
@@ -99,7 +84,7 @@ def is_complete(result: Result) -> bool:
 
 
 def _result_files(path: Path) -> Iterator[Path]:
-    """The topmost result.json of each branch: a cell's own and not its run folder's copy."""
+    """The topmost result.json of each branch of folders: of a cell, its own and not the copy in its run folder."""
     if path.is_file():
         yield path
     elif (path / "result.json").is_file():

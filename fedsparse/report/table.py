@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone become one row: mean and 95% confidence interval. Markdown, CSV, terminal."""
+"""Tables in Markdown and CSV, with means and 95% confidence intervals of runs that differ in their seed alone."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """The settings that distinguish some runs from the others, how many seeds they had, and an Estimate a measure."""
+    """Runs that differ in their seed alone: their settings, the number of seeds, and an Estimate of each measure."""
 
     settings: dict[str, Any]
     seeds: int
@@ -43,28 +43,28 @@ class Row:
 
 
 def last_evaluations(evaluated: int) -> int:
-    """How many of a run's last evaluations its accuracy is the mean of: a quarter, 1 to 10.
+    """The number of a run's last evaluations whose mean is its accuracy: a quarter of all, but 1 to 10.
 
-    Under heterogeneous data a single round swings by ten points.
+    One evaluation would not do, because under heterogeneous data accuracy changes by ten points from round to round.
     """
     return max(1, min(MOST_EVALUATIONS, evaluated // 4))
 
 
 def measure(result: Result) -> dict[str, float]:
-    """The MEASURES of one run: accuracy as a share, bytes in all, seconds; NaN for what it did not measure."""
+    """The MEASURES of one run: accuracy as a share, bytes in all, seconds; NaN where the run did not measure one."""
     evaluated = [row["eval/accuracy"] for row in result["rounds"] if "eval/accuracy" in row]
     last = evaluated[-last_evaluations(len(evaluated)) :]
-    told = {m: result["summary"].get(m) for m in MEASURES[1:]}
+    totals = {m: result["summary"].get(m) for m in MEASURES[1:]}
     return {"accuracy": float(np.mean(last)) if last else math.nan} | {
-        m: math.nan if value is None else value for m, value in told.items()
+        m: math.nan if value is None else value for m, value in totals.items()
     }
 
 
 def summarise(runs: Iterable[tuple[Settings, Result]]) -> list[Row]:
-    """One row for all the runs whose settings differ in ``seed`` alone, in the order of their first.
+    """One row for all the runs whose settings differ in ``seed`` alone; rows stand in the order of their first runs.
 
     Args:
-        runs: what distinguishes each run, and its result.
+        runs: the settings that distinguish each run, and its result.
     """
     groups: dict[tuple[tuple[str, Any], ...], list[dict[str, float]]] = {}
     for settings, result in runs:
@@ -77,12 +77,12 @@ def summarise(runs: Iterable[tuple[Settings, Result]]) -> list[Row]:
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """The settings of all rows, in the order in which they first come up."""
+    """The settings of all rows, in the order in which they first appear."""
     return list(dict.fromkeys(key for row in rows for key in row.settings))
 
 
 def to_markdown(rows: Sequence[Row], evaluations: Iterable[int]) -> str:
-    """The table for people, and a line that says what its numbers are.
+    """The table for people, and a line that says how its accuracies were computed.
 
     Args:
         evaluations: how many evaluations each run had.
@@ -102,7 +102,7 @@ def to_markdown(rows: Sequence[Row], evaluations: Iterable[int]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """The table for programs: for every measure its mean and the half width of its interval, in full precision."""
+    """The table for programs: the mean of every measure and the half width of its interval, in full precision."""
     out = io.StringIO()
     measures = _measured(rows)
     names = [name for m in measures for name in (m, f"{m} ±")]
@@ -116,7 +116,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def _measured(rows: Sequence[Row]) -> list[str]:
-    """The MEASURES, without the simulated clock where it was off."""
+    """The MEASURES, without the simulated seconds where no run measured them."""
     off = all(math.isnan(row.measures[MEASURES[-1]].mean) for row in rows)
     return [*MEASURES[: len(MEASURES) - off]]
 

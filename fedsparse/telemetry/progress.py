@@ -1,4 +1,4 @@
-"""The terminal: a progress bar while a run goes on (one line a round without a terminal), a table when it has ended."""
+"""The terminal: a progress bar while a run goes on, or one line a round without a terminal; a table at the end."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+
+from fedsparse.telemetry.tags import Headline
 
 
 def human_bytes(count: float) -> str:
@@ -20,11 +22,12 @@ def human_bytes(count: float) -> str:
 
 
 class Progress:
-    """Round, accuracy, uplink so far and time left."""
+    """Round, headline, uplink so far and time left."""
 
-    def __init__(self, rounds: int, console: Console | None = None) -> None:
+    def __init__(self, rounds: int, headline: Headline, console: Console | None = None) -> None:
         self.console = console or Console()
-        self.rounds, self.accuracy = rounds, ""
+        self.rounds, self.headline = rounds, headline
+        self._last = ""  # evaluation, for the rounds that have none
         self._bar = RichProgress(
             TextColumn("round"),
             MofNCompleteColumn(),
@@ -41,33 +44,37 @@ class Progress:
 
     def show(self, round: int, row: Mapping[str, float]) -> None:
         """Show one finished round."""
-        if "eval/accuracy" in row:
-            self.accuracy = f"accuracy {row['eval/accuracy']:6.2%}  "
+        evaluated = ""
+        if self.headline.tag in row:
+            evaluated = f"{self.headline.name} {self.headline.shown(row[self.headline.tag], width='6')}"
+            self._last = evaluated + "  "
         uplink = row["comm/uplink_total"]
         sent = f"uplink {human_bytes(uplink):>7}" if uplink else ""
         if self.console.is_terminal:
-            self._bar.update(self._task, completed=round, note=self.accuracy + sent)
+            self._bar.update(self._task, completed=round, note=self._last + sent)
         else:
             loss = f"  loss {row['train/loss']:.3f}" if "train/loss" in row else ""
             seconds = f"  {row['time/round']:.2f} s" if "time/round" in row else ""
-            accuracy = f"  accuracy {row['eval/accuracy']:6.2%}" if "eval/accuracy" in row else ""
-            line = f"round {round:>{len(str(self.rounds))}}/{self.rounds}{loss}  {sent}{accuracy}{seconds}"
+            evaluated = f"  {evaluated}" if evaluated else ""
+            line = f"round {round:>{len(str(self.rounds))}}/{self.rounds}{loss}  {sent}{evaluated}{seconds}"
             print(line, flush=True)
 
     def stop(self) -> None:
+        """Remove the bar's hold on the terminal."""
         self._bar.stop()
 
 
-def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
-    """The closing table: accuracy, uplink, ratio to dense, time by stage, and where everything was written."""
+def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, console: Console | None = None) -> None:
+    """The closing table: headline, uplink, ratio to dense, time by stage, and where everything was written."""
     console = console or Console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     ended = "" if summary["ended"] == "complete" else f" ({summary['ended']})"
     table.add_row("rounds", f"{summary['rounds']}{ended} in {summary['seconds']:.1f} s")
-    if summary["accuracy"] is not None:
-        table.add_row("accuracy", f"{summary['accuracy']:.2%} (best {summary['best-accuracy']:.2%})")
+    name = headline.name
+    if summary[name] is not None:
+        table.add_row(name, f"{headline.shown(summary[name])} (best {headline.shown(summary[f'best-{name}'])})")
     ratio = f", {summary['uplink-ratio']:.1f} times below dense" if summary["uplink-ratio"] else ""
-    if summary["downlink-bytes"]:  # nothing travels where all data are in one place
+    if summary["downlink-bytes"]:  # 0 in central training, where nothing travels
         table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)
         both = summary["uplink-bytes"] + summary["downlink-bytes"]
         below = f", {2 * summary['dense-uplink-bytes'] / both:.1f} times below dense" if ratio else ""
@@ -78,4 +85,4 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console | N
     stages = ", ".join(f"{k} {v:.2f}" for k, v in summary["seconds-by-stage"].items() if v >= 0.005)
     table.add_row("seconds by stage, of all workers", stages)
     console.print(table)
-    print(f"written to {folder}")  # whole, however narrow the terminal
+    print(f"written to {folder}")  # not by rich, which would break a path in a narrow terminal

@@ -20,48 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
-
-STAGES = (
-    "sample",
-    "data",
-    "forward",
-    "backward",
-    "optimizer",
-    "prune",
-    "compress",
-    "encode",
-    "decode",
-    "aggregate",
-    "evaluate",
-)
-"""Of a round, in order. The client's stages are summed over the cohort."""
-
-TAGS = (
-    "train/loss",
-    "train/accuracy",
-    "eval/loss",
-    "eval/accuracy",
-    "eval/client_loss",
-    "eval/client_accuracy",
-    "comm/uplink_bytes",
-    "comm/downlink_bytes",
-    "comm/uplink_total",
-    "comm/downlink_total",
-    "comm/clients",
-    "comm/failures",
-    "compress/density",
-    "compress/threshold",
-    "compress/residual_norm",
-    "topology/density",
-    "topology/changed",
-    *(f"time/{stage}" for stage in STAGES),
-    "time/round",
-    "time/simulated",
-    "time/simulated_total",
-    "system/rss_mb",
-    "system/gpu_mb",
-)
-"""Columns of rounds.csv and keys of every round in the JSON; those that a round did not measure are left out."""
+from fedsparse.telemetry.tags import ACCURACY, STAGES, Headline, columns
 
 
 class Recorder:
@@ -70,23 +29,39 @@ class Recorder:
     Args:
         config: the resolved settings, written to ``config.yaml`` as ``--config`` accepts them back.
         folder: the run folder.
-        outfile: also write the result JSON there, unless empty.
+        outfile: a file to which the result JSON is written too; empty for none.
         rounds: how many rounds there will be, for the progress bar.
         dense_bytes: bytes of one update sent dense, to which the uplink is compared.
+        metrics: of the task: their names, and the formats of their values. The first is the headline, which the
+            terminal and the summary show.
+
+    Attributes:
+        tags: the numbers that a round may have, in the order of the columns of rounds.csv.
+        rounds: the rounds recorded so far; one leaves out what it did not measure.
+        extra: what else the summary gets.
     """
 
-    def __init__(self, config: Mapping[str, Any], folder: Path, outfile: str, rounds: int, dense_bytes: int) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        folder: Path,
+        outfile: str,
+        rounds: int,
+        dense_bytes: int,
+        metrics: Mapping[str, str] = ACCURACY,
+    ) -> None:
         self.config, self.folder, self.outfile = dict(config), folder, outfile
-        self.dense_bytes = dense_bytes
+        self.dense_bytes, self.tags = dense_bytes, columns(metrics)
+        self.headline = Headline(*next(iter(metrics.items())))
         self.rounds: list[dict[str, float]] = []
         self.extra: dict[str, Any] = {}
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         self._csv_file = (folder / "rounds.csv").open("w", newline="")
-        self._csv = csv.DictWriter(self._csv_file, ("round", *TAGS), restval="")
+        self._csv = csv.DictWriter(self._csv_file, ("round", *self.tags), restval="")
         self._csv.writeheader()
         self._board = SummaryWriter(str(folder))
         self._board.add_text("config", "\n".join(f"    {k}: {v}" for k, v in self.config.items()))
-        self._progress = Progress(rounds)
+        self._progress = Progress(rounds, self.headline)
         self._began = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -95,7 +70,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stopped = kind in (KeyboardInterrupt, SystemExit)  # Flower stops a ServerApp by the latter
+        stopped = kind in (KeyboardInterrupt, SystemExit)  # Flower stops a ServerApp by SystemExit
         self.extra["ended"] = "complete" if kind is None else "interrupted" if stopped else "failed"
         try:
             with self._named():
@@ -105,11 +80,11 @@ class Recorder:
         finally:
             with suppress(OSError):  # the terminal may be gone; the files are written
                 self._progress.stop()
-                print_summary(self.summary(), self.folder)
+                print_summary(self.summary(), self.folder, self.headline)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """A full disk does not say which."""
+        """Name the run folder in an error of the disk, which does not say where it happened."""
         try:
             yield
         except OSError as error:
@@ -122,9 +97,13 @@ class Recorder:
             self._board.add_figure(tag, figure)
 
     def record(self, round: int, metrics: Mapping[str, float]) -> None:
-        """Write one round's numbers. Every key must be one of ``TAGS``; totals are added here."""
-        row = {tag: float(metrics[tag]) for tag in TAGS if tag in metrics}
-        if unknown := set(metrics) - set(TAGS):
+        """Write one round's numbers; totals and memory are added here.
+
+        Raises:
+            KeyError: a key of ``metrics`` is not one of ``tags``.
+        """
+        row = {tag: float(metrics[tag]) for tag in self.tags if tag in metrics}
+        if unknown := set(metrics) - set(self.tags):
             raise KeyError(f"not a telemetry tag: {', '.join(sorted(unknown))}")
         for way in ("uplink", "downlink"):
             before = self.rounds[-1][f"comm/{way}_total"] if self.rounds else 0.0
@@ -144,17 +123,14 @@ class Recorder:
     def _show(self, round: int, row: Mapping[str, float]) -> None:
         for tag, value in row.items():
             self._board.add_scalar(tag, value, round)
-        if "eval/accuracy" in row:  # TensorBoard's axis is a step: here a step is a kilobyte uploaded
-            self._board.add_scalar(
-                "eval/accuracy_over_uplink_kB", row["eval/accuracy"], int(row["comm/uplink_total"] / 1000)
-            )
-        if "eval/accuracy" in row and "time/simulated_total" in row:  # here a step is a simulated second
-            self._board.add_scalar(
-                "eval/accuracy_over_simulated_s", row["eval/accuracy"], int(row["time/simulated_total"])
-            )
+        tag = self.headline.tag
+        if tag in row:  # curves over bytes and simulated seconds: TensorBoard's step, a whole number, is the x axis
+            self._board.add_scalar(f"{tag}_over_uplink_kB", row[tag], int(row["comm/uplink_total"] / 1000))
+            if "time/simulated_total" in row:
+                self._board.add_scalar(f"{tag}_over_simulated_s", row[tag], int(row["time/simulated_total"]))
 
     def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
-        """Show in TensorBoard, and nowhere else, what has no column: how many there are depends on the model."""
+        """Show in TensorBoard alone what has no column because the number of such values depends on the model."""
         with self._named():
             for tag, value in scalars.items():
                 self._board.add_scalar(tag, value, round)
@@ -162,14 +138,15 @@ class Recorder:
                 self._board.add_histogram(tag, values, round)
 
     def summary(self) -> dict[str, Any]:
-        """The run in a few numbers: accuracy, bytes, ratio to dense, seconds by stage."""
-        evaluated = [r for r in self.rounds if "eval/accuracy" in r]
+        """The run in a few numbers: the headline, bytes, ratio to dense, seconds by stage."""
+        name, tag = self.headline.name, self.headline.tag
+        evaluated = [r for r in self.rounds if tag in r]
         uplink = self.rounds[-1]["comm/uplink_total"] if self.rounds else 0.0
         uploads = sum(r.get("comm/clients", 0.0) for r in self.rounds)
         return {
             "rounds": int(self.rounds[-1]["round"]) if self.rounds else 0,
-            "accuracy": evaluated[-1]["eval/accuracy"] if evaluated else None,
-            "best-accuracy": max((r["eval/accuracy"] for r in evaluated), default=None),
+            name: evaluated[-1][tag] if evaluated else None,
+            f"best-{name}": self.headline.best(r[tag] for r in evaluated),
             "loss": evaluated[-1]["eval/loss"] if evaluated else None,
             "uplink-bytes": int(uplink),
             "downlink-bytes": int(self.rounds[-1]["comm/downlink_total"]) if self.rounds else 0,
@@ -191,7 +168,7 @@ class Recorder:
 
 
 def _plain(value: float) -> float | int | str:
-    """Whole numbers without a point, and no NaN or Infinity, which JSON does not have."""
+    """A number for JSON: whole ones without a point; NaN and infinity, which JSON does not have, as text."""
     if not math.isfinite(value):
         return str(value)
     return int(value) if value == int(value) else value

@@ -1,4 +1,4 @@
-"""Seconds by stage, without stopping the device to read a clock."""
+"""Seconds by stage, measured without waiting for the device."""
 
 import statistics
 import time
@@ -12,8 +12,8 @@ import torch
 class StageTimer:
     """Adds up the seconds of named stages.
 
-    On a GPU a stage lies between two CUDA events, read only when ``seconds`` is called, so that timing never makes the
-    host wait inside a loop; elsewhere it is the wall clock.
+    On a GPU a stage lies between two CUDA events, which are read when ``seconds`` is called, so that the host never
+    waits inside a loop. On other devices the wall clock measures the stage.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -35,7 +35,7 @@ class StageTimer:
             self._seconds[stage] += time.perf_counter() - began
 
     def share(self, parts: int) -> "StageTimer":
-        """A timer that has measured one of ``parts`` equal parts of this one's seconds."""
+        """A timer with one of ``parts`` equal parts of this timer's seconds."""
         timer = StageTimer()
         timer._cuda = self._cuda
         timer._seconds |= {stage: seconds / parts for stage, seconds in self.seconds().items()}

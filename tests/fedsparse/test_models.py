@@ -19,7 +19,7 @@ def test_every_model_takes_every_image_and_learns(name: str, shape: tuple[int, i
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_outputs_are_logits_for_cross_entropy_normalises_them_itself(name: str) -> None:
+def test_outputs_are_logits_because_cross_entropy_normalises_them(name: str) -> None:
     outputs = build_model(name, (1, 28, 28), 10, "group", seed=0)(torch.randn(3, 1, 28, 28))
     assert outputs.min() < 0
     assert (outputs.exp().sum(1) - 1).abs().min() > 0.1

@@ -1,11 +1,11 @@
-"""The simulated clock."""
+"""Simulated links, and the clock over them."""
 
 import numpy as np
 import pytest
 
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError
-from fedsparse.network import Network, Quantity
+from fedsparse.network import Network, Quantity, SimulatedClock
 
 
 def test_a_round_is_download_computation_upload_and_the_latency_both_ways() -> None:
@@ -40,7 +40,7 @@ def test_a_spread_beyond_all_networks_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["fast", "0", "-1", "nan", "inf", "uniform:1", "uniform:1:2:3", "normal:1:2", "a:b", ":"]
 )
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="should be a number above 0, uniform:LOW:HIGH or lognormal"):
         Quantity.parse(text)
 
@@ -50,10 +50,50 @@ def test_a_number_without_quotes_is_a_speed_too(value: object) -> None:
     assert Config.from_mapping({"uplink-mbps": value}).network().uplink_mbps == str(value)
 
 
-def test_who_misses_a_deadline_does_not_depend_on_the_machine() -> None:
+def test_a_deadline_needs_compute_seconds_so_that_it_does_not_depend_on_the_machine() -> None:
     with pytest.raises(ConfigError, match="round-deadline = 2 needs compute-seconds"):
         Config.from_mapping({"round-deadline": 2, "uplink-mbps": 1})
 
 
 def test_no_links_cost_nothing() -> None:
     assert not Network("", "", "", seed=0)
+
+
+NO_LINKS = Network("", "", "", seed=0)
+EIGHT_MBIT = Network("8", "", "", seed=0)
+
+
+def test_a_cohort_takes_as_long_as_its_slowest_client() -> None:
+    clock = SimulatedClock(EIGHT_MBIT, compute_seconds=1.0, deadline=0.0)
+    assert clock.seconds is None
+    for uplink in (10**6, 3 * 10**6, 2 * 10**6):
+        assert clock.add(0, downlink=0, uplink=uplink, measured=100.0) == ""
+    assert clock.seconds == pytest.approx(4.0)
+
+
+def test_without_compute_seconds_the_measured_ones_count() -> None:
+    clock = SimulatedClock(EIGHT_MBIT, compute_seconds=0.0, deadline=0.0)
+    clock.add(0, downlink=0, uplink=10**6, measured=0.5)
+    assert clock.seconds == pytest.approx(1.5)
+
+
+def test_compute_seconds_alone_make_a_clock() -> None:
+    clock = SimulatedClock(NO_LINKS, compute_seconds=2.0, deadline=0.0)
+    clock.add(0, downlink=10, uplink=10, measured=0.5)
+    assert clock.seconds == 2.0
+
+
+def test_there_is_no_clock_where_neither_links_nor_compute_seconds_are_set() -> None:
+    clock = SimulatedClock(NO_LINKS, compute_seconds=0.0, deadline=0.0)
+    assert clock.add(0, downlink=10, uplink=10, measured=0.5) == ""
+    assert clock.seconds is None
+
+
+def test_a_client_after_the_deadline_is_told_and_the_round_ends_at_the_deadline() -> None:
+    clock = SimulatedClock(EIGHT_MBIT, compute_seconds=1.0, deadline=2.5)
+    assert clock.add(0, downlink=0, uplink=1_500_000, measured=0.0) == ""
+    late = clock.add(1, downlink=0, uplink=2_000_000, measured=0.0)
+    assert late == "late on the simulated network: 3.0 s, round-deadline = 2.5 s"
+    assert clock.seconds == 2.5
+    assert clock.add(2, downlink=0, uplink=0, measured=0.0) == ""
+    assert clock.seconds == 2.5

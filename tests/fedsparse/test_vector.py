@@ -11,7 +11,7 @@ def small() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 26 * 26, 10))
 
 
-def test_parameters_come_first_then_float_buffers_and_integers_stay_at_home() -> None:
+def test_parameters_come_first_then_float_buffers_and_integer_buffers_are_left_out() -> None:
     layout = Layout.of(small())
     names = [entry.name for entry in layout.entries]
     assert names == [
@@ -52,7 +52,7 @@ def test_the_fingerprint_tells_models_apart_and_repeats() -> None:
     assert prints[0] != prints[2]
 
 
-def test_views_are_the_layers_of_any_vector() -> None:
+def test_views_are_the_trainable_entries_of_any_vector() -> None:
     model = FlatModel(small())
     for view, parameter in zip(model.views(model.vector), model.module.parameters(), strict=True):
         assert torch.equal(view, parameter)

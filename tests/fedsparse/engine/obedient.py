@@ -1,4 +1,4 @@
-"""A ClientApp that does what its message says."""
+"""A ClientApp that follows the order in its message."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ meeting = threading.Barrier(2)
 
 
 def fail(how: str) -> None:
-    """Raise, die or hang, as told; anything else does nothing."""
+    """Raise, die or hang; any other order does nothing."""
     match how:
         case "raise":
             raise ValueError("as told")

@@ -1,16 +1,18 @@
-"""LocalGrid and its pool, with an app that does as it is told."""
+"""LocalGrid and its pool, with an app that follows the order in its message."""
 
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedsparse.engine import LocalGrid
+from fedsparse.errors import PluginError
 
 APP = "tests.fedsparse.engine.obedient:app"
 TOGETHER = "tests.fedsparse.engine.obedient:together"
@@ -44,7 +46,7 @@ def test_replies_come_in_the_order_of_the_messages(grid: LocalGrid) -> None:
     assert list(ask(grid, {7: "sleep", 3: "work", 999_999: "work", 0: "work"})) == [7, 3, 999_999, 0]
 
 
-def test_a_client_keeps_its_state_and_nobody_elses(grid: LocalGrid) -> None:
+def test_each_client_keeps_its_own_state(grid: LocalGrid) -> None:
     ask(grid, {1: "work", 2: "work"})
     replies = ask(grid, {1: "work", 3: "work"})
     assert calls(replies[1])["calls"] == 2
@@ -60,9 +62,28 @@ def test_a_client_that_raises_is_reported_and_keeps_its_old_state(grid: LocalGri
     assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
 
 
-def test_contexts_exist_only_for_clients_that_were_touched(grid: LocalGrid) -> None:
-    ask(grid, {1: "work", 500_000: "work"})
-    assert len(grid._contexts) == 2
+def test_a_federation_costs_what_its_cohort_costs() -> None:
+    with LocalGrid(APP, clients=10**15) as grid:
+        assert list(ask(grid, {1: "work", 10**15 - 1: "work"})) == [1, 10**15 - 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("app", "line"),
+    [
+        ("nowhere.py:app", r"there is no file .*nowhere\.py"),
+        ("tests.fedsparse.engine.nowhere:app", "there is no module 'tests.fedsparse.engine.nowhere'"),
+        ("broken.py:app", r"broken\.py:app: ZeroDivisionError: division by zero \(broken\.py, line 1\)"),
+    ],
+)
+def test_an_app_that_cannot_be_loaded_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, app: str, line: str
+) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PluginError, match=line) as error:
+        LocalGrid(app, clients=1, workers=workers)
+    assert "\n" not in str(error.value)
 
 
 def test_a_node_that_does_not_exist_is_an_error(grid: LocalGrid) -> None:
@@ -79,7 +100,7 @@ def test_a_worker_that_dies_costs_its_own_client_only() -> None:
         assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
 
 
-def test_the_round_ends_at_its_timeout_without_the_missing() -> None:
+def test_a_round_ends_at_its_timeout_without_the_missing_replies() -> None:
     with LocalGrid(APP, clients=10, workers=2) as grid:
         ask(grid, {1: "work", 2: "work"})
         began = time.monotonic()
@@ -98,7 +119,7 @@ def test_a_client_that_hangs_is_given_up_and_the_others_are_not(workers: int) ->
         assert calls(ask(grid, {1: "work"})[1])["calls"] == 2
 
 
-def test_what_a_new_worker_does_once_is_not_held_against_its_first_client() -> None:
+def test_the_start_of_a_new_worker_does_not_count_against_its_first_client() -> None:
     with LocalGrid(APP, clients=10, workers=1, client_timeout=1.0) as grid:
         for _ in range(2):
             assert not ask(grid, {1: "start slowly"})[1].has_error()

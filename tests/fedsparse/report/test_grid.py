@@ -1,4 +1,4 @@
-"""What a sweep file says, and what is wrong with it."""
+"""Reading a sweep file, and the line for each mistake in it."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_a_grid_is_every_combination_and_its_last_setting_varies_fastest() -> No
     ]
 
 
-def test_rows_that_are_no_product_are_each_combined_with_the_grid(tmp_path: Path) -> None:
+def test_each_row_of_runs_is_combined_with_the_grid(tmp_path: Path) -> None:
     text = "grid: {seed: [0, 1]}\nruns:\n - {compressor: none}\n - {compressor: topk, density: [0.1, 0.2]}\n"
     sweep = read_sweep(write(tmp_path, text), {})
     assert sweep.name == "file"
@@ -39,7 +39,7 @@ def test_rows_that_are_no_product_are_each_combined_with_the_grid(tmp_path: Path
     assert [cell.config.density for cell in sweep.cells] == [default, 0.1, 0.2] * 2
 
 
-def test_what_a_file_varies_is_stronger_than_flags_and_flags_than_its_base(tmp_path: Path) -> None:
+def test_grid_and_runs_are_stronger_than_flags_and_flags_are_stronger_than_base(tmp_path: Path) -> None:
     (cell,) = read_sweep(
         write(tmp_path, "base: {rounds: 5, lr: 0.2, distribution: dirichlet}\ngrid: {beta: [0.3]}\n"),
         {"rounds": "7", "beta": "0.9"},
@@ -47,7 +47,7 @@ def test_what_a_file_varies_is_stronger_than_flags_and_flags_than_its_base(tmp_p
     assert (cell.config.rounds, cell.config.lr, cell.config.beta) == (7, 0.2, 0.3)
 
 
-def test_cells_that_differ_only_in_what_they_do_not_use_are_one(tmp_path: Path) -> None:
+def test_cells_that_differ_only_in_settings_without_effect_are_one_cell(tmp_path: Path) -> None:
     sweep = read_sweep(write(tmp_path, "grid: {distribution: [iid, dirichlet], beta: [0.1, 0.5]}"), {})
     assert [cell.chosen for cell in sweep.cells] == [
         {"distribution": "iid"},
@@ -56,14 +56,31 @@ def test_cells_that_differ_only_in_what_they_do_not_use_are_one(tmp_path: Path) 
     ]
 
 
-def test_every_cell_has_a_folder_of_its_own_that_tells_what_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ("strategy: fedavg", "server-momentum: [0.5, 0.9]"),
+        ("compressor: topk", "dgc-momentum: [0.5, 0.9]"),
+        ("compressor: topk", "rank: [1, 2]"),
+        ("sparsity: 0.5", "readjustment-ratio: [0.1, 0.3]"),
+        ("eval-clients: false", "holdout: [0.1, 0.2]"),
+        ("compressor: none", "residual-decay: [0.5, 1]"),
+        ("topology: dense", "sparsity: [0.5, 0.9]"),
+    ],
+)
+def test_a_setting_without_effect_makes_no_cells(tmp_path: Path, settings: str, key: str) -> None:
+    sweep = read_sweep(write(tmp_path, f"base: {{{settings}}}\ngrid: {{{key}, seed: [0, 1]}}"), {})
+    assert [cell.chosen for cell in sweep.cells] == [{"seed": 0}, {"seed": 1}]
+
+
+def test_every_cell_has_a_folder_of_its_own_named_by_its_settings(tmp_path: Path) -> None:
     cells = read_sweep(write(tmp_path, "base: {distribution: dirichlet}\ngrid: {beta: [0.1, 0.5], seed: [0, 1]}"), {})
     names = [cell.name for cell in cells.cells]
     assert len(set(names)) == 4
     assert names[0].startswith("beta=0.1,seed=0-")
 
 
-def test_folder_names_hold_whatever_a_setting_is(tmp_path: Path) -> None:
+def test_a_setting_may_have_characters_that_no_folder_name_has(tmp_path: Path) -> None:
     (cell,) = read_sweep(write(tmp_path, "grid: {dataset: [../some where/x.npz]}"), {}).cells
     assert "/" not in cell.name
     assert " " not in cell.name

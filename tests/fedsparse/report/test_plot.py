@@ -1,4 +1,4 @@
-"""Pictures: what is in them, as matplotlib's objects tell it."""
+"""What pictures show, read from matplotlib's objects."""
 
 import io
 
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from fedsparse.report.plot import draw_curves, plot_rows
 from fedsparse.report.table import summarise
-from tests.fedsparse.report.results import result
+from tests.fedsparse.report.made_up import result
 
 RUNS = [
     ({"compressor": c, "density": d, "beta": b, "seed": s}, result([0.1, 0.5 + d / 2 + s / 100]))
@@ -34,7 +34,7 @@ def test_lines_are_sorted_along_the_setting_on_the_x_axis() -> None:
     assert drawn(figure)
 
 
-def test_over_the_uplink_a_line_joins_what_buys_accuracy_and_nothing_else() -> None:
+def test_over_the_uplink_a_line_joins_points_that_differ_in_a_trade_off_alone() -> None:
     figure = plot_rows(summarise(RUNS))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
         f"{c}, {b}" for c in ("topk", "randomk") for b in (0.1, 1.0)

@@ -1,4 +1,4 @@
-"""What counts as the result of a run, wherever it lies."""
+"""Finding the results of runs in folders and files."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from fedsparse.errors import ConfigError
 from fedsparse.report.results import find_results
-from tests.fedsparse.report.results import result
+from tests.fedsparse.report.made_up import result
 
 
 def write(folder: Path, content: object) -> Path:
@@ -21,7 +21,7 @@ def test_a_run_that_is_named_twice_counts_once(tmp_path: Path) -> None:
     assert len(find_results([run, run / "result.json", tmp_path])) == 1
 
 
-def test_results_of_another_kind_are_passed_over_among_others_and_refused_alone(tmp_path: Path) -> None:
+def test_a_result_of_another_kind_is_refused_alone_and_skipped_among_others(tmp_path: Path) -> None:
     write(tmp_path / "a", result([0.1, 0.5]))
     other = write(tmp_path / "b", {"accuracy": {}})
     assert len(find_results([tmp_path])) == 1
@@ -29,7 +29,7 @@ def test_results_of_another_kind_are_passed_over_among_others_and_refused_alone(
         find_results([other])
 
 
-def test_a_damaged_result_among_others_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_result_among_others_is_not_skipped(tmp_path: Path) -> None:
     write(tmp_path / "a", result([0.1, 0.5]))
     write(tmp_path / "b", {})
     (tmp_path / "b" / "result.json").write_text("{")
@@ -38,6 +38,6 @@ def test_a_damaged_result_among_others_is_not_passed_over(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("part", [{"summary": {}}, {"summary": []}, {"rounds": [1]}, {"rounds": {}}])
-def test_a_damaged_result_is_told_in_one_line(tmp_path: Path, part: dict) -> None:
+def test_a_damaged_result_is_refused_in_one_line(tmp_path: Path, part: dict) -> None:
     with pytest.raises(ConfigError, match="is damaged"):
         find_results([write(tmp_path / "a", result([0.1]) | part)])

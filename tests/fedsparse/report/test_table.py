@@ -1,4 +1,4 @@
-"""Means, intervals, and the forms in which they are shown."""
+"""Means and intervals over seeds, as Markdown and as CSV."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from fedsparse.report.table import Estimate, last_evaluations, measure, summarise, to_csv, to_markdown
-from tests.fedsparse.report.results import result
+from tests.fedsparse.report.made_up import result
 
 
 def test_an_estimate_is_students_interval() -> None:
@@ -53,7 +53,7 @@ def test_markdown_says_how_many_evaluations_an_accuracy_is_the_mean_of() -> None
     assert "last 2 evaluations" in text
 
 
-def test_simulated_seconds_have_a_column_where_somebody_measured_them() -> None:
+def test_simulated_seconds_have_a_column_where_a_run_measured_them() -> None:
     timed = result([0.5])
     timed["summary"]["simulated-seconds"] = 12.5
     rows = summarise([({"lr": 1}, result([0.5])), ({"lr": 2}, timed)])

@@ -1,4 +1,4 @@
-"""The same numbers in TensorBoard, rounds.csv and the JSON, whichever way a run ends."""
+"""The same numbers in TensorBoard, rounds.csv and the JSON, however a run ends."""
 
 import csv
 import json
@@ -11,7 +11,8 @@ from fedsparse.config import Config
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
 from fedsparse.telemetry.progress import human_bytes
-from fedsparse.telemetry.recorder import TAGS, Recorder
+from fedsparse.telemetry.recorder import Recorder
+from fedsparse.telemetry.tags import columns, measured_by_clients
 
 
 def record(folder: Path, outfile: str = "", error: type[BaseException] | None = None) -> Recorder:
@@ -29,12 +30,12 @@ def record(folder: Path, outfile: str = "", error: type[BaseException] | None = 
 
 
 def test_csv_json_and_tensorboard_agree(tmp_path: Path) -> None:
-    record(tmp_path, outfile=str(tmp_path / "out.json"))
+    recorder = record(tmp_path, outfile=str(tmp_path / "out.json"))
     rows = list(csv.DictReader((tmp_path / "rounds.csv").open()))
     result = json.loads((tmp_path / "result.json").read_text())
     assert json.loads((tmp_path / "out.json").read_text()) == result
     board = EventAccumulator(str(tmp_path)).Reload()
-    assert list(rows[0]) == ["round", *TAGS]
+    assert list(rows[0]) == ["round", *recorder.tags]
     for row, entry in zip(rows, result["rounds"], strict=True):
         assert {k: float(v) for k, v in row.items() if v} == entry
         for tag, value in entry.items():
@@ -51,7 +52,7 @@ def test_totals_and_the_ratio_to_dense_come_from_real_bytes(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("error", "ended"), [(KeyboardInterrupt, "interrupted"), (RuntimeError, "failed")])
-def test_what_was_measured_is_saved_when_a_run_is_cut_short(
+def test_the_rounds_so_far_are_saved_when_a_run_is_cut_short(
     tmp_path: Path, error: type[BaseException], ended: str
 ) -> None:
     record(tmp_path, error=error)
@@ -65,6 +66,43 @@ def test_the_saved_config_is_accepted_back(tmp_path: Path) -> None:
     assert Config.from_mapping(read_yaml(tmp_path / "config.yaml")) == Config()
 
 
+def test_a_task_brings_its_own_metrics_and_the_first_is_the_headline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"perplexity": ".1f", "accuracy": ".2%"}
+    with Recorder({}, tmp_path, "", 3, 1, metrics) as recorder:
+        for round, perplexity in enumerate((50.25, 20.0, 30.0), start=1):
+            recorder.record(round, {"eval/perplexity": perplexity, "eval/accuracy": 0.5, "eval/loss": 3.0})
+    (row, *_) = csv.DictReader((tmp_path / "rounds.csv").open())
+    assert list(row)[:10] == [
+        "round",
+        *("train/loss", "train/perplexity", "train/accuracy"),
+        *("eval/loss", "eval/perplexity", "eval/accuracy"),
+        *("eval/client_loss", "eval/client_perplexity", "eval/client_accuracy"),
+    ]
+    summary = json.loads((tmp_path / "result.json").read_text())["summary"]
+    assert (summary["perplexity"], summary["best-perplexity"]) == (30, 20)
+    board = EventAccumulator(str(tmp_path)).Reload()
+    assert len(board.Scalars("eval/perplexity_over_uplink_kB")) == 3
+    shown = capsys.readouterr().out
+    assert "round 1/3    perplexity   50.2" in shown
+    assert "30.0 (best 20.0)" in shown
+
+
+def test_a_classification_records_what_it_always_did(tmp_path: Path) -> None:
+    assert record(tmp_path).tags[:6] == (
+        *("train/loss", "train/accuracy", "eval/loss", "eval/accuracy"),
+        *("eval/client_loss", "eval/client_accuracy"),
+    )
+
+
+def test_clients_measure_losses_metrics_and_the_seconds_of_stages_and_nothing_else() -> None:
+    measured = measured_by_clients(["perplexity"])
+    assert {"train/loss", "train/perplexity", "eval/client_perplexity", "time/forward"} <= measured
+    assert measured <= set(columns(["perplexity"]))
+    assert not measured & {"eval/perplexity", "comm/uplink_bytes", "topology/density"}
+
+
 def test_an_unknown_tag_is_refused(tmp_path: Path) -> None:
     with Recorder({}, tmp_path, "", 1, 1) as recorder, pytest.raises(KeyError, match="train/los"):
         recorder.record(1, {"train/los": 1.0})
@@ -74,7 +112,7 @@ def test_run_folders_never_collide(tmp_path: Path) -> None:
     assert len({create_run_folder(str(tmp_path), "x") for _ in range(5)}) == 5
 
 
-def test_results_that_could_not_be_written_are_found_out_before_the_run(tmp_path: Path) -> None:
+def test_results_that_cannot_be_written_are_found_out_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for logdir, outfile, line in (
         (tmp_path / "file", "", "cannot make this folder"),
@@ -86,5 +124,5 @@ def test_results_that_could_not_be_written_are_found_out_before_the_run(tmp_path
             check_writable(str(logdir), str(outfile))
 
 
-def test_bytes_are_told_as_networks_count_them() -> None:
+def test_bytes_are_shown_in_decimal_units() -> None:
     assert [human_bytes(n) for n in (0, 999, 1000, 1234567, 2e9)] == ["0 B", "999 B", "1 kB", "1.23 MB", "2 GB"]

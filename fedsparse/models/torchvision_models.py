@@ -1,7 +1,7 @@
 """torchvision's own networks, with the usual changes for images of 28 to 32 pixels.
 
-Made for 224 pixels, they halve the image five times; here the stem keeps the resolution, as in the CIFAR experiments of
-the ResNet paper (He et al. 2016, section 4.2) and everywhere since.
+They were made for images of 224 pixels, which they halve five times. Here the stem keeps the resolution, as in the
+CIFAR experiments of the ResNet paper (He et al. 2016, section 4.2) and in most work since.
 """
 
 import math
@@ -10,9 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from fedsparse.models.cnn import scaled
-
-Shape = tuple[int, int, int]
+from fedsparse.models.cnn import Shape, scaled
 
 
 def resnet18(input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
@@ -45,7 +43,7 @@ def mobilenet_v2(input_shape: Shape, classes: int, norm: str, width: float = 1.0
 
 
 def _torchvision(name: str, **settings: Any) -> Any:
-    """torchvision's network; imported here, for that takes a second, and most models do not need it."""
+    """torchvision's network of that name; imported here, because the import takes a second and most runs need none."""
     from torchvision import models
 
     return getattr(models, name)(**settings)
@@ -59,22 +57,22 @@ def _resnet(name: str, input_shape: Shape, classes: int, norm: str, width: float
 
 
 def _vgg(name: str, input_shape: Shape, classes: int, norm: str, width: float = 1.0) -> nn.Module:
-    model = _torchvision(name, num_classes=1)  # its three large linear layers are thrown away below
+    model = _torchvision(name, num_classes=1)  # its three large linear layers are replaced below
     for i, layer in enumerate(model.features):
         if isinstance(layer, nn.BatchNorm2d):
             model.features[i] = _norm_layer(norm)(layer.num_features)
-        if isinstance(layer, nn.MaxPool2d):  # 28 pixels end in 2x2, so that BatchNorm can tell one image's pixels apart
+        if isinstance(layer, nn.MaxPool2d):  # so that 28 pixels end in 2x2: BatchNorm needs several values a channel
             layer.ceil_mode = True
     stem = model.features[0]
     model.features[0] = nn.Conv2d(input_shape[0], stem.out_channels, 3, padding=1)
-    model.features[-1] = nn.AdaptiveMaxPool2d(1)  # the fifth halving, which 28 pixels do not reach
+    model.features[-1] = nn.AdaptiveMaxPool2d(1)  # instead of the fifth halving, for which 28 pixels are too few
     model.avgpool = nn.Identity()
     model.classifier = nn.Linear(512, classes)
     return _slimmed(model, width, norm)
 
 
 def _slimmed(model: nn.Module, width: float, norm: str) -> nn.Module:
-    """``model`` with ``width`` times the channels everywhere but at its two ends; 1 leaves it as it is."""
+    """``model`` with ``width`` times the channels, except those of its input and output; 1.0 leaves it as it is."""
     if width == 1.0:
         return model
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]

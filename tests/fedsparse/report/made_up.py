@@ -1,4 +1,4 @@
-"""Results of runs that never were."""
+"""Results of runs that did not happen."""
 
 from typing import Any
 

@@ -1,0 +1,87 @@
+"""The names under which a run's numbers are recorded, in TensorBoard, rounds.csv and the JSON alike."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+STAGES = (
+    "sample",
+    "data",
+    "forward",
+    "backward",
+    "optimizer",
+    "prune",
+    "compress",
+    "encode",
+    "decode",
+    "aggregate",
+    "evaluate",
+)
+"""The stages of a round, in order. The seconds of a client's stages are summed over the cohort."""
+
+ACCURACY: Mapping[str, str] = {"accuracy": ".2%"}
+"""The metrics of a classification: the name of each and the format of its values. The first is the headline."""
+
+LESS_IS_BETTER = ("perplexity",)
+"""Metrics whose best value is the smallest."""
+
+
+class Headline(NamedTuple):
+    """The metric that stands for a whole run: its name, and the format of its values."""
+
+    name: str
+    form: str
+
+    @property
+    def tag(self) -> str:
+        """The column of its evaluations on the pooled test set."""
+        return f"eval/{self.name}"
+
+    def shown(self, value: float, width: str = "") -> str:
+        """A value for people."""
+        return f"{value:{width}{self.form}}"
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best of the values; None where there are none."""
+        return (min if self.name in LESS_IS_BETTER else max)(values, default=None)
+
+
+def columns(metrics: Iterable[str]) -> tuple[str, ...]:
+    """The columns of rounds.csv, and the keys of a round in the JSON; a round leaves out what it did not measure."""
+    return (
+        *_of_each(("train/", "eval/", "eval/client_"), metrics),
+        "comm/uplink_bytes",
+        "comm/downlink_bytes",
+        "comm/uplink_total",
+        "comm/downlink_total",
+        "comm/clients",
+        "comm/failures",
+        "compress/density",
+        "compress/threshold",
+        "compress/residual_norm",
+        "topology/density",
+        "topology/changed",
+        *(f"time/{stage}" for stage in STAGES),
+        "time/round",
+        "time/simulated",
+        "time/simulated_total",
+        "system/rss_mb",
+        "system/gpu_mb",
+    )
+
+
+def measured_by_clients(metrics: Iterable[str]) -> frozenset[str]:
+    """The columns that a client's reply may fill; the server measures all others itself."""
+    return frozenset(
+        (
+            *_of_each(("train/", "eval/client_"), metrics),
+            "compress/density",
+            "compress/threshold",
+            "compress/residual_norm",
+            *(f"time/{stage}" for stage in STAGES),
+        )
+    )
+
+
+def _of_each(prefixes: Iterable[str], metrics: Iterable[str]) -> tuple[str, ...]:
+    names = ("loss", *metrics)
+    return tuple(prefix + name for prefix in prefixes for name in names)

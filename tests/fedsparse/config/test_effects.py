@@ -1,0 +1,147 @@
+"""Which settings have an effect beside which others."""
+
+from typing import Any
+
+import pytest
+
+from fedsparse.config import KEYS, Config
+from fedsparse.config.effects import NEEDS, ONLY_PLACE_AND_SPEED, has_effect, without_effect
+from fedsparse.errors import ConfigError
+from fedsparse.report.results import used
+
+Settings = dict[str, Any]
+READJUSTED, LOWRANK = {"sparsity": 0.5, "topology": "rigl"}, {"compressor": "lowrank"}
+
+PAIRS: dict[str, tuple[Settings, Settings]] = {
+    "beta": ({"distribution": "dirichlet"}, {"distribution": "shards"}),
+    "classes-per-client": ({"distribution": "shards"}, {"distribution": "iid"}),
+    "min-samples": ({"distribution": "iid"}, {"distribution": "natural"}),
+    "norm": ({"model": "vgg11"}, {"model": "cnn"}),
+    "recompute": ({"model": "resnet18"}, {"model": "mlp"}),
+    "server-momentum": ({"strategy": "fedavgm"}, {"strategy": "fedavg"}),
+    "server-beta2": ({"strategy": "fedadam"}, {"strategy": "fedavgm"}),
+    "server-tau": ({"strategy": "fedadam"}, {"strategy": "fedprox"}),
+    "proximal-mu": ({"strategy": "fedprox"}, {"strategy": "fedadam"}),
+    "holdout": ({"eval-clients": True}, {"eval-clients": False}),
+    "density": ({"compressor": "gaussian"}, {"compressor": "eden"}),
+    "warmup-rounds": ({"compressor": "stc"}, {"compressor": "threshold"}),
+    "scope": ({"compressor": "none", "values": "int8"}, {"compressor": "none"}),
+    "layer-budget": ({"compressor": "topk", "scope": "layer"}, {"compressor": "topk"}),
+    "error-feedback": ({"compressor": "none", "values": "f16"}, {"compressor": "none"}),
+    "residual-dtype": ({"compressor": "topk"}, {"compressor": "topk", "error-feedback": False}),
+    "residual-decay": ({"compressor": "signsgd"}, {"compressor": "eden"}),
+    "threshold": ({"downlink-compressor": "threshold"}, {"compressor": "topk"}),
+    "dgc-momentum": ({"compressor": "dgc"}, {"compressor": "hggtopk"}),
+    "dgc-clipping": ({"compressor": "dgc"}, {"compressor": "dgc", "upload-pruning": "sparsegpt"}),
+    "rank": ({"compressor": "powersgd"}, {"compressor": "topk"}),
+    "lowrank-energy": (LOWRANK, {"compressor": "powersgd"}),
+    "lowrank-power-iterations": (LOWRANK, {}),
+    "lowrank-residual-iterations": ({"downlink-compressor": "lowrank"}, {}),
+    "lowrank-balance": (LOWRANK, {}),
+    "lowrank-sparse": (LOWRANK, {}),
+    "downlink-density": ({"downlink-compressor": "topk"}, {"downlink-compressor": "qsgd"}),
+    "sparsity": ({}, {"topology": "dense"}),
+    "sparsity-distribution": (READJUSTED, {"topology": "ssfl", "sparsity": 0.5}),
+    "dense-layers": ({"upload-pruning": "magnitude"}, {"topology": "small-dense", "sparsity": 0.5}),
+    "readjustment-ratio": (READJUSTED, {"topology": "magnitude", "sparsity": 0.5}),
+    "readjustment-interval": ({"topology": "magnitude", "sparsity": 0.5}, {"sparsity": 0.5}),
+    "readjustment-end": (READJUSTED, {"topology": "sparsyfed", "sparsity": 0.5}),
+    "growth": ({"need-readjust": True, "sparsity": 0.5}, {"topology": "set", "sparsity": 0.5}),
+    "upload-sparsity": ({"upload-pruning": "sparsegpt"}, {"upload-pruning": "sparsegpt", "nm": "2:4"}),
+    "nm": ({"upload-pruning": "magnitude"}, {}),
+    "client-timeout": ({"engine": "local"}, {"engine": "flower"}),
+    "cohort-batching": ({"engine": "local"}, {"engine": "flower"}),
+}
+"""For each setting of the table, settings beside which it has an effect, and others beside which it has none."""
+
+OTHER_VALUES: Settings = {
+    **{"beta": 0.7, "classes-per-client": 3, "min-samples": 5, "norm": "group", "recompute": True, "holdout": 0.4},
+    **{"server-momentum": 0.5, "server-beta2": 0.5, "server-tau": 0.5, "proximal-mu": 0.5, "density": 0.2},
+    **{"warmup-rounds": 4, "scope": "layer", "layer-budget": "energy", "error-feedback": True, "threshold": 0.5},
+    **{"residual-dtype": "bf16", "residual-decay": 0.5, "dgc-momentum": 0.5, "dgc-clipping": 2.0, "rank": 3},
+    **{"lowrank-energy": 0.5, "lowrank-power-iterations": 2, "lowrank-residual-iterations": 2},
+    **{"lowrank-balance": True, "lowrank-sparse": True, "downlink-density": 0.2, "sparsity": 0.3},
+    **{"sparsity-distribution": "er", "dense-layers": "first", "readjustment-ratio": 0.5, "readjustment-interval": 3},
+    **{"readjustment-end": 9, "growth": "random", "upload-sparsity": 0.3, "nm": "1:4", "client-timeout": 9.0},
+    **{"cohort-batching": "on"},
+}
+BESIDE = [settings for pair in PAIRS.values() for settings in pair]
+
+
+def test_every_setting_of_the_table_exists_and_is_tried_here() -> None:
+    assert set(NEEDS) == set(PAIRS) == set(OTHER_VALUES)
+    assert {*NEEDS, *ONLY_PLACE_AND_SPEED} <= set(KEYS)
+
+
+@pytest.mark.parametrize("key", PAIRS)
+def test_a_setting_has_an_effect_beside_what_it_needs_and_none_without_it(key: str) -> None:
+    beside, without = (Config.from_mapping(settings) for settings in PAIRS[key])
+    assert has_effect(key, beside)
+    assert not has_effect(key, without)
+    assert without_effect(beside, [key]) == []
+    (line,) = without_effect(without, [key])
+    assert line.startswith(f"{key} = ")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("beside", BESIDE, ids=str)
+def test_changing_a_setting_without_effect_changes_nothing_that_a_run_depends_on(beside: Settings) -> None:
+    config = Config.from_mapping(beside)
+    for key in [key for key in NEEDS if not has_effect(key, config)]:
+        try:
+            changed = config.replace(**{key: OTHER_VALUES[key]})
+        except ConfigError:
+            continue  # it contradicts the others, which is another message
+        assert used(changed) == used(config), key
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "line"),
+    [
+        ({"beta": 0.5}, "beta", "beta = 0.5 has no effect: it needs distribution = dirichlet, and distribution is iid"),
+        (
+            {"readjustment-ratio": 0.5, "sparsity": 0.5},
+            "readjustment-ratio",
+            "readjustment-ratio = 0.5 has no effect: it needs topology = set, rigl, feddst or prunefl, "
+            "and topology is auto (static)",
+        ),
+        (
+            {"density": 0.1, "compressor": "signsgd"},
+            "density",
+            "density = 0.1 has no effect: it needs another compressor than none or threshold, "
+            "and compressor is signsgd (none)",
+        ),
+        (
+            {"density": 0.1, "compressor": "powersgd", "rank": 2},
+            "density",
+            "density = 0.1 has no effect: it needs rank = 0, and rank is 2",
+        ),
+        (
+            {"nm": ""},
+            "nm",
+            'nm = "" has no effect: it needs upload-pruning = sparsegpt or magnitude, and upload-pruning is off',
+        ),
+    ],
+)
+def test_the_line_names_the_need_and_the_setting_that_does_not_meet_it(settings: Settings, key: str, line: str) -> None:
+    assert without_effect(Config.from_mapping(settings), [key]) == [line]
+
+
+def test_what_is_the_users_own_may_use_any_setting_of_its_kind() -> None:
+    own = {
+        "model": "my.py:Net",
+        "strategy": "my.py:Server",
+        "distribution": "my.py:split",
+        "compressor": "my.py:Blocks",
+        "topology": "my.py:Mine",
+        "sparsity": 0.5,
+        "scope": "layer",
+    }
+    config = Config.from_mapping(own)
+    assert [key for key in NEEDS if not has_effect(key, config)] == [
+        "proximal-mu",
+        "holdout",
+        "downlink-density",
+        "upload-sparsity",
+        "nm",
+    ]
