@@ -17,7 +17,6 @@ from fedsparse.sparsity.readjust import (
     readjust,
     report_growth,
     select_by_votes,
-    top_indices,
 )
 from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, models_of, small_cnn
 
@@ -114,10 +113,6 @@ def test_a_mask_of_one_weight_moves_it_to_the_best_place():
     mask[3] = True
     moved = drop_and_grow(mask, torch.ones(10), torch.tensor([0.0, 0, 0, 0, 0, 0, 5, 5, 0, 0]), 1)
     assert moved.nonzero().tolist() == [[6]]
-
-
-def test_scores_that_are_not_numbers_come_last():
-    assert top_indices(torch.tensor([torch.nan, 1.0, 2.0]), torch.ones(3, dtype=torch.bool), 2).tolist() == [2, 1]
 
 
 def gradients(topology: Topology, clients: int) -> list[Tensor]:
