@@ -171,7 +171,7 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
         bench.receive(content["arrays"]["weights"].data, held.compact)
     else:
         weights = receive_weights(bench, context, message, held.compact.layout, client)
-        bench.load(held.compact.widen(weights).to_dense())
+        bench.load(held.compact.scatter(weights).to_dense())
     return bench, held, client, _round(message)
 
 

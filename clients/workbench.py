@@ -70,7 +70,7 @@ class Workbench(Experiment):
     def receive(self, payload: bytes, compact: Compact) -> None:
         """Load global weights into ``model``; the payload is decoded once for all clients of a round."""
         if payload is not self._payload:
-            self.load(compact.widen(decode(payload, compact.layout)).to_dense())
+            self.load(compact.scatter(decode(payload, compact.layout)).to_dense())
             self._payload = payload
         self.model.vector.copy_(self.received)
 

@@ -101,7 +101,7 @@ class ServerTopology:
             if not self.method.allows(self.current, own):
                 raise PayloadError(f"its mask has {own.counts} weights, which the method does not leave it")
             compact = Compact(self.layout, own)
-        update = compact.widen(decode(arrays["update"].data, compact.layout))
+        update = compact.scatter(decode(arrays["update"].data, compact.layout))
         if update.round != round:
             raise PayloadError(f"it was made in round {update.round}")
         report = None

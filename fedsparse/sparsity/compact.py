@@ -1,8 +1,9 @@
 """A sparse model as a short vector that holds only the weights that exist, in the order of the flat vector.
 
-It has a layout like any other, so that compression, payloads, residuals and error feedback work on it as they do on a
-dense model: indices count what exists, and values of a whole topology need none. The mask's hash is in the fingerprint,
-and a payload for another topology is refused. Where every weight exists both vectors and both layouts are the same.
+The short vector has a layout of its own, so that compression, payloads, residuals and error feedback work on it as on
+the flat vector of a dense model. Indices in a payload count only the weights that exist. The mask's hash is part of the
+layout's fingerprint, so that a payload for another topology is refused. Where every weight exists, the short vector and
+its layout are the flat ones.
 """
 
 from functools import cached_property
@@ -26,7 +27,8 @@ class Compact:
         topology: of that model, on any device.
 
     Attributes:
-        layout: of the short vector. A layer that lacks weights is flat in it; one that lacks all is left out.
+        layout: of the short vector. An entry of which some weights are missing is flat in it, and an entry of which all
+            are missing is left out.
         positions: int64, shape ``(layout.size,)``: where each element stands in the flat vector, buffers included.
     """
 
@@ -34,7 +36,7 @@ class Compact:
         self.full, self.topology = full, topology
         self.layout = full if topology.mask.all() else self._layout()
 
-    @cached_property  # twice as large as the model, and seldom needed where every weight exists
+    @cached_property  # twice as large as the model, and seldom needed when every weight exists
     def positions(self) -> Tensor:
         return self._kept().nonzero().squeeze(1)
 
@@ -55,32 +57,31 @@ class Compact:
         return Layout(tuple(entries), sum(counts[: len(self.full.layers)]), start, self.topology.hash)
 
     def gather(self, vector: Tensor) -> Tensor:
-        """What exists of ``vector``, shape ``(full.size,)``: shape ``(layout.size,)``."""
+        """The short vector, shape ``(layout.size,)``, of a flat ``vector``, shape ``(full.size,)``."""
         return vector if self.layout is self.full else vector[self.positions]
 
-    def widen(self, update: SparseUpdate) -> SparseUpdate:
-        """A decoded payload of this layout, in the coordinates of the flat vector."""
+    def scatter(self, update: SparseUpdate) -> SparseUpdate:
+        """A decoded payload of the short layout, in the coordinates of the flat vector."""
         if self.layout is self.full:
             return update
-        positions = to_numpy(self.positions)
-        segments = [
-            Segment(0, self.full.size, at if s.indices is None else at[s.indices], s.values)
-            for s in update.segments
-            for at in [positions[s.start : s.start + s.size]]
-        ]
+        positions, segments = to_numpy(self.positions), []
+        for s in update.segments:
+            covered = positions[s.start : s.start + s.size]
+            indices = covered if s.indices is None else covered[s.indices]
+            segments.append(Segment(0, self.full.size, indices, s.values))
         return SparseUpdate(self.full, update.round, tuple(segments))
 
     @property
     def active(self) -> np.ndarray:
-        """int64: the positions of the parameters among ``positions``."""
+        """int64, shape ``(layout.parameters,)``: the ``positions`` of parameters, without those of buffers."""
         return to_numpy(self.positions[: self.layout.parameters])
 
 
 def move_state(state: ClientState, old: Compact, new: Compact) -> None:
-    """Take a client's memory from one topology to another: what stood at a removed weight is dropped, grown ones get 0.
+    """Move a client's memory to another topology, in place: removed weights lose their values, grown ones get 0.
 
     Raises:
-        ValueError: a payload that was not settled is in it.
+        ValueError: the memory has a payload that was not settled.
     """
     if state.payload:
         raise ValueError(f"the payload of round {state.sent_round} was not settled")

@@ -1,4 +1,4 @@
-"""How many weights each layer keeps at a given sparsity, met to the weight.
+"""How many weights each layer keeps at a given sparsity; the total is exact.
 
 ``er``: Erdos-Renyi, of Mocanu et al. 2018, and ``erk``: Erdos-Renyi kernel, both as in Evci et al. 2020, "Rigging the
 Lottery" (section 3, sparsity distribution).
@@ -11,9 +11,9 @@ from fedsparse.sparsity.topology import Layer
 
 
 def budget(layers: Sequence[Layer], sparsity: float) -> int:
-    """How many prunable weights may exist, so that ``sparsity`` of all the layers' weights do not.
+    """How many prunable weights may exist, so that the share ``sparsity`` of all the layers' weights does not.
 
-    Dense layers are paid for out of the same budget, as in the paper.
+    Dense layers count, too, as in the paper: the prunable layers are so much sparser.
 
     Raises:
         ValueError: the sparsity is outside [0, 1], or leaves fewer weights than the dense layers alone have.
@@ -33,10 +33,10 @@ def budget(layers: Sequence[Layer], sparsity: float) -> int:
 
 
 def erk(layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
-    """Counts in proportion to ``sum(shape) / prod(shape)`` of a layer's density: small layers stay denser.
+    """Densities in proportion to ``sum(shape) / prod(shape)`` of a layer, so that small layers stay denser.
 
     Args:
-        layers: shapes of one group are what counts, so a depthwise 3x3 layer weighs ``(1 + 1 + 3 + 3) / 9``.
+        layers: the shape is that of one group, so that a depthwise 3x3 layer has ``(1 + 1 + 3 + 3) / 9``.
         sparsity: of all the weights together, dense layers included.
 
     Returns:
@@ -49,10 +49,10 @@ def erk(layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
 
 
 def er(layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
-    """Counts in proportion to ``(inputs + outputs) / (inputs * outputs)`` of a layer's density, whatever the kernel.
+    """Densities in proportion to ``(inputs + outputs) / (inputs * outputs)`` of a layer, whatever its kernel.
 
-    Beside a wide linear layer it leaves a small convolution several times as many weights as ``erk``. Arguments, result
-    and errors as ``erk``.
+    In a network with a wide linear layer, a small convolution keeps several times as many weights as by ``erk``.
+    Arguments, result and errors as ``erk``.
     """
     return _allocate(layers, sparsity, lambda layer: sum(layer.group_shape[:2]) / prod(layer.group_shape[:2]))
 
@@ -70,7 +70,7 @@ DISTRIBUTIONS: dict[str, Callable[[Sequence[Layer], float], tuple[int, ...]]] = 
 
 
 def _allocate(layers: Sequence[Layer], sparsity: float, raw: Callable[[Layer], float]) -> tuple[int, ...]:
-    """Density ``scale * raw(layer)``, with one scale for every layer that this leaves at or below 1."""
+    """Densities of ``scale * raw(layer)``, with one scale for all layers but those that would exceed 1 and are full."""
     keep = budget(layers, sparsity)
     prunable = [layer for layer in layers if not layer.dense]
     free, full = prunable, list[Layer]()
@@ -84,7 +84,7 @@ def _allocate(layers: Sequence[Layer], sparsity: float, raw: Callable[[Layer], f
         free = [layer for layer in free if layer not in exceeding]
     counts = {layer.name: layer.size for layer in layers}
     counts |= {layer.name: round(scale * raw(layer) * layer.size) for layer in free}
-    # Rounding leaves less than one weight a layer. The largest layer notices it least; one that is full passes it on.
+    # Rounding leaves a residue of less than one weight a layer. The largest layer that has room takes it.
     residue = keep - sum(counts[layer.name] for layer in prunable)
     for layer in sorted(prunable, key=lambda layer: -layer.size):
         share = min(max(residue, -counts[layer.name]), layer.size - counts[layer.name])

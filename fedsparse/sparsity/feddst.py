@@ -1,7 +1,7 @@
 """FedDST: Bibikar et al. 2022, "Federated Dynamic Sparse Training".
 
-Clients readjust in the middle of their local training (algorithm 1), so that what they grow is trained before it is
-uploaded: readjusting last would upload zeros, which the server's selection by magnitude discards at once.
+Clients readjust in the middle of their local training (algorithm 1), so that a grown weight is trained before it is
+uploaded. A client that readjusted last would upload zeros, which the server's selection by magnitude discards at once.
 """
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from fedsparse.sparsity.topology import Topology
 
 
 class FedDST(TopologyMethod):
-    """Clients drop and grow; the server keeps exactly as many weights a layer, by their votes."""
+    """Clients drop and grow weights; the server elects as many of each layer as before, by the clients' votes."""
 
     clients_choose = True
     clients_vote = True
@@ -21,7 +21,7 @@ class FedDST(TopologyMethod):
         return readjust(topology, weights, gradient.abs(), self.fraction(round))
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
-        if result.models is None:
+        if result.votes is None:
             return topology
         n = topology.mask.numel()
-        return select_by_votes(topology, result.models.total[:n], result.models.held[:n])
+        return select_by_votes(topology, result.votes.total[:n], result.votes.held[:n])

@@ -1,25 +1,24 @@
 """A topology during one client's local training."""
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from fedsparse.sparsity.method import TopologyMethod
+from fedsparse.sparsity.method import TopologyMethod, checked
 from fedsparse.sparsity.set import random_scores
-from fedsparse.sparsity.sparsyfed import from_weights, gradient_of_psi, to_weights
-from fedsparse.sparsity.topology import Layer, Topology
+from fedsparse.sparsity.topology import Topology
 from fedsparse.vector import FlatModel
 
 
 class LocalTopology:
-    """Keeps what does not exist at exactly 0, and readjusts in the middle of the training.
+    """Keeps the weights that do not exist at exactly 0, and readjusts in the middle of the training.
 
-    Gradients are masked rather than weights: then momentum, weight decay, clipping and a proximal term, too, see only
-    what exists, and a weight that starts at 0 stays there.
+    It masks gradients, not weights, because momentum, weight decay, clipping and a proximal term then see only the
+    weights that exist, and a weight that starts at 0 stays 0.
 
     Args:
         model: holds weights under ``topology``.
         topology: of the server, on the model's device.
-        method: says whether and how a client readjusts.
+        method: says whether and how a client readjusts, and what it does around an optimizer step.
         round: the server's round.
         seed: for growth at random.
 
@@ -36,38 +35,31 @@ class LocalTopology:
         """Called before the first of ``steps`` optimizer steps."""
         self.optimizer, self._steps_to_go = optimizer, steps // 2
         self.parameters = [p for p in self.model.module.parameters() if p.requires_grad]
-        self._follow_topology()
+        names = [entry.name for entry in self.model.layout.layers]
+        self._by_name = dict(zip(names, self.parameters, strict=True))
+        self._prunable = [self._by_name[layer.name] for layer in self.topology.layers if not layer.dense]
+        self._make_masks()
 
-    def _follow_topology(self) -> None:
-        """Find the weights that are masked, with their masks as numbers, and those that are re-parameterised."""
-        prunable = {layer.name: count < layer.size for layer, count in self._prunable()}
-        views = self.model.views(self.topology.mask)
-        layers = list(zip(self.parameters, self.model.layout.layers, views, strict=True))
-        self._masked = [(p, mask.to(p.dtype)) for p, entry, mask in layers if prunable.get(entry.name)]
-        self._powered = [p for p, entry, _ in layers if entry.name in prunable] if self.method.alpha != 1.0 else []
-
-    def _prunable(self) -> list[tuple[Layer, int]]:
-        pairs = zip(self.topology.layers, self.topology.counts, strict=True)
-        return [(layer, count) for layer, count in pairs if not layer.dense]
+    def _make_masks(self) -> None:
+        """Pair every parameter of which some weights do not exist with its mask, as numbers."""
+        counts = zip(self.topology.layers, self.topology.counts, strict=True)
+        sparse = [(self._by_name[layer.name], layer) for layer, count in counts if count < layer.size]
+        self._masked = [(p, self.topology.mask[layer.slice].view(layer.shape).to(p.dtype)) for p, layer in sparse]
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Called when the gradients are there, still dense, and before they are clipped."""
+        """Called when the gradients are complete, still dense, and not clipped yet."""
         if self._readjusts and self._steps_to_go >= 0:
             self._readjust_when_due()
         if self._masked:
             gradients, masks = zip(*((p.grad, mask) for p, mask in self._masked), strict=True)
             torch._foreach_mul_(gradients, masks)
-        for p in self._powered:
-            psi = from_weights(p, self.method.alpha)
-            p.grad = gradient_of_psi(p.grad, psi, self.method.alpha)  # type: ignore[arg-type]
-            p.copy_(psi)
+        self.method.before_step(self._prunable)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Called after the optimizer's step."""
-        for p in self._powered:
-            p.copy_(to_weights(p, self.method.alpha))
+        self.method.after_step(self._prunable)
 
     def _readjust_when_due(self) -> None:
         if self.method.growth == "momentum":
@@ -78,12 +70,13 @@ class LocalTopology:
                 signal = random_scores(self.topology, Generator().manual_seed(self.seed))
             else:
                 signal = flat_gradient(self.parameters) if self._average is None else self._average
-            weights = self.model.vector[: self.model.layout.parameters]
-            self._change(self.method.readjust_locally(self.topology, weights, signal, self.round))
+            parameters = self.model.layout.parameters
+            new = self.method.readjust_locally(self.topology, self.model.vector[:parameters], signal, self.round)
+            self._change(checked(new, self.topology.layers, parameters))
         self._steps_to_go -= 1
 
     def _change(self, new: Topology) -> None:
-        """Go on under ``new``: what it lacks becomes 0, and the optimizer forgets every weight that changed."""
+        """Go on under ``new``: removed weights become 0, and the optimizer forgets every weight that changed."""
         changed = self.model.views(new.mask ^ self.topology.mask)
         for p, at in zip(self.parameters, changed, strict=True):
             for state in self.optimizer.state.get(p, {}).values():
@@ -91,9 +84,9 @@ class LocalTopology:
                     state.masked_fill_(at, 0)
         new.apply_(self.model.vector)
         self.topology = new
-        self._follow_topology()
+        self._make_masks()
 
 
-def flat_gradient(parameters: list[torch.nn.Parameter]) -> Tensor:
+def flat_gradient(parameters: list[nn.Parameter]) -> Tensor:
     """The gradients of all parameters, in layout order: shape ``(layout.parameters,)``."""
     return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])

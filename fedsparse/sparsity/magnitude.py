@@ -3,23 +3,23 @@
 import torch
 from torch import Generator, Tensor
 
+from fedsparse.sparsity.largest import largest_mask
 from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
-from fedsparse.sparsity.readjust import top_indices
 from fedsparse.sparsity.topology import Topology
 
 
 def gradual_sparsity(round: int, end: int, final: float, initial: float = 0.0) -> float:
-    """``s_f + (s_i - s_f) (1 - t / T)^3``: quick at first, while there is much to spare; ``final`` from ``end`` on."""
+    """``s_f + (s_i - s_f) (1 - t / T)^3``: rises fast while many weights matter little; ``final`` from ``end``."""
     return final + (initial - final) * (1 - min(round / end, 1.0)) ** 3 if end else final
 
 
 class Magnitude(TopologyMethod):
-    """Starts dense; every ``interval`` rounds, and at ``end``, the smallest weights of each layer go for good."""
+    """Starts dense. Every ``interval`` rounds, and at ``end``, the smallest weights of each layer go for good."""
 
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
     ) -> Topology:
-        self.counts(layers, self.sparsity)  # an impossible sparsity is told before the first round, not at the end
+        self.counts(layers, self.sparsity)  # raises for an impossible sparsity, which else would show only at the end
         return Topology.full(layers, parameters)
 
     def is_readjustment(self, round: int) -> bool:
@@ -29,8 +29,7 @@ class Magnitude(TopologyMethod):
         sparsity = gradual_sparsity(result.round, self.end, self.sparsity)
         mask = topology.mask.clone()
         for layer, count in zip(topology.layers, self.counts(topology.layers, sparsity), strict=True):
-            # Among all, not among the active: rounding may ask the largest layer for a few more than it has.
-            chosen = top_indices(result.weights[layer.slice].abs(), torch.ones_like(mask[layer.slice]), count)
-            mask[layer.slice] = False
-            mask[layer.start + chosen] = True
+            # Every weight is a candidate: through rounding the largest layer's count may exceed what exists of it.
+            every = torch.ones_like(mask[layer.slice])
+            mask[layer.slice] = largest_mask(result.weights[layer.slice].abs(), every, count)
         return topology.changed(mask, counts=True)

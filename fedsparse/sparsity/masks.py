@@ -1,10 +1,10 @@
-"""A topology as bytes: layer after layer, the cheapest of a bitmap, coded gaps, and the difference from the last one.
+"""A topology as bytes: for each layer the shortest of a bitmap, coded gaps, and the difference from a known topology.
 
     "fsm" format:u8 version:u32 base:u64 hash:u64                 little-endian; base is 0 if no layer needs one
     a prunable layer:  coding:u8 count:u32 length:u32, ``length`` bytes of indices
     xxh3:u32    the low half of XXH3-64 of all bytes before it
 
-Layers are coded apart because their densities differ under ERK.
+Each layer has a coding of its own because the densities of layers differ under ERK.
 """
 
 import struct
@@ -24,11 +24,11 @@ LAYER = struct.Struct("<BII")
 CHECKSUM = struct.Struct("<I")
 CODECS = (IndexCodec.ALL, IndexCodec.BITMAP, *OTHERS, *OTHERS.values())
 DIFFERENCE = 128
-"""Set in a layer's coding: the indices are those of the weights that differ from the base."""
+"""A flag in a layer's coding: the indices are those of the weights that differ from the base."""
 
 
 def encode_mask(topology: Topology, base: Topology | None = None) -> bytes:
-    """A mask on its way to somebody who holds ``base``, or nothing."""
+    """The bytes of a mask, for a receiver that holds ``base``; None for a receiver of which nothing is known."""
     parts, new, old = [b""], topology.mask.cpu().numpy(), base.mask.cpu().numpy() if base else None
     uses_base = False
     for layer in topology.layers:
@@ -36,9 +36,9 @@ def encode_mask(topology: Topology, base: Topology | None = None) -> bytes:
             continue
         coding, count, body = _code(new[layer.slice])
         if old is not None:
-            other = _code(new[layer.slice] ^ old[layer.slice])
-            if len(other[2]) < len(body):
-                (coding, count, body), uses_base = other, True
+            difference = _code(new[layer.slice] ^ old[layer.slice])
+            if len(difference[2]) < len(body):
+                (coding, count, body), uses_base = difference, True
                 coding |= DIFFERENCE
         parts += [LAYER.pack(coding, count, len(body)), body]
     base_hash = base.hash if base is not None and uses_base else 0
@@ -60,7 +60,7 @@ def decode_mask(data: bytes, layers: Sequence[Layer], parameters: int, base: Top
         A topology on the CPU.
 
     Raises:
-        PayloadError: for any fault, a base or layers other than the sender's among them.
+        PayloadError: for any fault, also when the sender had another base or other layers.
     """
     if len(data) < HEADER.size + CHECKSUM.size:
         raise PayloadError(f"a mask of {len(data)} bytes")
@@ -93,7 +93,7 @@ def _code(bits: np.ndarray) -> tuple[int, int, bytes]:
 
 
 def _read_layer(rest: memoryview, layer: Layer, old: np.ndarray | None) -> tuple[np.ndarray, memoryview]:
-    """One layer's bits, and what follows them."""
+    """One layer's bits, and the rest of the bytes."""
     if len(rest) < LAYER.size:
         raise PayloadError(f"mask of {layer.name} is cut off")
     coding, count, length = LAYER.unpack_from(rest)

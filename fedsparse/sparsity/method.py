@@ -1,57 +1,68 @@
-"""What every method of choosing and changing a topology answers; each method is a file that overrides what it does."""
+"""What every method of choosing and changing a topology answers; a method is a file that overrides some of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from fedsparse.aggregation.mean import Votes
+from fedsparse.errors import PluginError
 from fedsparse.sparsity.densities import DISTRIBUTIONS
 from fedsparse.sparsity.readjust import Report, ReportSum, cosine_fraction
 from fedsparse.sparsity.topology import Layer, Topology
 
 Layers = tuple[Layer, ...]
 Growth = Literal["gradient", "random", "momentum"]
+State = dict[str, Any]
+"""Tensors, numbers and strings by name: a part of a checkpoint."""
 
 
 @dataclass
 class RoundResult:
-    """What the server knows at the end of a readjustment round; a client that was lost has simply not been added.
+    """What the server knows at the end of a readjustment round, from the clients whose replies it accepted.
 
     Attributes:
         round: 1, 2, ...
         weights: the aggregated global weights, shape ``(parameters,)``.
         generator: on the CPU, for random growth.
-        reports: the clients' reports, averaged by samples; None when none came.
-        models: the clients' models, summed (votes, and who holds what); None when none came.
+        reports: the clients' reports, averaged by samples; None when no client sent one.
+        votes: the clients' weights, summed, and which client holds which; None when no client sent any.
     """
 
     round: int
     weights: Tensor
     generator: Generator
     reports: ReportSum | None = None
-    models: Votes | None = None
+    votes: Votes | None = None
 
 
 @dataclass
 class TopologyMethod:
-    """Settings and hooks of one run. The hooks here keep a fixed random topology; the order of calls is
+    """How a run chooses and changes its topology. This class keeps a random one; a subclass overrides what differs.
 
-    1. ``initial`` on the server, after clients sent ``saliency`` if ``needs_saliency``;
-    2. in a round with ``is_readjustment``: ``readjust_locally`` on the client, in the middle of its training;
-       ``upload_topology`` and ``report`` on the client, after it; ``decide`` on the server, after aggregation.
+    The user's own subclass is named by ``--topology mine.py:Mine``. The server and every client construct it with the
+    keywords ``sparsity``, ``distribution``, ``ratio``, ``interval``, ``end`` and ``growth``, as below. It may override
+    every method of this class, and its docstring says what each must return. In the order in which they are called:
+
+    1. ``initial`` on the server gives the topology of round 1.
+    2. ``is_readjustment`` everywhere says whether the topology may change in a round.
+    3. ``before_step`` and ``after_step`` on each client, around every optimizer step.
+    4. ``readjust_locally`` on each client that chooses, in the middle of its training in a readjustment round.
+    5. ``upload_topology`` on each client after its training, and ``report`` in a readjustment round.
+    6. ``allows`` and then ``decide`` on the server in a readjustment round.
+
+    A method that remembers something from round to round overrides ``state_dict`` and ``load_state_dict``, too.
+    A client's object lives as long as its process and serves many clients: it must not remember any of them.
 
     Attributes:
         sparsity: of all convolution and linear weights, 0 to 1.
         distribution: of densities over layers, one of ``DISTRIBUTIONS``.
         ratio: share of a layer's weights to exchange that the cosine starts from, at round 0.
         interval: rounds from one readjustment to the next; 0 for none.
-        end: the first round without readjustment. Below the number of rounds, so that what is grown gets trained.
+        end: the first round without readjustment. Below the number of rounds, so that grown weights get trained.
         growth: what scores an inactive weight.
         momentum: of the moving average, for growth by momentum.
-        alpha: exponent of the weights' re-parameterisation in local training (see ``sparsyfed``); 1 for none.
-        importance: the previous average, for growth by momentum; part of a checkpoint.
     """
 
     sparsity: float
@@ -61,26 +72,23 @@ class TopologyMethod:
     end: int = 0
     growth: Growth = "gradient"
     momentum: float = 0.9
-    alpha: float = 1.0
-    importance: Tensor | None = None
 
     needs_saliency: ClassVar[bool] = False
     """Clients send ``ssfl.saliency`` of the initial weights before round 1, and ``initial`` gets the sum."""
     scales_initial: ClassVar[bool] = True
-    """The initial weights are made larger in sparse layers (``initialise_``); not where the largest were chosen."""
+    """The initial weights of sparse layers are made larger (``initialise_``). False where the largest were chosen."""
     clients_choose: ClassVar[bool] = False
-    """Clients train or upload under masks of their own, which travel with their update in readjustment rounds."""
-
+    """In readjustment rounds clients train or upload under masks of their own, which travel with their updates."""
     clients_vote: ClassVar[bool] = False
-    """The server decides by the clients' weights: in readjustment rounds they upload all that they hold, for what a
-    compressor keeps back would count as a vote against it."""
+    """The server decides by the clients' weights. In readjustment rounds clients therefore upload every weight that
+    they hold: the server would take a weight that a compressor keeps back for a vote against that weight."""
     trains_all: ClassVar[bool] = False
-    """Clients train the weights that do not exist too, from 0."""
+    """Clients train the weights that do not exist, too, from 0."""
 
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
     ) -> Topology:
-        """The topology of round 1.
+        """The topology of round 1, on the CPU.
 
         Args:
             layers: from ``weight_layers``.
@@ -93,43 +101,116 @@ class TopologyMethod:
         """
         return Topology.random(layers, parameters, self.counts(layers, self.sparsity), generator)
 
-    @property
-    def reports(self) -> bool:
-        """Whether clients ``report`` in readjustment rounds, for which they need one more pass over their samples."""
-        return False
+    def counts(self, layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
+        """How many weights of each layer exist at a sparsity of the whole model.
+
+        Raises:
+            ValueError: the sparsity cannot be met. A run asks before its first round.
+        """
+        return DISTRIBUTIONS[self.distribution](layers, sparsity)
 
     def is_readjustment(self, round: int) -> bool:
-        """Whether the topology may change in this round (1, 2, ...). Counted in rounds alone, whatever the epochs."""
+        """Whether the topology may change in this round (1, 2, ...). The same answer on the server and every client."""
         return self.interval > 0 and round % self.interval == 0 and round < self.end
 
     def fraction(self, round: int) -> float:
+        """The share of each layer's weights that this round exchanges."""
         return cosine_fraction(round, self.end, self.ratio)
 
-    def readjust_locally(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Topology:
-        """The client's own topology for the rest of this round's training.
+    def before_step(self, weights: Sequence[nn.Parameter]) -> None:
+        """Change the prunable weights and their gradients in place before the optimizer's step and clipping.
 
         Args:
+            weights: of the layers that are not dense; the gradients of weights that do not exist are 0.
+        """
+
+    def after_step(self, weights: Sequence[nn.Parameter]) -> None:
+        """Change the prunable weights in place after the optimizer's step."""
+
+    @property
+    def changes_steps(self) -> bool:
+        """Whether the class overrides ``before_step`` or ``after_step``. Its clients then train one by one."""
+        own, base = type(self), TopologyMethod
+        return (own.before_step, own.after_step) != (base.before_step, base.after_step)
+
+    def readjust_locally(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Topology:
+        """The client's topology for the rest of this round's training. Called only where ``clients_choose``.
+
+        Args:
+            topology: the server's, on the client's device.
             weights: the local weights, shape ``(parameters,)``.
-            gradient: dense (of the weights that do not exist too), shape ``(parameters,)``; what stands for it with
-                another ``growth``.
+            gradient: shape ``(parameters,)``, dense: of the weights that do not exist, too. With ``growth`` by momentum
+                it is an average over steps, and with ``growth`` at random uniform numbers.
         """
         return topology
 
     def upload_topology(self, topology: Topology, weights: Tensor) -> Topology:
-        """Which of its trained weights the client uploads; ``topology`` is what it trained under. Asked every round."""
+        """The weights that the client uploads; ``topology`` itself for every weight that it trained.
+
+        Called in every round, but the server accepts another topology only in a readjustment round of a method with
+        ``clients_choose``.
+
+        Args:
+            topology: under which the client has trained.
+            weights: the local weights, shape ``(parameters,)``.
+        """
         return topology
 
-    def allows(self, topology: Topology, own: Topology) -> bool:
-        """Whether a client that was sent ``topology`` may upload under ``own``; asked where ``clients_choose``."""
-        return own.counts == topology.counts
+    @property
+    def reports(self) -> bool:
+        """Whether clients ``report`` in readjustment rounds, which costs them one more pass over their samples."""
+        return type(self).report is not TopologyMethod.report
 
     def report(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Report | None:
-        """What else the client sends in a readjustment round, about its trained weights and their dense gradient."""
+        """What a client sends besides its update in a readjustment round; None for nothing.
+
+        Args:
+            topology: the server's, on the client's device.
+            weights: the trained ones, shape ``(parameters,)``.
+            gradient: of the mean loss over the client's samples, shape ``(parameters,)``, dense.
+            round: 1, 2, ...
+        """
         return None
 
+    def allows(self, topology: Topology, own: Topology) -> bool:
+        """Whether a client that was sent ``topology`` may upload under ``own``. Called only where ``clients_choose``.
+
+        If not, the server refuses the client's reply.
+        """
+        return own.counts == topology.counts
+
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
-        """The server's topology for the next round, or ``topology`` itself when nothing changed."""
+        """The server's topology for the next round: ``topology`` itself where nothing changes, else
+        ``topology.changed(mask)``, or ``topology.changed(mask, counts=True)`` where layers gain or lose weights.
+
+        Draws from ``result.generator``, and changes nothing else in its arguments.
+        """
         return topology
 
-    def counts(self, layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
-        return DISTRIBUTIONS[self.distribution](layers, sparsity)
+    def state_dict(self) -> State:
+        """What ``decide`` remembers from one readjustment to the next; empty where it remembers nothing."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from what ``state_dict`` gave."""
+
+
+def checked(topology: object, layers: Layers, parameters: int) -> Topology:
+    """``topology``, as a method returned it, after a check that it is one of this model.
+
+    Args:
+        topology: what ``initial``, ``readjust_locally``, ``upload_topology`` or ``decide`` returned.
+        layers: of the model.
+        parameters: ``layout.parameters``.
+
+    Raises:
+        PluginError: it is not.
+    """
+    if not isinstance(topology, Topology):
+        raise PluginError(f"topology: the method should return a Topology, not {type(topology).__name__}")
+    if topology.layers != layers or topology.mask.numel() != parameters:
+        raise PluginError(
+            f"topology: the method returned a mask of {topology.mask.numel():,} weights in {len(topology.layers)} "
+            f"layers; it should have the model's layers, {len(layers)} among {parameters:,} weights"
+        )
+    return topology

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedsparse.sparsity.largest import largest_mask
 from fedsparse.sparsity.topology import Topology
 
 
@@ -24,43 +25,21 @@ def exchange_counts(topology: Topology, fraction: float) -> tuple[int, ...]:
     return tuple(min(round(fraction * active), layer.size - active) for layer, active in pairs)
 
 
-def top_indices(scores: Tensor, candidates: Tensor, k: int) -> Tensor:
-    """Indices of the ``k`` largest scores among the candidates; ties go to the lower index, NaN comes last.
-
-    Args:
-        scores: float, shape ``(n,)``.
-        candidates: bool, shape ``(n,)``, at least ``k`` True.
-
-    Returns:
-        int64, shape ``(k,)``, in no particular order.
-    """
-    index = candidates.nonzero().squeeze(1)
-    if k == 0:
-        return index[:0]
-    among = scores[index].nan_to_num(nan=torch.finfo(scores.dtype).min)
-    threshold = among.topk(k, sorted=False).values.min()
-    above = index[among > threshold]
-    # topk breaks ties as it likes, differently on each device; the first of the equals are taken here instead.
-    return torch.cat([above, index[among == threshold][: k - above.numel()]])
-
-
 def drop_and_grow(mask: Tensor, weights: Tensor, scores: Tensor, r: int) -> Tensor:
     """Exchange ``r`` weights of one layer.
 
-    A weight just dropped is a candidate to grow (and then keeps its value), a surviving one is not.
+    A weight that was just dropped may grow again, and then keeps its value.
 
     Args:
         mask: bool, shape ``(n,)``, with at least ``r`` True and ``r`` False.
-        weights: shape ``(n,)``; the ``r`` smallest magnitudes among the active are dropped.
-        scores: shape ``(n,)``; the ``r`` largest among all that then do not exist are grown.
+        weights: shape ``(n,)``; of the weights that exist, the ``r`` smallest magnitudes are dropped.
+        scores: shape ``(n,)``; of the weights that then do not exist, the ``r`` largest scores are grown.
 
     Returns:
         A new mask with as many True.
     """
-    new = mask.clone()
-    new[top_indices(-weights.abs(), mask, r)] = False
-    new[top_indices(scores, ~new, r)] = True
-    return new
+    survivors = mask & ~largest_mask(-weights.abs(), mask, r)
+    return survivors | largest_mask(scores, ~survivors, r)
 
 
 def readjust(topology: Topology, weights: Tensor, scores: Tensor, fraction: float) -> Topology:
@@ -68,8 +47,8 @@ def readjust(topology: Topology, weights: Tensor, scores: Tensor, fraction: floa
 
     Args:
         weights: float, shape ``(parameters,)``.
-        scores: float, shape ``(parameters,)``, such as gradient magnitudes. Where none is known it is -inf, and no more
-            is exchanged than there are known scores of inactive weights.
+        scores: float, shape ``(parameters,)``, such as gradient magnitudes; -inf where the score is not known. A layer
+            exchanges at most as many weights as it has inactive ones with a known score.
         fraction: see ``cosine_fraction``; 0 returns ``topology`` itself.
     """
     mask = topology.mask.clone()
@@ -82,7 +61,7 @@ def readjust(topology: Topology, weights: Tensor, scores: Tensor, fraction: floa
 
 @dataclass(frozen=True)
 class Report:
-    """What a client tells the server about weights, sparsely.
+    """A number for each of some weights, from a client to the server.
 
     Attributes:
         indices: int64, shape ``(k,)``, strictly ascending positions in the flat vector.
@@ -94,14 +73,21 @@ class Report:
 
 
 def top_report(scores: Tensor, candidates: Tensor, k: int) -> Report:
-    """The ``k`` largest scores, float, shape ``(n,)``, among the candidates, bool, shape ``(n,)``."""
-    indices = top_indices(scores, candidates, k).sort().values
-    return Report(indices, scores[indices].float())
+    """A report of the ``k`` largest scores, float, shape ``(n,)``, among the candidates, bool, shape ``(n,)``."""
+    return _report(scores, largest_mask(scores, candidates, k))
+
+
+def _report(values: Tensor, reported: Tensor) -> Report:
+    """The values, shape ``(n,)``, where ``reported``, bool, shape ``(n,)``, is True."""
+    indices = reported.nonzero().squeeze(1)
+    return Report(indices, values[indices].float())
 
 
 def report_growth(topology: Topology, weights: Tensor, gradient: Tensor, fraction: float) -> Report:
-    """The gradients of largest magnitude of each layer's inactive weights, as many as it will exchange, and what beats
-    them among the weights that this client would drop: a dropped weight may grow again, if the server hears of it.
+    """A report of each layer's largest gradients among the inactive weights, as many as the layer will exchange.
+
+    A weight that is dropped may grow again. So the report also has those weights that this client would drop and whose
+    gradient is not smaller than every inactive one that it reports.
 
     Args:
         weights: the local ones, shape ``(parameters,)``.
@@ -112,20 +98,18 @@ def report_growth(topology: Topology, weights: Tensor, gradient: Tensor, fractio
     for layer, r in zip(topology.layers, exchange_counts(topology, fraction), strict=True):
         if r:
             mask, scores = topology.mask[layer.slice], magnitudes[layer.slice]
-            grown = top_indices(scores, ~mask, r)
-            dropped = top_indices(-weights[layer.slice].abs(), mask, r)
-            reported[layer.start + grown] = True
-            reported[layer.start + dropped[scores[dropped] >= scores[grown].min()]] = True
-    indices = reported.nonzero().squeeze(1)
-    return Report(indices, gradient[indices].float())
+            grown = largest_mask(scores, ~mask, r)
+            dropped = largest_mask(-weights[layer.slice].abs(), mask, r)
+            reported[layer.slice] = grown | (dropped & (scores >= scores[grown].min()))
+    return _report(gradient, reported)
 
 
 class ReportSum:
-    """Clients' reports averaged, one at a time; what a client leaves out counts as 0.
+    """The average of the clients' reports, added one at a time; a weight that a client does not report counts as 0.
 
     Attributes:
         total: float64, shape ``(parameters,)``: the weighted sum.
-        weight: of all reports.
+        weight: the sum of the reports' weights.
         known: bool, shape ``(parameters,)``: where at least one client has reported.
     """
 
@@ -135,7 +119,7 @@ class ReportSum:
         self.weight = 0.0
 
     def add(self, report: Report, weight: float = 1.0) -> None:
-        """Add ``weight`` (such as the client's share of the samples) times a report.
+        """Add a report, ``weight`` times (such as the client's number of samples).
 
         Raises:
             ValueError: indices out of order or bounds, values missing or not finite.
@@ -160,23 +144,22 @@ class ReportSum:
 
     @property
     def scores(self) -> Tensor:
-        """The magnitudes of the mean, float64, shape ``(parameters,)``; -inf where nobody has reported."""
+        """The magnitudes of the mean, float64, shape ``(parameters,)``; -inf where no client has reported."""
         return self.mean.abs().masked_fill(~self.known, -math.inf)
 
 
 def select_by_votes(topology: Topology, votes: Tensor, held: Tensor) -> Topology:
-    """Exactly ``cnt[l]`` weights of each layer, by ``|sum n m w|`` over the clients (FedDST's server, made exact).
+    """The weights of largest ``|sum n m w|`` over the clients, as many in each layer as ``topology`` has.
 
-    The sum, not the mean over those who hold a weight: a weight that one client holds has one client's votes.
+    FedDST (Bibikar et al. 2022) ranks by the mean over the clients that hold a weight. The sum counts votes instead: a
+    weight that one client holds has the votes of one client.
 
     Args:
         votes: shape ``(parameters,)``, ``sum n m w``.
-        held: shape ``(parameters,)``, ``sum n m``. Only what someone holds, or the topology has, is chosen.
+        held: shape ``(parameters,)``, ``sum n m``. A weight that no client holds is chosen only if ``topology`` has it.
     """
     mask = topology.mask.clone()
     candidates = topology.mask | (held > 0)
     for layer, count in zip(topology.layers, topology.counts, strict=True):
-        chosen = top_indices(votes[layer.slice].abs(), candidates[layer.slice], count)
-        mask[layer.slice] = False
-        mask[layer.start + chosen] = True
+        mask[layer.slice] = largest_mask(votes[layer.slice].abs(), candidates[layer.slice], count)
     return topology.changed(mask)

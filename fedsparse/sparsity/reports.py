@@ -1,6 +1,6 @@
-"""A client's report as bytes: indices and values, through the same wire as an update.
+"""A client's report as bytes: indices and values, in the wire format of an update.
 
-Values are bfloat16: only the order of their averages matters, and squared gradients need the range of a float32.
+Values are bfloat16, because only the order of their averages matters, but squared gradients need the range of float32.
 """
 
 from dataclasses import replace
@@ -14,12 +14,12 @@ from fedsparse.vector import Layout
 
 
 def report_layout(layout: Layout) -> Layout:
-    """A report is about parameters: there is nothing to say about the buffers of a model."""
+    """The layout of a report about a model of ``layout``: its parameters, without its buffers."""
     return replace(layout, entries=layout.layers, size=layout.parameters)
 
 
 def encode_report(report: Report, layout: Layout, round: int) -> bytes:
-    """The payload of a report about the model of ``layout``; its values are rounded to the nearest."""
+    """The payload of a report about a model of ``layout``. Its values are rounded to the nearest bfloat16."""
     values, codec = report.values.cpu().numpy(), VALUES["bf16"]
     body = codec.encode(values, np.array([values.size]), 0)
     segment = wire.Coded(layout.parameters, report.indices.cpu().numpy(), codec, body)
@@ -27,10 +27,10 @@ def encode_report(report: Report, layout: Layout, round: int) -> bytes:
 
 
 def decode_report(payload: bytes, layout: Layout, round: int) -> Report:
-    """The inverse.
+    """The report in a payload.
 
     Raises:
-        PayloadError: for any fault, another round among them.
+        PayloadError: for any fault, also when the report was made in another round.
     """
     decoded = wire.decode(payload, report_layout(layout))
     if decoded.round != round:

@@ -1,6 +1,6 @@
 """SET: Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive sparse connectivity".
 
-Algorithm 1: the weights closest to zero are dropped, as many grow at random. Nothing needs to be reported.
+Algorithm 1: the weights closest to zero are dropped, and as many grow at random. Clients report nothing.
 """
 
 import torch
@@ -20,6 +20,6 @@ class Set(TopologyMethod):
 
 
 def random_scores(topology: Topology, generator: torch.Generator) -> Tensor:
-    """Uniform scores, float64, shape ``(parameters,)``: their order is a random permutation, alike on every device."""
+    """Uniform scores, float64, shape ``(parameters,)``; they are drawn on the CPU, and so the same on every device."""
     scores = torch.rand(topology.mask.numel(), dtype=torch.float64, generator=generator)
     return scores.to(topology.mask.device)

@@ -1,4 +1,4 @@
-"""Small-dense: a narrower dense network with as many weights, which any sparse one has to beat (Evci et al. 2020)."""
+"""Small-dense: a narrower dense network of as many weights, the baseline of every sparse one (Evci et al. 2020)."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,8 @@ def width_for(parameters: Callable[[float], int], target: int, steps: int = 40) 
     """The largest width multiplier in (0, 1] whose network has at most ``target`` parameters.
 
     Args:
-        parameters: of the network at a width; not decreasing. Built under ``torch.device("meta")`` it costs no memory.
+        parameters: how many the network of a width has; not decreasing. A network that is built under
+            ``torch.device("meta")`` costs no memory.
         target: such as ``round((1 - sparsity) * parameters(1.0))``.
         steps: bisections of the width.
 
@@ -30,4 +31,4 @@ def width_for(parameters: Callable[[float], int], target: int, steps: int = 40) 
 
 
 class SmallDense(Dense):
-    """Dense, for a model built with ``width_for``."""
+    """Dense: the model itself is built with ``width_for``."""

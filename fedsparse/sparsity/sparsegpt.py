@@ -1,13 +1,13 @@
 """SparseGPT: Frantar and Alistarh 2023, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot".
 
-Section 3 and algorithm 1, in the paper's symbols: H, W, M, E. Convolutions are matrices too: each output position is a
-sample, each group of channels is a problem of its own. All groups (G) of a layer are solved side by side.
+Section 3 and algorithm 1, in the paper's symbols: H, W, M, E. A convolution is a matrix, too: each output position is a
+sample, and each group of channels is a problem of its own. All groups (G) of a layer are solved side by side.
 """
 
 import torch
 from torch import Tensor
 
-from fedsparse.sparsity.readjust import top_indices
+from fedsparse.sparsity.largest import largest_mask, largest_of_each_row
 
 DAMPING = 0.01
 ESCALATIONS = 30
@@ -17,12 +17,13 @@ BLOCK = 128
 def inverse_factor(hessian: Tensor, damping: Tensor) -> Tensor:
     """The upper Cholesky factor U of the damped inverse Hessian, ``(H + damping I)^-1 = U^T U``.
 
-    ``U[i, i:] / U[i, i]`` is the first row of the inverse of ``H[i:, i:]``, normalised: what OBS needs for column i
-    once the columns before it are settled. The rows of the inverse itself are right for the first column only.
+    ``U[i, i:] / U[i, i]`` is the first row of the inverse of ``H[i:, i:]``, normalised. OBS needs that row for column i
+    once the columns before i are settled. A row of the inverse of the whole H would be right for the first column only.
 
     Args:
         hessian: float64, shape ``(G, C, C)``.
-        damping: float64, shape ``(G,)``; ten times more, as often as a group needs it.
+        damping: float64, shape ``(G,)``. A group whose damped Hessian is not positive definite gets ten times as much,
+            up to ``ESCALATIONS`` times.
 
     Raises:
         ValueError: the Hessian is not finite, or stays indefinite.
@@ -45,7 +46,7 @@ def sparsegpt(weight: Tensor, hessian: Tensor, kept: int, nm: tuple[int, int] | 
     Args:
         weight: shape ``(G, R, C)``: groups, outputs, inputs.
         hessian: float64, shape ``(G, C, C)``: mean of X X^T.
-        kept: how many weights stay, exactly; spread evenly over blocks of columns. Not looked at when ``nm`` is given.
+        kept: exactly how many weights stay, spread evenly over blocks of columns. Without effect when ``nm`` is given.
         nm: keep N of every M consecutive columns of a row; C is a multiple of M.
 
     Returns:
@@ -54,7 +55,7 @@ def sparsegpt(weight: Tensor, hessian: Tensor, kept: int, nm: tuple[int, int] | 
     W, H = weight.double(), hessian.clone()
     diagonal = H.diagonal(dim1=1, dim2=2)
     dead = diagonal == 0
-    W = W.masked_fill(dead[:, None, :], 0)  # an input that is always 0 tells nothing, and would make H singular
+    W = W.masked_fill(dead[:, None, :], 0)  # an input that is always 0 changes no output, and makes H singular
     damping = DAMPING * diagonal.sum(1) / (~dead).sum(1).clamp(min=1)
     diagonal.masked_fill_(dead, 1)
     U = inverse_factor(H, damping)
@@ -65,46 +66,32 @@ def sparsegpt(weight: Tensor, hessian: Tensor, kept: int, nm: tuple[int, int] | 
         end = min(start + block, columns)
         if nm is None:
             quota = _quota(kept, W.numel(), end, columns) - _quota(kept, W.numel(), start, columns)
-            M[:, :, start:end] = _largest(_scores(W, U, start, end), quota)
+            M[:, :, start:end] = largest_mask(_scores(W, U, start, end), M[:, :, start:end], quota)
         E = torch.zeros_like(W[:, :, start:end])
         for i in range(start, end):
             if nm is not None and (i - start) % nm[1] == 0:
-                M[:, :, i : i + nm[1]] = _largest_of_each(_scores(W, U, i, i + nm[1]), nm[0])
+                M[:, :, i : i + nm[1]] = largest_of_each_row(_scores(W, U, i, i + nm[1]), nm[0])
             e = W[:, :, i].masked_fill(M[:, :, i], 0) / U[:, i, i, None]
             W[:, :, i:end] -= e[:, :, None] * U[:, None, i, i:end]
             E[:, :, i - start] = e
-        W[:, :, end:] -= E @ U[:, start:end, end:]  # lazily: the rest of the columns, once a block
+        W[:, :, end:] -= E @ U[:, start:end, end:]  # the columns after the block, once a block
     return W.masked_fill_(~M, 0).to(weight.dtype), M
 
 
 def magnitude(weight: Tensor, kept: int, nm: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-    """The baseline: the largest weights stay as they are. Arguments and result as ``sparsegpt``."""
+    """The baseline: the largest weights stay, with the values they have. Arguments and result as ``sparsegpt``."""
     if nm is None:
-        M = _largest(weight.abs(), kept)
+        M = largest_mask(weight.abs(), torch.ones_like(weight, dtype=torch.bool), kept)
     else:
-        M = _largest_of_each(weight.abs().unflatten(2, (-1, nm[1])), nm[0]).flatten(2)
+        M = largest_of_each_row(weight.abs().unflatten(2, (-1, nm[1])), nm[0]).flatten(2)
     return weight.masked_fill(~M, 0), M
 
 
 def _scores(W: Tensor, U: Tensor, start: int, end: int) -> Tensor:
-    """What it costs to remove a weight (eq. 3): ``(w / U_ii)^2``."""
+    """The error that removing a weight causes (eq. 3): ``(w / U_ii)^2``."""
     return (W[:, :, start:end] / U.diagonal(dim1=1, dim2=2)[:, None, start:end]).square()
 
 
 def _quota(kept: int, total: int, column: int, columns: int) -> int:
-    """How many weights stay in the first ``column`` columns."""
+    """How many of the ``kept`` weights are in the first ``column`` columns."""
     return column * total // columns - round((total - kept) * column / columns)
-
-
-def _largest(scores: Tensor, k: int) -> Tensor:
-    """Mask of the ``k`` largest, ties by index."""
-    flat = scores.flatten()
-    mask = torch.zeros_like(flat, dtype=torch.bool)
-    mask[top_indices(flat, ~mask, k)] = True
-    return mask.view_as(scores)
-
-
-def _largest_of_each(scores: Tensor, n: int) -> Tensor:
-    """Mask of the ``n`` largest along the last dimension, ties by index."""
-    best = scores.argsort(dim=-1, descending=True, stable=True)[..., :n]
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)

@@ -2,21 +2,22 @@
 
 Clients train re-parameterised weights ``w = psi |psi|^(alpha - 1)`` (powerpropagation, Schwarz et al. 2021, section 2):
 the gradient of psi scales with |psi|, so that large weights grow, small ones stay small and zeros stay zero. Before
-upload each keeps its largest weights. The server averages, and the weights that any client kept exist in the next
-round; zeros never return, so that clients soon agree.
+upload each client keeps its largest weights. The server averages, and the weights that any client kept exist in the
+next round. A weight that no client kept never returns, so that the clients soon agree.
 
-Not as in the paper: the largest weights are taken of each layer, as many as the sparsity distribution gives it. Taken
-over all layers together, a layer whose initial weights are small loses every one in round 1, and the network never
-learns: PyTorch draws them within 1 / sqrt(inputs). The paper's pruning of activations, which saves computation only, is
-left out.
+Not as in the paper: a client keeps the largest weights of each layer, as many as the sparsity distribution gives that
+layer. Chosen over all layers together, a layer of small initial weights would lose all of them in round 1, and the
+network would never learn: PyTorch draws initial weights within 1 / sqrt(inputs). The paper's pruning of activations,
+which saves computation only, is left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from fedsparse.sparsity.largest import largest_mask
 from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
-from fedsparse.sparsity.readjust import top_indices
 from fedsparse.sparsity.topology import Topology
 
 
@@ -37,10 +38,10 @@ def gradient_of_psi(gradient: Tensor, psi: Tensor, alpha: float) -> Tensor:
 
 @dataclass
 class SparsyFed(TopologyMethod):
-    """No mask is imposed on training; every upload is a top-k of each layer's weights, at the given sparsity.
+    """Clients train under the server's mask, and upload the largest weights of each layer, at the given sparsity.
 
     Attributes:
-        alpha: applied to the prunable weights.
+        alpha: exponent of the re-parameterisation of the prunable weights; 1 for none.
     """
 
     alpha: float = 1.25
@@ -50,22 +51,32 @@ class SparsyFed(TopologyMethod):
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
     ) -> Topology:
-        self.counts(layers, self.sparsity)  # an impossible sparsity is told before the first round, not after it
+        self.counts(layers, self.sparsity)  # raises for an impossible sparsity, which else would show after round 1
         return Topology.full(layers, parameters)
 
     def is_readjustment(self, round: int) -> bool:
         return True
 
+    def before_step(self, weights: Sequence[nn.Parameter]) -> None:
+        for w in weights:
+            psi = from_weights(w, self.alpha)
+            w.grad = gradient_of_psi(w.grad, psi, self.alpha)  # type: ignore[arg-type]
+            w.copy_(psi)
+
+    def after_step(self, weights: Sequence[nn.Parameter]) -> None:
+        for psi in weights:
+            psi.copy_(to_weights(psi, self.alpha))
+
     def upload_topology(self, topology: Topology, weights: Tensor) -> Topology:
-        mask = ~topology.prunable
+        mask = topology.mask.clone()
         for layer, count in zip(topology.layers, self.counts(topology.layers, self.sparsity), strict=True):
-            mask[layer.start + top_indices(weights[layer.slice].abs(), topology.mask[layer.slice], count)] = True
+            mask[layer.slice] = largest_mask(weights[layer.slice].abs(), mask[layer.slice], count)
         return topology.changed(mask, counts=True)
 
     def allows(self, topology: Topology, own: Topology) -> bool:
         return own.counts == self.counts(own.layers, self.sparsity) and not bool((own.mask & ~topology.mask).any())
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
-        if result.models is None:
+        if result.votes is None:
             return topology
-        return topology.changed(result.models.held[: topology.mask.numel()] > 0, counts=True)
+        return topology.changed(result.votes.held[: topology.mask.numel()] > 0, counts=True)

@@ -1,17 +1,17 @@
 """SSFL: Ohib et al. 2024, "Unmasking Efficiency: Learning Salient Sparse Models in Non-IID Federated Learning".
 
-Before round 1 every client scores the initial weights by ``|g w|`` on its own samples (SNIP, Lee et al. 2019); the
-scores are averaged over the clients, and the best of all layers together are the topology for good.
+Before round 1 every client scores the initial weights by ``|g w|`` on its own samples (SNIP, Lee et al. 2019). The
+server averages the scores over the clients; the weights of best score, over all layers together, exist in every round.
 
-Not as in the paper: a client sends its largest scores only, as many as weights may exist, and what it leaves out counts
-as 0. All scores would take nine times the bytes at sparsity 0.9, and every client of the federation is asked.
+Not as in the paper: a client sends only its largest scores, as many as weights may exist, and each score that it leaves
+out counts as 0. All scores would take nine times the bytes at sparsity 0.9, and every client of the federation sends.
 """
 
 from torch import Generator, Tensor
 
 from fedsparse.sparsity.densities import budget
+from fedsparse.sparsity.largest import largest_mask
 from fedsparse.sparsity.method import Layers
-from fedsparse.sparsity.readjust import top_indices
 from fedsparse.sparsity.static import Static
 from fedsparse.sparsity.topology import Topology
 
@@ -31,8 +31,6 @@ class SSFL(Static):
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
     ) -> Topology:
         if saliency is None:
-            raise ValueError("ssfl chooses the topology by the clients' saliency, and got none")
+            raise ValueError("ssfl chooses the topology by the clients' saliency, and there is none")
         full = Topology.full(layers, parameters).to(saliency.device)
-        mask = ~full.prunable
-        mask[top_indices(saliency, full.prunable, budget(layers, self.sparsity))] = True
-        return Topology(layers, mask)
+        return Topology(layers, ~full.prunable | largest_mask(saliency, full.prunable, budget(layers, self.sparsity)))

@@ -7,7 +7,7 @@ from fedsparse.sparsity.topology import Topology
 
 
 class Static(TopologyMethod):
-    """A random topology at the given densities, fixed: the baseline that readjustment has to beat."""
+    """A random topology at the given densities: the baseline of every readjustment."""
 
     def is_readjustment(self, round: int) -> bool:
         return False

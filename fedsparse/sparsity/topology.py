@@ -16,11 +16,11 @@ WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.RNNBase, nn.Multi
 
 @dataclass(frozen=True)
 class Layer(Entry):
-    """One weight tensor of a convolution or linear layer, and where it stands in the flat vector.
+    """The weight tensor of a convolution or linear layer, and where it stands in the flat vector.
 
     Attributes:
         groups: of a convolution; each group has its own inputs and outputs.
-        dense: never pruned. It counts towards the sparsity of the model, but has no bits in the mask's coding.
+        dense: never pruned. It counts towards the sparsity of the model, but a coded mask leaves it out.
     """
 
     groups: int = 1
@@ -35,12 +35,13 @@ class Layer(Entry):
 def weight_layers(
     model: nn.Module, layout: Layout, dense_layers: Sequence[str] = ("first", "last")
 ) -> tuple[Layer, ...]:
-    """The convolution and linear weights of ``model``, in layout order; everything else has no place in a topology.
+    """The convolution and linear weights of ``model``, in layout order.
 
     Args:
         model: the network that ``layout`` describes.
-        layout: from ``Layout.of(model)``. Frozen weights, and weights tied to an embedding, are not in it: no layer.
-        dense_layers: ``first``, ``last``, or names such as ``fc1`` or ``fc1.weight``, of layers that stay dense.
+        layout: from ``Layout.of(model)``. A frozen weight has no entry in it, nor has a weight that is tied to an
+            embedding before it in the model: neither becomes a layer.
+        dense_layers: which layers stay dense: ``first``, ``last``, or names such as ``fc1`` or ``fc1.weight``.
 
     Raises:
         ValueError: a name in ``dense_layers`` that no layer has.
@@ -65,12 +66,14 @@ def weight_layers(
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """The weights that exist, on the flat vector of ``vector.Layout``. Immutable: a change makes a new one.
+    """The weights that exist, on the flat vector of ``vector.Layout``. Immutable: a change makes a new topology.
+
+    A checkpoint needs ``mask`` and ``version``: the layers follow from the model.
 
     Attributes:
         layers: the weight layers, prunable and dense.
-        mask: bool, shape ``(layout.parameters,)``; True too wherever nothing can be pruned (biases, normalisation,
-            dense layers), so that ``mask * vector`` is the sparse model.
+        mask: bool, shape ``(layout.parameters,)``. Biases, normalisation and dense layers are True, so that
+            ``mask * vector`` is the sparse model.
         version: 0 at first, one more with each change.
     """
 
@@ -101,14 +104,6 @@ class Topology:
                 mask[layer.start + torch.randperm(layer.size, generator=generator)[:count]] = True
         return cls(layers, mask)
 
-    @classmethod
-    def from_bits(cls, layers: tuple[Layer, ...], parameters: int, bits: Tensor, version: int = 0) -> "Topology":
-        """The inverse of ``bits``."""
-        full = cls.full(layers, parameters).to(bits.device)
-        mask = full.mask.clone()
-        mask[full.prunable] = bits
-        return cls(layers, mask, version)
-
     @cached_property
     def prunable(self) -> Tensor:
         """bool, shape ``(parameters,)``: True for the weights of layers that are not dense."""
@@ -116,11 +111,6 @@ class Topology:
         for layer in self.layers:
             prunable[layer.slice] = not layer.dense
         return prunable
-
-    @cached_property
-    def bits(self) -> Tensor:
-        """One bool a prunable weight, in their order: what a mask's coding carries."""
-        return self.mask[self.prunable]
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -134,18 +124,18 @@ class Topology:
 
     @cached_property
     def hash(self) -> int:
-        """64 bits that name the mask in every message; versions do not enter."""
+        """64 bits that name the mask in every message. They do not depend on the version."""
         return xxhash.xxh3_64_intdigest(np.packbits(self.mask.cpu().numpy()).tobytes())
 
     def changed(self, mask: Tensor, *, counts: bool = False) -> "Topology":
-        """The next version, with this mask; ``self`` when nothing differs, for then nothing needs to travel.
+        """The next version, with this mask; ``self`` when the mask is the same, because then nothing needs to travel.
 
         Args:
             mask: bool, shape ``(parameters,)``.
-            counts: allow layers to gain or lose weights.
+            counts: whether layers may gain or lose weights.
 
         Raises:
-            ValueError: a layer's count would change, or a dense layer would be pruned.
+            ValueError: a layer's count would change against ``counts``, or a dense layer would be pruned.
         """
         if torch.equal(mask, self.mask):
             return self
@@ -155,10 +145,10 @@ class Topology:
         return new
 
     def apply_(self, vector: Tensor) -> Tensor:
-        """Set what does not exist to exactly 0 (never -0 or NaN), in place.
+        """Set the weights that do not exist to exactly 0 (not to -0, and even where they are NaN), in place.
 
         Args:
-            vector: shape ``(parameters,)`` or ``(layout.size,)``; buffers are left alone.
+            vector: shape ``(parameters,)`` or ``(layout.size,)``; buffers keep their values.
         """
         vector[: self.mask.numel()].masked_fill_(~self.mask, 0)
         return vector
@@ -167,21 +157,15 @@ class Topology:
         return Topology(self.layers, self.mask.to(device), self.version)
 
 
-def carry_over(weights: Tensor, old: Topology, new: Topology) -> Tensor:
-    """Weights under a new topology: the grown start at 0, the others keep their value (RigL).
+def initialise_(weights: Tensor, topology: Topology) -> Tensor:
+    """Scale the initial weights of a dense model for a random topology, in place, and apply the topology.
+
+    The weights of a layer of density d become 1 / sqrt(d) times as large, because every unit then adds up d times as
+    many inputs, and its variance should stay the same (Evci et al. 2022, "Gradient Flow in Sparse Neural Networks",
+    section 3). Without this scale a network of density 0.05 may not learn at all.
 
     Args:
-        weights: shape ``(parameters,)``; not changed. ``old.mask ^ new.mask`` tells whose optimizer state to clear.
-    """
-    return weights.masked_fill(~(old.mask & new.mask), 0)
-
-
-def initialise_(weights: Tensor, topology: Topology) -> Tensor:
-    """Initial weights of a dense model under a random topology, in place; shape ``(parameters,)`` or longer.
-
-    Those of a layer of density d become 1 / sqrt(d) times as large: every unit adds up d times as many inputs, and its
-    variance should be what it was (Evci et al. 2022, "Gradient Flow in Sparse Neural Networks", section 3). Without it,
-    a network of density 0.05 may not learn at all.
+        weights: shape ``(parameters,)`` or ``(layout.size,)``.
     """
     for layer, count in zip(topology.layers, topology.counts, strict=True):
         weights[layer.slice] *= (layer.size / max(count, 1)) ** 0.5

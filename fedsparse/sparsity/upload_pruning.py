@@ -1,6 +1,6 @@
-"""Pruning before upload: clients prune what they trained, each for itself; the server elects as many of each layer.
+"""Pruning before upload: each client prunes its trained model, and the server elects as many weights of each layer.
 
-The pruning is that of ``fedsparse.sparsity.one_shot``; the election is FedDST's (Bibikar et al. 2022), made exact.
+The pruning is in ``fedsparse.sparsity.one_shot``. The election is by votes, as in ``readjust.select_by_votes``.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from fedsparse.sparsity.largest import largest_mask, largest_of_each_row
 from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
-from fedsparse.sparsity.readjust import top_indices
 from fedsparse.sparsity.topology import Layer, Topology
 
 
 @dataclass
 class UploadPruning(TopologyMethod):
-    """Round 1 starts dense. Clients train every weight, prune, and upload the survivors with a mask of their own.
+    """Round 1 starts dense. Clients train every weight, prune, and upload the remaining weights with their own mask.
 
     Attributes:
         sparsity: of every layer that clients prune.
@@ -38,19 +38,19 @@ class UploadPruning(TopologyMethod):
         return True
 
     def allows(self, topology: Topology, own: Topology) -> bool:
-        """Every layer whole, or as pruning leaves it: elected by itself, it stays as it is."""
+        """Whether every layer is whole, or a possible result of pruning: the election among its weights keeps all."""
         pairs = zip(own.layers, own.counts, strict=True)
         parts = [(layer, own.mask[layer.slice]) for layer, count in pairs if count < layer.size]
         return all(torch.equal(self._elected(mask.double(), layer), mask) for layer, mask in parts)
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
-        """By the votes ``|sum n m w|``, as many weights of each layer as every client kept.
+        """The weights with the most votes ``|sum n m w|``, as many of each layer as every client kept.
 
-        Layers that no client pruned, such as recurrent ones, stay whole.
+        A layer that no client pruned, such as a recurrent one, stays whole.
         """
-        if result.models is None:
+        if result.votes is None:
             return topology
-        votes, held = (vector[: topology.mask.numel()] for vector in result.models)
+        votes, held = (vector[: topology.mask.numel()] for vector in result.votes)
         mask = torch.ones_like(topology.mask)
         for layer in topology.layers:
             if bool((held[layer.slice] < held.max()).any()):
@@ -59,14 +59,15 @@ class UploadPruning(TopologyMethod):
         return topology.changed(mask, counts=True)
 
     def _elected(self, scores: Tensor, layer: Layer) -> Tensor:
-        """The mask of one layer, flat: the largest scores, or the N largest of every M input channels."""
-        mask = torch.zeros_like(scores, dtype=torch.bool)
+        """The mask of one layer, flat: the largest scores, or the N largest of every M input channels.
+
+        Args:
+            scores: shape ``(layer.size,)``; -1 for weights that no client holds.
+        """
         if self.nm is None:
-            mask[top_indices(scores, scores >= 0, round((1 - self.sparsity) * layer.size))] = True
-            return mask
+            return largest_mask(scores, scores >= 0, round((1 - self.sparsity) * layer.size))
         n, m = self.nm
         rows = scores.view(*layer.shape[:2], -1).transpose(1, 2)  # outputs, kernel positions, input channels
-        groups = F.pad(rows, (0, -layer.shape[1] % m), value=-2.0).unflatten(2, (-1, m))
-        best = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
-        kept = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, best, True).flatten(2)
+        groups = F.pad(rows, (0, -layer.shape[1] % m), value=-2.0).unflatten(2, (-1, m))  # padding comes last of all
+        kept = largest_of_each_row(groups, n).flatten(2)
         return kept[..., : layer.shape[1]].transpose(1, 2).reshape(-1)

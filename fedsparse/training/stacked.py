@@ -53,7 +53,7 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
     reasons = {
         "running statistics": model.layout.size > model.layout.parameters,
         "dropout": any(dropout),
-        "method": method.clients_choose or method.alpha != 1.0,
+        "method": method.clients_choose or method.changes_steps,
         "augment": config.augment,
         "amp": config.amp != "off",
         "accumulate": config.accumulate > 1,

@@ -140,7 +140,7 @@ def test_an_update_holds_only_weights_that_the_client_has(tiny_dataset: str, com
             if method == "sparsyfed":
                 assert int((topology.mask & topology.prunable).sum()) == budget(layers, 0.5)
         compact = Compact(layout, topology)
-        update = compact.widen(decode(arrays["update"].data, compact.layout)).to_dense()
+        update = compact.scatter(decode(arrays["update"].data, compact.layout)).to_dense()
         assert not update[: layout.parameters][~topology.mask.numpy()].any()
 
 

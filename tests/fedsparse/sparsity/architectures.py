@@ -3,10 +3,10 @@
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
-from fedsparse.aggregation.mean import Models
-from fedsparse.sparsity import Layer, weight_layers
+from fedsparse.aggregation.mean import Votes
+from fedsparse.sparsity import Layer, Topology, weight_layers
 from fedsparse.vector import Layout
 
 torch.set_num_threads(1)
@@ -22,10 +22,25 @@ def layers_of(model: nn.Module, dense_layers=("first", "last")) -> tuple[tuple[L
     return weight_layers(model, layout, dense_layers), layout.parameters
 
 
-def models_of(clients) -> Models:
+def topology_of(model: nn.Module, exists) -> Topology:
+    """The topology without dense layers in which those prunable weights exist: a bool, or one for each of them."""
+    full = Topology.full(*layers_of(model, []))
+    mask = full.mask.clone()
+    mask[full.prunable] = torch.as_tensor(exists)
+    return Topology(full.layers, mask)
+
+
+def output_error(before: Tensor, after: Tensor, hessian: Tensor) -> float:
+    """Relative squared error of a layer's outputs, ``|(W' - W) X|^2 / |W X|^2``, from two weight matrices and H."""
+    change = after.double() - before.double()
+    energy = ((before.double() @ hessian) * before.double()).sum()
+    return float(((change @ hessian) * change).sum() / energy)
+
+
+def votes_of(clients) -> Votes:
     """``sum n m w`` and ``sum n m`` over clients (weights, mask, samples): the definition."""
     total = sum(samples * (mask * weights).double() for weights, mask, samples in clients)
-    return Models(total, sum(samples * mask.double() for _, mask, samples in clients))
+    return Votes(total, sum(samples * mask.double() for _, mask, samples in clients))
 
 
 @st.composite

@@ -36,7 +36,7 @@ def test_a_sparse_model_survives_the_short_vector_and_its_payload(model, sparsit
     compact = Compact(layout, sparse)
     weights = sparse.apply_(vector(layout))
     payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(weights), ClientState(), round=3, seed=0)
-    assert np.array_equal(compact.widen(decode(payload, compact.layout)).to_dense(), weights.numpy())
+    assert np.array_equal(compact.scatter(decode(payload, compact.layout)).to_dense(), weights.numpy())
     assert len(payload) <= 4 * (int(sparse.mask.sum()) + layout.size - layout.parameters) + 64
 
 
@@ -69,7 +69,7 @@ def test_what_is_sent_and_what_remains_add_up_to_the_updates_on_the_mask(compres
         wanted += sparse.apply_(update.clone())
         codec.settle(state, round - 1)
         payload, _ = codec.encode(compact.gather(update), state, round=round, seed=round)
-        decoded = compact.widen(decode(payload, compact.layout))
+        decoded = compact.scatter(decode(payload, compact.layout))
         assert not decoded.to_dense()[: LAYOUT.parameters][~sparse.mask.numpy()].any()
         decoded.add_to(sent)
     if compressor != "dgc":  # whose velocity is not the sum of the updates

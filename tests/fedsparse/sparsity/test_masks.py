@@ -9,7 +9,7 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.densities import uniform
 from fedsparse.sparsity.masks import decode_mask, encode_mask
 from fedsparse.sparsity.readjust import readjust
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn, topology_of
 
 
 def make(model: nn.Module, sparsity: float, seed: int = 0) -> Topology:
@@ -56,18 +56,14 @@ def test_a_base_that_does_not_help_is_not_needed():
 
 @pytest.mark.parametrize("value", [True, False])
 def test_masks_all_one_and_all_zero_cost_a_few_bytes(value):
-    full = make(nn.Linear(100, 100), 0.0)
-    topology = Topology.from_bits(full.layers, full.mask.numel(), torch.full_like(full.bits, value))
+    topology = topology_of(nn.Linear(100, 100), value)
     data = encode_mask(topology)
     assert len(data) < 50
     assert received(data, topology).hash == topology.hash
 
 
 def test_a_mask_of_one_weight_costs_a_few_bytes():
-    full = make(nn.Linear(100, 100), 0.0)
-    bits = torch.zeros_like(full.bits)
-    bits[1234] = True
-    topology = Topology.from_bits(full.layers, full.mask.numel(), bits)
+    topology = topology_of(nn.Linear(100, 100), torch.arange(10_000) == 1234)
     assert len(encode_mask(topology)) < 60
     assert received(encode_mask(topology), topology).hash == topology.hash
 

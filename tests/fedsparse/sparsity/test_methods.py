@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedsparse.catalogue import TOPOLOGIES
+from fedsparse.config import FIXED
 from fedsparse.plugins import named
 from fedsparse.sparsity import Topology, TopologyMethod
 from fedsparse.sparsity.densities import budget, erk
@@ -19,7 +20,8 @@ from fedsparse.sparsity.rigl import RigL
 from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.sparsyfed import SparsyFed, from_weights, gradient_of_psi, to_weights
 from fedsparse.sparsity.ssfl import SSFL, saliency
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, models_of, small_cnn
+from fedsparse.sparsity.static import Static
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, votes_of, small_cnn
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")
@@ -42,14 +44,13 @@ def play_round(method: TopologyMethod, topology: Topology, weights, round: int, 
         local = own.apply_(weights + noise[1])
         own = method.upload_topology(own, local)
         models.append((local, own.mask, client + 1))
-        report = method.report(topology, local, noise[2], round) if method.is_readjustment(round) else None
-        if report:
-            reports.add(report)
-    total, held = models_of(models)
+        if method.reports and method.is_readjustment(round):
+            reports.add(method.report(topology, local, noise[2], round))
+    total, held = votes_of(models)
     aggregated = torch.where(held > 0, total / held, weights.double()).float()
     new, weights = topology, topology.apply_(aggregated.clone())
     if method.is_readjustment(round):
-        result = RoundResult(round, weights, generator(round), reports, models_of(models))
+        result = RoundResult(round, weights, generator(round), reports, votes_of(models))
         new = method.decide(topology, result)
     return new, new.apply_(aggregated)
 
@@ -86,6 +87,39 @@ def test_two_runs_with_one_seed_have_identical_masks(name):
             hashes.append((topology.hash, topology.version))
         runs.append(hashes)
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_a_decision_depends_on_its_arguments_alone_and_changes_none_of_them(name):
+    method = named(TOPOLOGIES, name)(0.6, interval=1, end=5)
+    topology = start(method, small_cnn())
+    first, weights = topology.mask.clone(), torch.randn(topology.mask.numel(), generator=generator())
+    reports = ReportSum(weights.numel())
+    reports.add(Report(torch.arange(weights.numel()), torch.randn(weights.shape, generator=generator(1))))
+    models = votes_of([(weights, topology.mask, 3), (-weights, topology.mask, 2)])
+    vectors = (weights, reports.total, *models)
+    before = [vector.clone() for vector in vectors]
+    decided = [method.decide(topology, RoundResult(1, weights, generator(), reports, models)) for _ in range(2)]
+    assert decided[0].hash == decided[1].hash
+    assert torch.equal(topology.mask, first)
+    assert all(map(torch.equal, vectors, before))
+
+
+@pytest.mark.parametrize("growth", ["gradient", "random", "momentum"])
+def test_a_method_that_got_the_state_of_another_one_decides_as_that_one_does(growth):
+    first, second = (RigL(0.6, interval=1, end=9, growth=growth) for _ in range(2))
+    topology = start(first, small_cnn())
+    weights = torch.zeros(topology.mask.numel())
+    second.load_state_dict(first.state_dict())
+    for round in (1, 2):
+        topology, weights = play_round(first, topology, weights, round)
+    second.load_state_dict(first.state_dict())
+    decided = [play_round(method, topology, weights, 3)[0].hash for method in (first, second)]
+    assert decided[0] == decided[1]
+
+
+def test_the_settings_know_which_topologies_never_change():
+    assert set(FIXED) == {name for name in TOPOLOGIES if issubclass(named(TOPOLOGIES, name), Static)}
 
 
 @pytest.mark.parametrize("name", DYNAMIC)
@@ -141,7 +175,7 @@ def test_grown_weights_survive_when_trained_and_die_at_once_when_uploaded_as_zer
     assert int(grown.sum()) > 50
 
     def survivors(local):
-        models = models_of([(local, own.mask, 5), (weights, topology.mask, 5)])
+        models = votes_of([(local, own.mask, 5), (weights, topology.mask, 5)])
         new = method.decide(topology, RoundResult(1, weights, generator(), models=models))
         return int((new.mask & grown).sum())
 
@@ -171,8 +205,7 @@ def test_growth_by_momentum_remembers_earlier_rounds():
     method.decide(topology, result(3, 10.0))
     later = method.decide(topology, result(4, 1.0))  # alone it would grow 4
     assert later.mask.tolist() == [False, False, True, True, True, False]
-    assert method.importance is not None
-    assert method.importance.tolist() == pytest.approx([0, 0, 0, 0.9, 0.1, 0])
+    assert method.state_dict()["importance"].tolist() == pytest.approx([0, 0, 0, 0.9, 0.1, 0])
 
 
 def test_growth_by_momentum_prefers_a_steady_gradient_to_one_that_oscillates_whatever_the_samples():
@@ -188,8 +221,7 @@ def test_growth_by_momentum_prefers_a_steady_gradient_to_one_that_oscillates_wha
         new = method.decide(topology, RoundResult(round, weights, generator(), reports))
         average = 0.9 * average + 0.1 * gradient  # sparse momentum's m, with which its section 3.2 ranks: |m|
     assert new.mask.tolist() == [False, True, True, False, True, False]
-    assert method.importance is not None
-    assert method.importance.tolist() == pytest.approx(average.tolist())
+    assert method.state_dict()["importance"].tolist() == pytest.approx(average.tolist())
 
 
 def test_growth_by_gradient_goes_where_clients_agree():

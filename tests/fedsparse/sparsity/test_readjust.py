@@ -17,9 +17,8 @@ from fedsparse.sparsity.readjust import (
     readjust,
     report_growth,
     select_by_votes,
-    top_indices,
 )
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, models_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, votes_of, small_cnn
 
 SPARSITIES = st.floats(0.01, 0.99)
 FEW_VALUES = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=30)
@@ -116,10 +115,6 @@ def test_a_mask_of_one_weight_moves_it_to_the_best_place():
     assert moved.nonzero().tolist() == [[6]]
 
 
-def test_scores_that_are_not_numbers_come_last():
-    assert top_indices(torch.tensor([torch.nan, 1.0, 2.0]), torch.ones(3, dtype=torch.bool), 2).tolist() == [2, 1]
-
-
 def gradients(topology: Topology, clients: int) -> list[Tensor]:
     return [torch.randn(topology.mask.numel(), generator=generator(seed)) for seed in range(clients)]
 
@@ -201,7 +196,7 @@ def test_a_malformed_report_is_refused(indices, values):
 
 
 def voted(topology: Topology, clients: list[tuple[Tensor, Tensor, int]]) -> Topology:
-    return select_by_votes(topology, *models_of(clients))
+    return select_by_votes(topology, *votes_of(clients))
 
 
 @QUICK

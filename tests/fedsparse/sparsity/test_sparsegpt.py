@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedsparse.sparsity import sparsegpt as module
-from fedsparse.sparsity.one_shot import layer_error
 from fedsparse.sparsity.sparsegpt import inverse_factor, magnitude, sparsegpt
-from tests.fedsparse.sparsity.architectures import QUICK, generator
+from tests.fedsparse.sparsity.architectures import QUICK, generator, output_error
 
 
 def problem(rows: int, columns: int, samples: int, seed: int = 0, groups: int = 1) -> tuple[Tensor, Tensor]:
@@ -101,7 +100,7 @@ def test_fewer_samples_than_inputs_give_finite_results_and_less_error_than_magni
     W, M = sparsegpt(weight, hessian, 36)
     assert bool(W.isfinite().all())
     assert int(M.sum()) == 36
-    assert layer_error(weight, W, hessian) < layer_error(weight, magnitude(weight, 36)[0], hessian)
+    assert output_error(weight, W, hessian) < output_error(weight, magnitude(weight, 36)[0], hessian)
 
 
 def test_inputs_that_are_not_finite_are_refused():
@@ -149,7 +148,7 @@ def test_every_group_of_m_keeps_exactly_n(nm):
 def test_survivors_are_adapted_so_that_the_error_is_below_magnitudes(nm):
     weight, hessian = problem(16, 64, 500)
     ours, base = sparsegpt(weight, hessian, 512, nm)[0], magnitude(weight, 512, nm)[0]
-    assert layer_error(weight, ours, hessian) < 0.7 * layer_error(weight, base, hessian)
+    assert output_error(weight, ours, hessian) < 0.7 * output_error(weight, base, hessian)
 
 
 def test_dtype_and_inputs_are_left_as_they_are():

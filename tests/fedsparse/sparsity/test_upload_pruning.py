@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsparse.aggregation.mean import Models
+from fedsparse.aggregation.mean import Votes
 from fedsparse.sparsity.method import RoundResult
 from fedsparse.sparsity.topology import Topology, weight_layers
 from fedsparse.sparsity.upload_pruning import UploadPruning
@@ -26,7 +26,7 @@ PRUNED = [layer for layer in LAYERS if not layer.dense]
 def elected(method: UploadPruning, votes: torch.Tensor, held: torch.Tensor) -> Topology:
     full = Topology.full(LAYERS, LAYOUT.parameters)
     weights = torch.zeros(LAYOUT.parameters)
-    return method.decide(full, RoundResult(1, weights, torch.Generator(), models=Models(votes, held)))
+    return method.decide(full, RoundResult(1, weights, torch.Generator(), votes=Votes(votes, held)))
 
 
 def ballots(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
