@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsparse.compression import VALUES, UpdateCodec, decode
+from fedsparse.compression import UpdateCodec, decode
 from fedsparse.config import Config
+from fedsparse.config.presets import FINE_VALUES
 from fedsparse.device import resolve_device
 from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
@@ -34,7 +35,7 @@ class SparseModel(NamedTuple):
 
 def whole_codec(codec: UpdateCodec, settings: Mapping[str, Any]) -> UpdateCodec:
     """What sends every weight closely, residual included, whatever ``codec`` of these settings keeps back or rounds."""
-    fine = settings["values"] if VALUES[settings["values"]].fine else "f16"
+    fine = settings["values"] if settings["values"] in FINE_VALUES else "f16"
     kept = {name: settings[name] for name in ("error_feedback", "residual_dtype", "residual_decay")}
     whole = UpdateCodec(codec.layout, "none", values=fine, **kept)
     whole.error_feedback = codec.error_feedback  # in float32 nothing is lost, but there is a residual to send

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fedsparse.compression.wire import SparseUpdate
+from fedsparse.compression import SparseUpdate
 
 
 class Models(NamedTuple):

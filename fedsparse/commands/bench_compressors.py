@@ -23,8 +23,10 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import medians
 from clients.workbench import Workbench
-from fedsparse.compression import COMPRESSORS, PRESETS, ClientState, UpdateCodec
+from fedsparse.catalogue import COMPRESSORS
+from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
+from fedsparse.config.presets import PRESETS
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import train
