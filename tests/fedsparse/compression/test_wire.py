@@ -16,7 +16,7 @@ from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression import indices as module
 from fedsparse.compression.indices import IndexCodec, pack, unpack
 from fedsparse.compression.values import F16, F32, Sign, value_codec
-from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, encode
+from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, checksum, encode
 
 from .common import draw_vector, layout_of, layout_of_shapes
 
@@ -30,7 +30,7 @@ def payload_of(compressor="topk", density=0.05, values="f32", scope="global", la
 
 def resigned(payload: bytes) -> bytes:
     """``payload`` with a checksum that matches: what an attacker would send."""
-    return payload[:-4] + struct.pack("<I", xxhash.xxh3_64_intdigest(payload[:-4]) & 0xFFFFFFFF)
+    return payload[:-4] + checksum(payload[:-4])
 
 
 def changed(payload: bytes, at: int, new: bytes) -> bytes:
@@ -124,6 +124,12 @@ def test_add_to_adds_the_weighted_dense_update_in_the_accumulators_precision(com
     update.add_to(accumulator, 0.3)
     expected = start + update.to_dense().astype(dtype) * dtype(0.3)
     assert np.array_equal(np.asarray(accumulator), expected)
+
+
+def test_a_checksum_is_the_low_half_of_xxh3_of_all_parts_together():
+    data = bytes(range(200))
+    low_half = (xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF).to_bytes(4, "little")
+    assert checksum(data) == checksum(data[:7], memoryview(data)[7:]) == low_half
 
 
 def test_many_tiny_segments_are_refused_before_they_cost_time():
