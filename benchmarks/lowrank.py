@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import medians
-from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.lowrank import LowRank
 from fedsparse.compression.powersgd import PowerSGD
 
@@ -42,14 +41,14 @@ def main() -> None:
         matrix, values = spectrum(*shape)
         rank = min(shape) // 10
         best = float(values[rank:].square().sum().sqrt())
-        states = {name: ClientState() for name in METHODS}
-        for state in (states["powersgd, warm"],) * WARM_UP:
-            METHODS["powersgd, warm"].factor(matrix, rank, state, "layer", 0)
+        memories: dict[str, dict] = {name: {} for name in METHODS}
+        for memory in (memories["powersgd, warm"],) * WARM_UP:
+            METHODS["powersgd, warm"].factor(matrix, rank, memory, "layer", 0)
 
         def factor(
-            name: str, matrix: Tensor = matrix, rank: int = rank, states: dict = states
+            name: str, matrix: Tensor = matrix, rank: int = rank, memories: dict = memories
         ) -> tuple[Tensor, Tensor]:
-            return METHODS[name].factor(matrix, rank, states[name], "layer", 0)
+            return METHODS[name].factor(matrix, rank, memories[name], "layer", 0)
 
         errors = {}
         for name in METHODS:

@@ -32,7 +32,7 @@ def client(draw: Callable, n: int, k: int) -> Callable[[], None]:
 
     def select() -> None:
         turn[0] += 1
-        vector, indices, _ = selection.select(updates[turn[0] % 2], state, [Part(0, n, k)], turn[0], 0)
+        vector, indices = selection.select(updates[turn[0] % 2], state, [Part(0, n, k)], turn[0], 0)
         assert indices is not None
         vector[indices[0]] = 0.0
 

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.common import medians
 from fedsparse.compression.hggtopk import top_indices
 from fedsparse.compression.indices import pack
-from fedsparse.compression.values import VALUES
+from fedsparse.compression.values import value_codec
 from fedsparse.compression.wire import Coded, decode, encode
 from fedsparse.models import build_model
 from fedsparse.vector import Entry, FlatModel, Layout
@@ -62,8 +62,8 @@ def row(name: str, update: np.ndarray, density: float) -> str:
     chosen, layout, counts = update[indices], Layout((Entry("all", (n,), 0, n),), n, n), np.array([k])
 
     def payload(values: str) -> bytes:
-        codec = VALUES[values]
-        return encode(layout, 1, [Coded(n, indices, codec, codec.encode(chosen, counts, 0))])
+        codec = value_codec(values)
+        return encode(layout, 1, [Coded(n, indices, codec, codec.encode(chosen, counts, 0), counts)])
 
     received, accumulator = payload("f32"), np.zeros(n)
     sparse = decode(received, layout)

@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord, Context, Message
 from clients.state_store import load_state, save_state, state_file
 from clients.workbench import Workbench
 from fedsparse.compression import ClientState, SparseUpdate, decode
-from fedsparse.compression.wire import Segment
+from fedsparse.compression.sparse_update import Segment
 from fedsparse.vector import Layout, digest
 
 KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # a memory of its own, and what is in it

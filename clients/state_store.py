@@ -19,7 +19,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
 from fedsparse.compression import ClientState
-from fedsparse.compression.client_state import Flat, to_numpy
+from fedsparse.compression.arrays import to_numpy
+from fedsparse.compression.client_state import Flat
 
 ARRAYS, SCALARS, TOPOLOGY = "fedsparse/arrays", "fedsparse/scalars", "fedsparse/topology"
 STYPE = "little-endian"  # the plain bytes of an array: read back as a view, without a copy

@@ -59,9 +59,7 @@ def federate(grid: Grid, config: Config) -> Path:
     dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
     keep_log(folder)
     announce(experiment)
-    recording = Recorder(
-        config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics
-    )
+    recording = Recorder(config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics)
     with stoppable(), recording as recorder:
         recorder.figure("partition", plot_partition(labels, experiment.partition, experiment.data.class_names))
         try:

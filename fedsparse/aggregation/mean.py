@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fedsparse.compression.wire import SparseUpdate
+from fedsparse.compression import SparseUpdate
 
 
 class Votes(NamedTuple):

@@ -1,21 +1,8 @@
-"""Update -> payload -> update: which coordinates travel, how precisely, in how few bytes; what becomes of the rest."""
+"""Update -> payload -> update: which coordinates travel, how precisely, in how few bytes, and who keeps the rest."""
 
 from fedsparse.compression.client_state import ClientState
-from fedsparse.compression.codec import COMPRESSORS, FACTORIZATIONS, NonFiniteError, UpdateCodec
-from fedsparse.compression.values import VALUES
-from fedsparse.compression.wire import PayloadError, SparseUpdate, decode
-from fedsparse.config.presets import PRESETS, resolve
+from fedsparse.compression.codec import NonFiniteError, UpdateCodec
+from fedsparse.compression.sparse_update import SparseUpdate
+from fedsparse.compression.wire import PayloadError, decode
 
-__all__ = [
-    "COMPRESSORS",
-    "FACTORIZATIONS",
-    "PRESETS",
-    "VALUES",
-    "ClientState",
-    "NonFiniteError",
-    "PayloadError",
-    "SparseUpdate",
-    "UpdateCodec",
-    "decode",
-    "resolve",
-]
+__all__ = ["ClientState", "NonFiniteError", "PayloadError", "SparseUpdate", "UpdateCodec", "decode"]

@@ -1,33 +1,25 @@
-"""What one client remembers between rounds. No Flower in it, and nothing shared between clients."""
+"""The compression memory of one client, between rounds."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
+from fedsparse.compression.arrays import Array
 
-Array = np.ndarray | Tensor
-"""float32 vectors of a client: NumPy on the CPU, torch on a device."""
-
-AnyArray = TypeVar("AnyArray", bound=Array)
 Flat = dict[str, Array | bytes | int]
 
 
 @dataclass
 class ClientState:
-    """Memory of one client.
+    """The memory of one client.
 
     Attributes:
-        residual: float32, shape ``(layout.parameters,)``: what was not sent yet (error feedback). None until needed.
-            uint16 between two rounds where it is kept in bfloat16.
-        memory: what the selection keeps by name: ``thresholds``, ``momentum``. float32 arrays.
-        payload: the last payload sent, until the server is known to have accepted or lost it; else empty, and always
-            without error feedback.
-        sent_round: the last round with a payload, that of ``payload`` if there is one; 0 for none.
-        topology: bits of the mask (``np.packbits``) whose weights alone all this is about; empty where all exist.
+        residual: float32, shape ``(layout.parameters,)``: the sum that was not sent yet (error feedback); None where
+            there is none. Between rounds it may be bfloat16, as uint16.
+        memory: the arrays that the compressor keeps, by name, such as ``thresholds`` and ``momentum``. float32.
+        payload: the last payload sent, until ``UpdateCodec.settle`` hears whether the server accepted it; else empty.
+            Always empty without error feedback.
+        sent_round: the last round in which a payload was sent; 0 for none.
+        topology: bits of the mask (``np.packbits``) of the weights that the arrays hold; empty where they hold all.
     """
 
     residual: Array | None = None
@@ -37,7 +29,7 @@ class ClientState:
     topology: bytes = b""
 
     def to_dict(self) -> Flat:
-        """As a flat dict of arrays, bytes and integers. Arrays are not copied: store it before the next encode."""
+        """A flat dict of arrays, bytes and integers. Arrays are not copied: store them before the next encode."""
         flat: Flat = {f"memory/{name}": array for name, array in self.memory.items()}
         if self.residual is not None:
             flat["residual"] = self.residual
@@ -51,7 +43,11 @@ class ClientState:
 
     @classmethod
     def from_dict(cls, flat: Mapping[str, Array | bytes | int]) -> "ClientState":
-        """The inverse of :meth:`to_dict`. Arrays may be read-only views over bytes: they are copied on write only."""
+        """The inverse of :meth:`to_dict`. Arrays may be read-only views: they are not copied, and never written to.
+
+        Raises:
+            ValueError: a name or a type that :meth:`to_dict` does not give.
+        """
         state = cls()
         for key, value in flat.items():
             if key.startswith("memory/") and isinstance(value, Array):
@@ -65,38 +61,3 @@ class ClientState:
             else:
                 raise ValueError(f"client state has no {key!r} of type {type(value).__name__}")
         return state
-
-
-def to_numpy(array: Array) -> np.ndarray:
-    """``array`` on the host, without a copy where it is there already."""
-    return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
-
-
-def beside(array: Array, other: Array) -> Array:
-    """``array`` where ``other`` lives: NumPy, or torch on its device. No copy where it is there already."""
-    if isinstance(other, np.ndarray):
-        return to_numpy(array)
-    return (torch.tensor(array) if isinstance(array, np.ndarray) else array).to(other.device)
-
-
-def buffer_for(array: AnyArray) -> AnyArray:
-    """Where the next value of ``array`` may be written: itself, or, if it is a read-only view, a new array."""
-    return np.empty_like(array) if isinstance(array, np.ndarray) and not array.flags.writeable else array
-
-
-def joined(indices: Sequence[Array]) -> Array:
-    """The indices of all parts as one array."""
-    host = [i for i in indices if isinstance(i, np.ndarray)]
-    return np.concatenate(host) if host else torch.cat([i for i in indices if isinstance(i, Tensor)])
-
-
-def squares(vector: Array) -> float:
-    """The sum of squares, in float32: one read at the speed of memory."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(vector @ vector)
-
-
-def norm(vector: Array) -> float:
-    """The L2 norm, also where float32 is too narrow for its square."""
-    total = squares(vector)
-    return math.sqrt(total) if 1e-30 < total < math.inf else float(np.linalg.norm(to_numpy(vector).astype(np.float64)))

@@ -4,26 +4,27 @@ Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak and Mitzenmacher, "EDEN: Co
 Distributed Mean Estimation for Federated Learning", ICML 2022, sections 3 and 4 (at one bit it is their "DRIVE",
 NeurIPS 2021, whose section 4 has both scales).
 
-The rotation is a randomised Hadamard transform, taken twice. Once is the papers' shortcut, but it leaves a vector with
-few large values on few points, where signs are biased; the second mixes what the first leaves. Exactly unbiased is a
-uniform rotation alone: a few large values among zeros keep a bias, which vanishes as blocks grow (of 1 and 0.5 the mean
-is off by 3.6 % of their norm in a block of 32, by less than 0.1 % in one of 256). It uses additions alone, in one
-order, and raw bits of PCG64: every machine decodes the same.
+The rotation is a randomised Hadamard transform, taken twice. The papers take it once as a shortcut. But that maps a
+vector with few large values to few distinct values, whose signs are biased; the second transform mixes them. Only a
+uniform rotation is exactly unbiased: a few large values among zeros keep a bias, which vanishes as blocks grow (for 1
+and 0.5 the mean is off by 3.6 % of their norm in a block of 32, and by less than 0.1 % in a block of 256). Every
+machine decodes the same bits, because the transform only adds, in a fixed order, and takes its signs from the raw bits
+of PCG64.
 """
 
 import numpy as np
 
 from fedsparse.compression.levels import block_lengths, block_maxima, relative
 
-BLOCK = 1 << 12  # values rotated together: enough for the rotated ones to be almost normal, and they fit in a cache
+BLOCK = 1 << 12  # values rotated together: so many that the rotated ones are almost normal, yet a cache holds them
 CHUNK = 1 << 16  # values transformed at a time: a core's L2 cache holds them
 SMALLEST = 1 << 5  # a shorter block is filled up with zeros to this
 
 
 class Eden:
-    """Unbiased the scale is ||x||^2 / ||R x||_1; the closest to x, with a rest to feed back, is ||R x||_1 / d."""
+    """The scale is ||x||^2 / ||R x||_1 to be unbiased, and ||R x||_1 / d to be as close to x as possible."""
 
-    code, unbiased, fine = 9, True, False
+    code = 9
 
     def size(self, counts: np.ndarray) -> int:
         widths = padded(block_lengths(counts, BLOCK))
@@ -38,8 +39,8 @@ class Eden:
         starts = widths.cumsum() - widths
         sums = np.add.reduceat(np.abs(rotated), starts, dtype=np.float64) if starts.size else np.zeros(0)
         if unbiased:
-            squares = np.add.reduceat(np.square(filled), starts, dtype=np.float64) if starts.size else np.zeros(0)
-            factors = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
+            energies = np.add.reduceat(np.square(filled), starts, dtype=np.float64) if starts.size else np.zeros(0)
+            factors = np.divide(energies, sums, out=np.zeros_like(sums), where=sums > 0)
         else:
             factors = sums / widths
         scales = np.minimum(factors * largest, np.finfo(np.float32).max / BLOCK).astype("<f4")
@@ -52,7 +53,7 @@ class Eden:
         signs = np.where(negative, np.float32(-1), np.float32(1))
         turned = rotate(signs, widths, int.from_bytes(body[:8], "little"), back=True)
         scales = np.frombuffer(body[8:end], "<f4")
-        with np.errstate(over="ignore", invalid="ignore"):  # a hostile scale: the receiver checks
+        with np.errstate(over="ignore", invalid="ignore"):  # of a hostile scale; the receiver checks the values
             return turned[places(lengths, widths)] * np.repeat(scales, lengths)
 
 
@@ -62,7 +63,7 @@ def padded(lengths: np.ndarray) -> np.ndarray:
 
 
 def places(lengths: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Where the values of all blocks stand among the filled ones: int64, shape ``(lengths.sum(),)``."""
+    """The position of each value once all blocks are filled up to ``widths``: int64, shape ``(lengths.sum(),)``."""
     return np.arange(int(lengths.sum())) + np.repeat((widths - lengths).cumsum() - (widths - lengths), lengths)
 
 
@@ -79,7 +80,7 @@ def rotate(values: np.ndarray, widths: np.ndarray, seed: int, back: bool = False
 
 
 def hadamard(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The orthonormal Walsh-Hadamard transform of each block; blocks of one width in a row go together."""
+    """The orthonormal Walsh-Hadamard transform of each block. Neighbours of the same width are transformed together."""
     out, at = np.empty_like(values), 0
     for run in np.split(widths, np.flatnonzero(np.diff(widths)) + 1) if widths.size else ():
         width = int(run[0])
@@ -92,7 +93,7 @@ def hadamard(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def hadamard_rows(x: np.ndarray) -> np.ndarray:
-    """Of every row. The transform of a width a b is one of a along columns, then of b along rows, of an (a, b) grid."""
+    """The transform of every row: of an (a, b) grid of its a b values, first the columns, then the rows."""
     width = x.shape[1]
     b = 1 << (width.bit_length() // 2)
     x = butterflies(x.reshape(-1, width // b, b))
@@ -101,7 +102,7 @@ def hadamard_rows(x: np.ndarray) -> np.ndarray:
 
 
 def butterflies(x: np.ndarray) -> np.ndarray:
-    """Sums and differences along axis 1, a power of two long: its transform, not normalised."""
+    """The transform along axis 1, whose length is a power of two, by sums and differences; not normalised."""
     rows, width, inner = x.shape
     step = 1
     while step < width:

@@ -1,4 +1,4 @@
-"""A layer as two thin factors: their shapes, and their product, the same to the bit on every machine."""
+"""Two thin factors of a layer: their shapes, and their product, which has the same bits on every machine."""
 
 import numpy as np
 
@@ -8,25 +8,25 @@ BLOCK = 1 << 16  # elements of a product that are float64 at a time
 
 
 def matrix_shape(entry: Entry) -> tuple[int, int]:
-    """A layer of two dimensions or more as a matrix: its first dimension, and all others."""
+    """The shape of a layer as a matrix: its first dimension, and the product of all others."""
     return entry.shape[0], entry.size // entry.shape[0]
 
 
 def factor_counts(entry: Entry, rank: int) -> np.ndarray:
-    """The groups of a factored layer's values: the columns of P, then those of Q."""
+    """The sizes of the groups of a factored layer's values: the columns of P, then the columns of Q."""
     return np.repeat(matrix_shape(entry), rank)
 
 
 def product(values: np.ndarray, entry: Entry) -> np.ndarray:
-    """``P Q^T`` of float32 factors, column after column: float32, shape ``(entry.size,)``; it may overflow.
+    """``P Q^T`` of float32 factors that stand column after column: float32, shape ``(entry.size,)``; it may overflow.
 
-    Clients that hold the server's weights by adding such products must all get the same bits, and a BLAS adds up in an
-    order of its own. So each row of a factor is rounded to a grid, of 22 bits or more below its largest value, on which
-    float64 sums of products are exact in any order; one rounding to float32 remains.
+    Clients that add such products to the weights they hold must all get the same bits, but each BLAS adds in an order
+    of its own. So each row of a factor is rounded to a grid of 22 bits or more below its largest value. On this grid
+    float64 sums of products are exact, whatever the order; only the result is rounded, to float32.
     """
     rows, columns = matrix_shape(entry)
     rank = values.size // (rows + columns)
-    bits = (53 - max(rank - 1, 0).bit_length()) // 2  # up to rank 512, 22 at least
+    bits = (53 - max(rank - 1, 0).bit_length()) // 2  # at least 22 up to rank 512
     p = on_grid(values[: rank * rows].reshape(rank, rows), bits).T
     q = on_grid(values[rank * rows :].reshape(rank, columns), bits)
     out, step = np.empty((rows, columns), np.float32), max(1, BLOCK // columns)

@@ -1,4 +1,4 @@
-"""hggtopk's fused pass on a GPU: one kernel that adds the residual, compares, and collects what reaches a threshold."""
+"""hggtopk's fused pass on a GPU: one kernel adds the residual and collects the magnitudes that reach a threshold."""
 
 import torch
 import triton
@@ -20,7 +20,7 @@ def collect_kernel(  # type: ignore[no-untyped-def]
         tl.store(out + at, value, mask=inside)
     hit = (tl.abs(value) >= tl.load(threshold)) & inside
     rank = tl.cumsum(hit.to(tl.int32), 0)
-    slot = tl.atomic_add(count, tl.max(rank, 0)) + rank - 1  # blocks come in any order
+    slot = tl.atomic_add(count, tl.max(rank, 0)) + rank - 1  # the blocks run in any order
     tl.store(found + slot, at, mask=hit & (slot < capacity))
 
 
@@ -30,14 +30,15 @@ def collect_on_device(
     """Writes ``residual + update`` to ``out``, bit for bit what ``torch.add`` does, and finds the large magnitudes.
 
     Args:
-        update, residual: float32, shape ``(n,)``, contiguous, on a GPU; without a residual nothing is written.
-        out: the same; may be ``residual``.
-        threshold: float32, shape ``()``, on the same GPU: the host does not wait for it.
-        capacity: the most to collect.
+        update: float32, shape ``(n,)``, contiguous, on a GPU.
+        residual: the same; or None, where ``out`` must be ``update`` and nothing is written.
+        out: as ``update``; may be ``residual``.
+        threshold: float32, shape ``()``, on the same GPU, so that the CPU does not wait for it.
+        capacity: the most indices to collect.
 
     Returns:
-        The sorted int64 indices of magnitudes >= threshold; None when there are more than ``capacity``. Their count is
-        the one thing that the host waits for.
+        The sorted int64 indices of magnitudes >= threshold; None where there are more than ``capacity``. The CPU waits
+        for their count alone.
     """
     n = update.numel()
     found = torch.empty(capacity, dtype=torch.int64, device=update.device)

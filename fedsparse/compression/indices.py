@@ -1,4 +1,4 @@
-"""Where the selected values belong, in few bytes: sorted, distinct coordinates below ``size`` <-> bytes.
+"""The coordinates of the selected values, in few bytes: sorted, distinct integers below ``size`` <-> bytes.
 
 Golomb-Rice: Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 12, 1966, in Rice's power-of-two case; parameter:
 Kiely, "Selecting the Golomb parameter in Rice coding", JPL IPN Progress Report 42-159, 2004.
@@ -19,28 +19,28 @@ class IndexCodec(IntEnum):
     ALL = 0  # every coordinate: no bytes
     BITMAP = 1  # one bit a coordinate
     GAPS = 2  # distances between neighbours, entropy-coded by pcodec
-    RICE = 3  # the same by a Golomb-Rice code, without pcodec's tables: for few indices
+    RICE = 3  # the same by a Golomb-Rice code, which has no tables: shorter for few indices
     SEED = 4  # drawn at random: the seed, and a count for each group
-    FACTORS = 5  # none: the values are two factors of a whole layer
-    OTHER_GAPS = 6  # GAPS of the coordinates that are not meant, where those are fewer
-    OTHER_RICE = 7  # the same by RICE
+    FACTORS = 5  # no bytes: the values are two factors of a whole layer
+    OTHER_GAPS = 6  # GAPS of the coordinates left out, where fewer are left out than kept
+    OTHER_RICE = 7  # RICE of the coordinates left out
 
 
 OTHERS = {IndexCodec.GAPS: IndexCodec.OTHER_GAPS, IndexCodec.RICE: IndexCodec.OTHER_RICE}
-RICE_LIMIT = 2048  # below this many indices pcodec's tables weigh, and Rice is tried too; it takes four times as long
-PIECE = 1 << 18  # indices in one pcodec chunk: the most that pcodec puts in one page
-PIECE_BYTES = 6 * PIECE  # more than a chunk of so many can take
+RICE_LIMIT = 2048  # indices; up to so many pcodec's tables matter, and Rice is tried too, at four times the time
+PIECE = 1 << 18  # indices in one pcodec chunk, which is the most that fits in one page
+PIECE_BYTES = 6 * PIECE  # more than any chunk of so many indices takes
 CONFIG = ChunkConfig(compression_level=6, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
 PCODEC_VERSION = FileCompressor().write_header()
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 
 class IndexFault(ValueError):
-    """Bytes that are no index set."""
+    """The bytes of a set of indices are wrong; the message says in one line how."""
 
 
 def pack(indices: np.ndarray, size: int) -> tuple[IndexCodec, bytes]:
-    """Codes sorted, distinct int64 ``indices`` below ``size`` by the codec that takes the fewest bytes."""
+    """Codes sorted, distinct int64 ``indices`` below ``size``, by the codec that needs the fewest bytes."""
     count = indices.size
     if count == size:
         return IndexCodec.ALL, b""
@@ -67,10 +67,14 @@ def complement(indices: np.ndarray, size: int) -> np.ndarray:
 
 
 def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.ndarray:
-    """Sorted, distinct int64 indices below ``size`` from what :func:`pack` gave; ``count <= size`` is trusted.
+    """The inverse of :func:`pack`: sorted, distinct int64 indices below ``size``.
+
+    Args:
+        codec, body: anything at all; they are checked.
+        count: of the indices; the caller has checked that it is at most ``size``.
 
     Raises:
-        IndexFault: whatever else is wrong with the body.
+        IndexFault: for any fault of the body.
     """
     for direct, other in OTHERS.items():
         if codec is other:
@@ -78,8 +82,8 @@ def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.nda
     if codec is IndexCodec.BITMAP:
         return unpack_bitmap(body, count, size)
     gaps = (unpack_gaps if codec is IndexCodec.GAPS else unpack_rice)(body, count, size)
-    # A gap is one less than the distance, so the order is strict by construction. With every number below 2^32 the sum
-    # stays below 2^64: if it passes 2^63, the last index is negative.
+    # A gap is the distance to the neighbour less one, so that the indices ascend whatever the body. Gaps and their
+    # count are below 2^32, and their sum below 2^64; where it passes 2^63, the last index is negative, and refused.
     indices = gaps.astype(np.int64)
     indices += 1
     indices[:1] -= 1
@@ -100,7 +104,7 @@ def unpack_bitmap(body: memoryview, count: int, size: int) -> np.ndarray:
 
 
 def pack_gaps(gaps: np.ndarray) -> bytes:
-    """uint32 gaps through pcodec's bare chunks, whose count the segment holds already."""
+    """uint32 gaps as pcodec's bare chunks. Their count is not in them, because the segment has it."""
     parts = []
     for start in range(0, gaps.size, PIECE):
         chunk = FileCompressor().chunk_compressor(gaps[start : start + PIECE], CONFIG)
@@ -124,7 +128,7 @@ def unpack_gaps(body: memoryview, count: int, size: int) -> np.ndarray:
         raise
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as fault:  # a panic in Rust arrives as PanicException, which is no Exception
+    except BaseException as fault:  # a panic in Rust becomes a PanicException, which is no Exception
         raise IndexFault(f"gaps that pcodec cannot read ({str(fault).splitlines()[0][:80]})") from None
     if at != len(body):
         raise IndexFault(f"{len(body) - at} bytes after the gaps")
@@ -134,9 +138,11 @@ def unpack_gaps(body: memoryview, count: int, size: int) -> np.ndarray:
 def pack_rice(gaps: np.ndarray, size: int) -> bytes:
     """One byte for the parameter b, then bits: every gap >> b in unary, then the b low bits of every gap.
 
-    ``gaps``: uint32, fewer than ``size`` and at least one.
+    Args:
+        gaps: uint32, at least one and fewer than ``size``.
     """
-    spread = -math.log(GOLDEN - 1) / -math.log1p(-gaps.size / size)  # of geometric gaps; 2^b is the next power of two
+    # Kiely 2004 for gaps of a geometric distribution: 2^b is the next power of two.
+    spread = -math.log(GOLDEN - 1) / -math.log1p(-gaps.size / size)
     b = max(0, math.ceil(math.log2(spread)))
     ones = np.cumsum(gaps >> b, dtype=np.int64) + np.arange(gaps.size)
     unary = np.zeros(ones[-1] + 1, np.uint8)
@@ -163,11 +169,11 @@ def unpack_rice(body: memoryview, count: int, size: int) -> np.ndarray:
 def draw(seed: int, group: int, count: int, size: int) -> np.ndarray:
     """``count`` distinct random int64 indices below ``size``, sorted; the same on every machine and NumPy version.
 
-    It uses the raw output of PCG64, which NumPy promises never to change, unlike ``Generator.choice``.
+    They come from the raw output of PCG64, because NumPy promises never to change it, unlike ``Generator.choice``.
     """
-    chosen, left = np.zeros(size, np.bool_), min(count, size - count)  # of more than half, draw what stays out
+    chosen, left = np.zeros(size, np.bool_), min(count, size - count)  # of more than half, draw those to leave out
     bits, needed = np.random.PCG64(np.random.SeedSequence([seed, group])), left
-    while needed:  # draws that repeat are made up for, never more than needed: every set is equally likely
+    while needed:  # a draw may repeat an earlier one; drawing only as many as are missing keeps all sets equally likely
         chosen[bits.random_raw(needed) % np.uint64(size)] = True
         needed = left - int(np.count_nonzero(chosen))
     return np.flatnonzero(chosen if left == count else ~chosen)

@@ -1,4 +1,4 @@
-"""Values as integers in blocks with a scale of their own, the largest magnitude of the block.
+"""Values as small integers, in blocks; the scale of a block is its largest magnitude.
 
 Blocks: Dettmers et al., "8-bit Optimizers via Block-wise Quantization", ICLR 2022, section 2.1. Rounding at random to
 evenly spaced levels: QSGD (Alistarh et al., NeurIPS 2017, section 3.1; scaled by the maximum as in its section 5); to
@@ -8,11 +8,14 @@ logarithmic ones: NUQSGD (Ramezani-Kebrya et al., JMLR 2021, section 3.1); to th
 
 import numpy as np
 
-BLOCK = 256  # values that share a scale: an outlier spoils few, and 32 bits weigh an eighth of a bit each
+BLOCK = 256  # values that share a scale: an outlier spoils few of them, and the scale takes an eighth of a bit a value
 
 
 def block_lengths(counts: np.ndarray, block: int) -> np.ndarray:
-    """Groups of ``counts`` cut into blocks of at most ``block``: the lengths of all blocks in order, none empty."""
+    """The lengths of all blocks in order, where groups of ``counts`` values are cut into blocks of at most ``block``.
+
+    No block is empty.
+    """
     many = -(-counts // block)
     lengths = np.full(int(many.sum()), block)
     held = many > 0
@@ -28,20 +31,20 @@ def block_maxima(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def relative(values: np.ndarray, scales: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Values over the scale of their block, in [-1, 1] if that is its maximum; 0 where the scale is 0."""
+    """Values divided by the scale of their block, 0 where the scale is 0; in [-1, 1] if the scale is the maximum."""
     spread = np.repeat(scales, lengths)
     return np.divide(values, spread, out=np.zeros_like(values), where=spread > 0)
 
 
 def thresholds(n: int, seed: int, unbiased: bool) -> np.ndarray | float:
-    """What the fraction between two levels must exceed for the upper one: uniform draws, or a half."""
+    """A value between two levels is rounded up where its fraction exceeds this: a half, or uniform draws."""
     return np.random.Generator(np.random.SFC64([seed, 1])).random(n, np.float32) if unbiased else 0.5
 
 
 class Int8:
     """255 evenly spaced levels, -127 to 127."""
 
-    code, unbiased, fine = 3, True, True
+    code = 3
 
     def size(self, counts: np.ndarray) -> int:
         return 4 * block_lengths(counts, BLOCK).size + int(counts.sum())
@@ -61,7 +64,7 @@ class Int8:
 class Int4:
     """A sign and three bits: 0, or the scale halved 0 to 6 times."""
 
-    code, unbiased, fine = 5, True, False
+    code = 5
     levels = np.array([0, *(2.0**-j for j in range(6, -1, -1))], np.float32)
 
     def size(self, counts: np.ndarray) -> int:
@@ -71,7 +74,7 @@ class Int4:
         lengths = block_lengths(counts, BLOCK)
         scales = block_maxima(values, lengths)
         magnitudes = np.abs(relative(values, scales, lengths))
-        low = np.clip((magnitudes.view(np.int32) >> 23) - 120, 0, 6)  # of a float32's exponent: the level below
+        low = np.clip((magnitudes.view(np.int32) >> 23) - 120, 0, 6)  # from a float32's exponent: the level below
         fraction = (magnitudes - self.levels[low]) / (self.levels[low + 1] - self.levels[low])
         low += fraction > thresholds(values.size, seed, unbiased)
         nibbles = low.astype(np.uint8) | (values < 0) * np.uint8(8)
@@ -90,13 +93,13 @@ class Int4:
 class Ternary:
     """-1, 0 or 1 times a scale for each group, five of them in a byte.
 
-    Values are clipped first, as in the paper (section 3.3), at 2.5 times their root mean square, and what remains of
-    the largest is the scale. So the unbiased coding is, on average, the clipped values: their few largest are too
-    small, but without clipping those alone would set the noise of all (on updates of a CNN the squared error is 5 to 6
-    times the update's own square, and 0.7 times with it).
+    Values are clipped first, as in the paper (section 3.3), at 2.5 times their root mean square. The scale is then the
+    largest clipped magnitude. So the expectation of the unbiased coding is the clipped values, of which a few are too
+    small. Without clipping, the few largest values would decide the noise of all: on updates of a CNN the squared error
+    is then 5 to 6 times the square of the update, and 0.7 times with clipping.
     """
 
-    code, unbiased, fine = 6, True, False
+    code = 6
     clipping = 2.5
 
     def size(self, counts: np.ndarray) -> int:
@@ -122,4 +125,4 @@ class Ternary:
 
 POWERS = np.array([81, 27, 9, 3, 1])
 TRITS = (np.arange(256)[:, None] // POWERS % 3 - 1).astype(np.float32)
-"""The five values of every byte; 243 to 255 are never written, and read as some values like any other."""
+"""The five values of every byte. The encoder never writes 243 to 255; the decoder reads them as -1, 0 and 1 too."""

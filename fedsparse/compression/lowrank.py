@@ -1,29 +1,30 @@
-"""A weight's update as two thin factors, of the rank that holds the asked share of its energy.
+"""The update of a layer as two thin factors, of as small a rank as holds the asked share of its energy.
 
 Halko, Martinsson and Tropp, "Finding Structure with Randomness", SIAM Review 53, 2011: range finder and power iteration
-(algorithm 4.4, but orthonormal again after each product with A^T A, not after each with A and A^T: half as many QRs,
-and less precise only below about 1e-6 of the largest singular value), then an SVD of the projection (section 5.1).
+(algorithm 4.4), then an SVD of the projection (section 5.1). The algorithm makes the basis orthonormal after each
+product with A and with A^T. Here that is done after each product with A^T A: half as many QRs, and less precise only
+below about 1e-6 of the largest singular value.
 Sparse test matrix: Clarkson and Woodruff, "Low Rank Approximation and Regression in Input Sparsity Time", STOC 2013.
 """
 
 import torch
 from torch import Tensor
 
-from fedsparse.compression.client_state import ClientState
+from fedsparse.compression.arrays import Array
 
-OVERSAMPLING = 5  # columns sketched beyond the rank at least (section 4.2: 5 or 10)
+OVERSAMPLING = 5  # columns of the sketch beyond the rank, at least (section 4.2: 5 or 10)
 
 
 class LowRank:
-    """Sketches a matrix, and keeps as many of the sketch's principal directions as its energy asks for.
+    """Sketches a matrix, and keeps as many principal directions of the sketch as hold ``energy``.
 
     Args:
-        energy: share of the squared norm to keep, in (0, 1]; less only where the rank allowed is too small.
+        energy: share of the squared norm to keep, in (0, 1]; less is kept only where the allowed rank is too small.
         power_iterations: products with A^T A that sharpen the sketch.
-        residual_iterations: times that the same is done again to what is left; each has its share of the rank.
+        residual_iterations: how often the rest is factored again; each time has an equal share of the rank.
         balance: scale rows to an equal sum of magnitudes first, so that small rows are kept as well as large ones.
-        sparse: sketch with a matrix of one entry a row, which costs one read of the matrix instead of a product.
-        rank: the largest rank; 0 for what the density allows.
+        sparse: sketch with a matrix of one element a row, which takes one read of the matrix instead of a product.
+        rank: the largest rank; 0 for the rank that the density allows.
     """
 
     def __init__(
@@ -42,18 +43,10 @@ class LowRank:
         self.energy, self.power_iterations, self.residual_iterations = energy, power_iterations, residual_iterations
         self.balance, self.sparse, self.rank = balance, sparse, rank
 
-    def factor(self, matrix: Tensor, rank: int, state: ClientState, name: str, seed: int) -> tuple[Tensor, Tensor]:
-        """``P`` and ``Q`` with ``matrix`` close to ``P Q^T``.
-
-        Args:
-            matrix: float32, shape ``(m, n)``, entries of at most 1 in magnitude.
-            rank: the most columns that the factors may have, at least 1.
-            state, name: of the client and the layer; not used.
-            seed: of the test matrix.
-
-        Returns:
-            float32 factors of shapes ``(m, r)`` and ``(n, r)``, ``0 <= r <= rank``.
-        """
+    def factor(
+        self, matrix: Tensor, rank: int, memory: dict[str, Array], name: str, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Factorization.factor`."""
         scale = row_scale(matrix) if self.balance else None
         left = matrix if scale is None else matrix / scale
         remain = (1 - self.energy) * float(left.square().sum()) if self.energy < 1 else 0.0
@@ -72,8 +65,8 @@ class LowRank:
         return (p if scale is None else p * scale), q
 
     def approximate(self, matrix: Tensor, rank: int, remain: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Factors of at most ``rank`` columns, as few as leave no more than ``remain`` of the squared norm."""
-        if matrix.shape[0] < matrix.shape[1]:  # QR and SVD are for the short side
+        """Factors of as few columns as leave at most ``remain`` of the squared norm, but at most ``rank``."""
+        if matrix.shape[0] < matrix.shape[1]:  # QR and SVD take the short side
             q, p = self.approximate(matrix.T, rank, remain, seed)
             return p, q
         columns = min(matrix.shape[1], -(-(rank + OVERSAMPLING) // 8) * 8)  # a multiple of 8 multiplies faster
@@ -81,7 +74,8 @@ class LowRank:
         for _ in range(self.power_iterations):
             basis = orthonormal(matrix.T @ (matrix @ basis))
         projected = matrix @ basis
-        # Not of projected^T projected, in whose squares float32 loses what is below 3e-4 of the largest.
+        # The eigenvectors of projected^T projected would be the same, but float32 loses those whose singular values are
+        # below 3e-4 of the largest, because they are squared there.
         _, singular, directions = torch.linalg.svd(torch.linalg.qr(projected, mode="r").R)
         energies, vectors = singular.square(), directions.T
         if remain > 0:
@@ -92,8 +86,8 @@ class LowRank:
         return projected @ vectors[:, :rank], basis @ vectors[:, :rank]
 
     def sketch(self, matrix: Tensor, columns: int, seed: int) -> Tensor:
-        """The rows of ``matrix``, (m, n), in random combinations: shape ``(n, columns)``."""
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
+        """Random combinations of the rows of ``matrix``, (m, n): shape ``(n, columns)``."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU, to be the same for every device
         m, n = matrix.shape
         if not self.sparse:
             return matrix.T @ torch.randn(m, columns, generator=generator).to(matrix.device)

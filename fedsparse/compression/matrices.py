@@ -1,4 +1,4 @@
-"""Layers as matrices: which of them travel as factors, which dense, and what of the whole arrives."""
+"""Layers as matrices: which layers travel as factors, and which entries dense."""
 
 import math
 from typing import Protocol
@@ -8,72 +8,71 @@ import torch
 from torch import Tensor
 
 from fedsparse.compression import wire
-from fedsparse.compression.client_state import Array, ClientState, to_numpy
-from fedsparse.compression.factors import factor_counts, matrix_shape, product
+from fedsparse.compression.arrays import Array, to_numpy
+from fedsparse.compression.factors import factor_counts, matrix_shape
 from fedsparse.compression.values import ValueCodec
 from fedsparse.vector import Entry, Layout
 
 
 class Factorization(Protocol):
-    """The other kind of compressor: two factors for a layer instead of some of its coordinates.
+    """A compressor that replaces a layer by two thin factors. One instance serves all clients.
 
-    Attributes:
-        rank: the largest rank; 0 for what the density allows.
+    An attribute ``rank`` above 0 is the largest rank; without it, or with 0, the density decides.
     """
 
-    rank: int
+    def factor(
+        self, matrix: Tensor, rank: int, memory: dict[str, Array], name: str, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """``P`` and ``Q`` with ``matrix`` close to ``P Q^T``.
 
-    def factor(self, matrix: Tensor, rank: int, state: ClientState, name: str, seed: int) -> tuple[Tensor, Tensor]:
-        """See ``LowRank.factor``."""
+        Args:
+            matrix: float32, shape ``(m, n)``, of which no magnitude is above 1. Not to be written to.
+            rank: the most columns that the factors may have, at least 1.
+            memory: the client's arrays by name, kept from round to round; the method may read and replace them.
+            name: of the layer.
+            seed: of this round, client and layer; all randomness comes from it.
+
+        Returns:
+            float32 factors of shapes ``(m, r)`` and ``(n, r)``, ``0 <= r <= rank``, on the device of the matrix.
+        """
         ...
 
 
 def code_matrices(
-    method: Factorization, layout: Layout, vector: Array, density: float, values: ValueCodec, state: ClientState,
-    seed: int,
-) -> tuple[list[wire.Coded], np.ndarray, int]:  # fmt: skip
-    """Codes the parameters of ``layout`` layer by layer.
+    method: Factorization, layout: Layout, vector: Array, density: float, values: ValueCodec,
+    memory: dict[str, Array], seed: int,
+) -> list[wire.Coded]:  # fmt: skip
+    """Codes the parameters of ``layout``, one entry after the other, in segments that cover them.
 
-    A convolution of shape (out, in, height, width) is a matrix (out, in height width). Vectors, and matrices that are
-    shorter as they are, go dense; dense neighbours share a segment.
+    A convolution of shape (out, in, height, width) is a matrix (out, in height width). Entries of one dimension, and
+    matrices that are shorter as they are, travel dense. Dense neighbours share a segment.
 
     Args:
-        vector: float32, shape ``(layout.parameters,)``.
-        density: the share of a matrix's size that its factors may have, at least rank 1.
-
-    Returns:
-        Segments that cover the parameters; what the receiver will make of them, float32; how many values they hold.
+        vector: float32, shape ``(layout.parameters,)``, finite.
+        density: the share of a matrix's size that its factors may have; they have at least rank 1.
+        memory: of the client.
     """
     segments: list[wire.Coded] = []
-    received, numbers = np.empty(layout.parameters, np.float32), layout.parameters
-    done = 0  # coordinates coded so far; those from here on wait for a dense segment
+    coded = 0  # coordinates that the segments cover so far
 
-    def flush(until: int) -> None:
-        nonlocal done
-        if until > done:
-            counts = np.array([until - done])
-            # A coding may return a view of its values, and the residual is about to change.
-            body = values.encode(np.array(to_numpy(vector[done:until])), counts, seed)
-            received[done:until] = values.decode(memoryview(body), counts)
-            segments.append(wire.Coded(until - done, None, values, body))
-        done = until
+    def code_dense(until: int) -> None:
+        nonlocal coded
+        if until > coded:
+            segments.append(wire.Coded.dense(to_numpy(vector[coded:until]), values, seed))
+        coded = until
 
     for i, entry in enumerate(layout.layers):
-        rank = allowed_rank(entry, method.rank, density, values)
+        rank = allowed_rank(entry, getattr(method, "rank", 0), density, values)
         if rank:
-            flush(entry.start)
-            coded, received[entry.slice] = code_factors(
-                method, entry, vector[entry.slice], rank, values, state, seed + i
-            )
-            segments.append(coded)
-            numbers += factor_counts(entry, coded.rank or 0).sum() - entry.size
-            done = entry.start + entry.size
-    flush(layout.parameters)
-    return segments, received, int(numbers)
+            code_dense(entry.start)
+            segments.append(code_factors(method, entry, vector[entry.slice], rank, values, memory, seed + i))
+            coded = entry.start + entry.size
+    code_dense(layout.parameters)
+    return segments
 
 
 def allowed_rank(entry: Entry, rank: int, density: float, values: ValueCodec) -> int:
-    """The largest rank for a layer; 0 where its factors would not be shorter than the layer by two segment headers."""
+    """The largest rank for an entry; 0 where factors would not save two segment headers, so that it travels dense."""
     if len(entry.shape) < 2 or not entry.size:
         return 0
     rows, columns = matrix_shape(entry)
@@ -85,16 +84,25 @@ def allowed_rank(entry: Entry, rank: int, density: float, values: ValueCodec) ->
 
 
 def code_factors(
-    method: Factorization, entry: Entry, part: Array, rank: int, values: ValueCodec, state: ClientState, seed: int
-) -> tuple[wire.Coded, np.ndarray]:
-    """The segment of one layer, and what it decodes to, float32, shape ``(entry.size,)``."""
+    method: Factorization, entry: Entry, part: Array, rank: int, values: ValueCodec, memory: dict[str, Array], seed: int
+) -> wire.Coded:
+    """The segment of one layer, whose flat update is ``part``.
+
+    Raises:
+        ValueError: the method returned factors of a wrong shape or dtype.
+    """
     matrix = torch.as_tensor(part).view(matrix_shape(entry))
     largest = float(matrix.abs().max())
-    scale = largest if largest > 0 else 1.0  # so that no square leaves the range of float32
-    p, q = method.factor(matrix / scale, rank, state, entry.name, seed % (1 << 63))
-    half = math.sqrt(scale)  # for each factor: float16 has neither very small numbers nor very large ones
+    scale = largest if largest > 0 else 1.0  # after division by it no square leaves the range of float32
+    seed %= 1 << 63
+    p, q = method.factor(matrix / scale, rank, memory, entry.name, seed)
+    shapes = [tuple(factor.shape) for factor in (p, q)]
+    if shapes != [(n, min(p.shape[-1], rank)) for n in matrix.shape] or {p.dtype, q.dtype} != {torch.float32}:
+        raise ValueError(
+            f"{type(method).__name__}: factors of a {tuple(matrix.shape)} matrix and rank at most {rank} should be "
+            f"float32, one column for each rank, not of shapes {shapes[0]} and {shapes[1]}, {p.dtype} and {q.dtype}"
+        )
+    half = math.sqrt(scale)  # for each factor, because float16 has no very small and no very large numbers
     columns = np.concatenate([to_numpy((factor * half).T.reshape(-1)) for factor in (p, q)])
     counts = factor_counts(entry, p.shape[1])
-    body = values.encode(columns, counts, seed % (1 << 63))
-    received = product(values.decode(memoryview(body), counts), entry)
-    return wire.Coded(entry.size, None, values, body, rank=p.shape[1]), received
+    return wire.Coded(entry.size, None, values, values.encode(columns, counts, seed), counts, rank=p.shape[1])

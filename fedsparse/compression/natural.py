@@ -8,9 +8,9 @@ import numpy as np
 
 
 class PowerOfTwo:
-    """The float32 without its mantissa, which decides between this power of two and the next, or 0 and the smallest."""
+    """A float32 without its mantissa, which decides whether the value is rounded up to the next power of two."""
 
-    code, unbiased, fine = 8, True, False
+    code = 8
 
     def size(self, counts: np.ndarray) -> int:
         n = int(counts.sum())
@@ -18,7 +18,7 @@ class PowerOfTwo:
 
     def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
         bits = values.view(np.uint32)
-        # The mantissa over 2^23 is the distance to the lower power of two over that between the two.
+        # The mantissa / 2^23 is how far the value is from the lower to the upper power of two.
         draws = np.random.Generator(np.random.SFC64([seed, 8])).integers(0, 1 << 23, bits.size) if unbiased else 1 << 22
         exponents = ((bits >> 23) & 255) + ((bits & 0x7FFFFF) > draws)
         return np.minimum(exponents, 254).astype(np.uint8).tobytes() + np.packbits(values < 0).tobytes()

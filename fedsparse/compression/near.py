@@ -1,27 +1,11 @@
-"""About k of the largest magnitudes, by thresholds alone: what gaussian and redsync share."""
+"""About k of the largest magnitudes, by thresholds alone: the part that gaussian and redsync share."""
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fedsparse.compression.client_state import Array, to_numpy
-from fedsparse.compression.hggtopk import trim
+from fedsparse.compression.arrays import Array, count_true, true_indices
+from fedsparse.compression.topk import largest
 
 TOLERANCE = 1 / 3  # of k, either way
-
-
-def magnitudes_of(vector: Array) -> Array:
-    return np.abs(vector) if isinstance(vector, np.ndarray) else vector.abs()
-
-
-def count(hits: Array) -> int:
-    """How many are true; on a device this waits for it."""
-    return int(np.count_nonzero(hits)) if isinstance(hits, np.ndarray) else int(torch.count_nonzero(hits))
-
-
-def where(hits: Array) -> Array:
-    """Their sorted int64 indices."""
-    return np.flatnonzero(hits) if isinstance(hits, np.ndarray) else torch.nonzero(hits).squeeze(1)
 
 
 def is_near(number: int, k: int) -> bool:
@@ -35,21 +19,22 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
         magnitudes: float32, shape ``(n,)``.
         k: 1 to n.
         guess: the first threshold tried.
-        low, high: what at least ``k`` reach, and what fewer do or only ties at the top.
+        low: a threshold that at least ``k`` magnitudes reach.
+        high: a threshold that fewer than ``k`` magnitudes reach, or the largest magnitude.
 
     Returns:
-        A threshold that a number within a third of ``k`` reach; or, where ties leave none, ``low`` so near to ``high``
-        that no float32 lies between.
+        A threshold that a number within a third of ``k`` reach. Where ties leave no such threshold: the largest float32
+        found that too many reach.
     """
     threshold, left = np.float32(guess), magnitudes
     lowest, highest = np.float32(low), np.float32(high)
     while True:
         hits = left >= float(threshold)
-        number = count(hits)
+        number = count_true(hits)
         if is_near(number, k):
             return float(threshold)
         if number > k:
-            lowest, left = threshold, left[hits]  # from here on only these need counting
+            lowest, left = threshold, left[hits]  # the threshold only rises from here: the others cannot reach it
         else:
             highest = threshold
         threshold = lowest + (highest - lowest) / 2
@@ -58,13 +43,8 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
 
 
 def select_near(magnitudes: Array, k: int, threshold: float) -> Array:
-    """The sorted indices of magnitudes that reach ``threshold``; only where ties let too many through, the first ``k``.
-
-    An infinite loop of corrections is what ties would otherwise cost: no threshold can split them.
+    """The sorted int64 indices of the magnitudes that reach ``threshold``; the ``k`` largest where ties let too many
+    through, because no threshold can split ties.
     """
-    indices = where(magnitudes >= threshold)
-    if is_near(len(indices), k):
-        return indices
-    host = to_numpy(indices)
-    kept = trim(host, to_numpy(magnitudes[indices]), k)
-    return torch.from_numpy(kept).to(indices.device) if isinstance(indices, Tensor) else kept
+    indices = true_indices(magnitudes >= threshold)
+    return indices if is_near(len(indices), k) else indices[largest(magnitudes[indices], k)]

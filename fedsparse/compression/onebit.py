@@ -1,15 +1,15 @@
 """One bit a value, and for each group the mean of its positive and that of its negative values.
 
 Seide, Fu, Droppo, Li and Yu, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed
-Training of Speech DNNs", Interspeech 2014, section 3.2 (threshold zero); meant for error feedback.
-Their groups are the columns of a weight matrix; here a group is a layer, or with scope global the whole update.
+Training of Speech DNNs", Interspeech 2014, section 3.2 (threshold zero). The paper uses it with error feedback. Its
+groups are the columns of a weight matrix; here a group is a tensor of the model, or with scope global the whole update.
 """
 
 import numpy as np
 
 
 class TwoMeans:
-    code, unbiased, fine = 7, False, False
+    code = 7
 
     def size(self, counts: np.ndarray) -> int:
         return 8 * counts.size + (int(counts.sum()) + 7) // 8

@@ -1,4 +1,4 @@
-"""PowerSGD: one step of subspace iteration a round, from where the last one ended.
+"""PowerSGD: one step of subspace iteration a round, which starts from the last round's result.
 
 Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization", NeurIPS
 2019, algorithm 1 and section 4.2 (warm start).
@@ -7,19 +7,19 @@ Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compressio
 import torch
 from torch import Tensor
 
-from fedsparse.compression.client_state import ClientState, to_numpy
+from fedsparse.compression.arrays import Array, to_numpy
 from fedsparse.compression.lowrank import orthonormal
 
 
 class PowerSGD:
-    """P = orthonormal(A Q), Q = A^T P, and Q is kept for the next time.
+    """P = orthonormal(A Q), Q = A^T P; the client keeps Q as the start of its next round.
 
-    Every client keeps its own Q. Ten rounds old when it comes back (the default job: rank 2, 60 rounds, 2000 matrices),
-    it still leaves the least relative error, 0.26; the best Q of the last averaged update, which the server would have
-    to send, leaves 0.28, and a random one 0.40.
+    On average that is ten rounds later. In the default job (rank 2, 60 rounds, 2000 matrices) such an old Q of the
+    client's own still leaves the least relative error, 0.26. The best Q for the last averaged update, which the server
+    would have to send, leaves 0.28, and a random Q 0.40.
 
     Args:
-        rank: of the factors; 0 for what the density allows.
+        rank: of the factors; 0 for the rank that the density allows.
     """
 
     def __init__(self, rank: int = 0) -> None:
@@ -27,10 +27,12 @@ class PowerSGD:
             raise ValueError(f"rank must be at least 0, not {rank}")
         self.rank = rank
 
-    def factor(self, matrix: Tensor, rank: int, state: ClientState, name: str, seed: int) -> tuple[Tensor, Tensor]:
-        """As :meth:`LowRank.factor`; the next start is kept in ``state.memory`` by the layer's name."""
+    def factor(
+        self, matrix: Tensor, rank: int, memory: dict[str, Array], name: str, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Factorization.factor`; the memory holds Q under the layer's name."""
         rank = min(rank, *matrix.shape)
-        old = state.memory.get(f"powersgd/{name}")
+        old = memory.get(f"powersgd/{name}")
         if old is not None and old.shape == (matrix.shape[1], rank):
             start = torch.as_tensor(to_numpy(old)).to(matrix.device)
         else:
@@ -38,6 +40,6 @@ class PowerSGD:
             start = torch.randn(matrix.shape[1], rank, generator=generator).to(matrix.device)
         p = orthonormal(matrix @ start)
         q = matrix.T @ p
-        if bool(q.any()):  # nothing to learn from an update of zeros
-            state.memory[f"powersgd/{name}"] = to_numpy(q)
+        if bool(q.any()):  # the Q of an update of zeros is no start
+            memory[f"powersgd/{name}"] = to_numpy(q)
         return p, q

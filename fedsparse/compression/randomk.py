@@ -4,15 +4,15 @@ Konečný et al., "Federated Learning: Strategies for Improving Communication Ef
 Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018, definition 2.1.
 """
 
-from fedsparse.compression.client_state import Array, ClientState
+from fedsparse.compression.arrays import Array
 from fedsparse.compression.indices import draw
-from fedsparse.compression.selection import Part, Selected, accumulate
+from fedsparse.compression.selection import Part
 
 
 class RandomK:
-    """Keeps ``k`` of each part at random; multiplied by size / k where the codec is to be unbiased."""
+    """Keeps ``k`` coordinates of each part at random. An unbiased codec multiplies their values by size / k."""
 
-    def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
-        vector = accumulate(update, state)
-        drawn = [draw(seed, i, k, stop - start) + start for i, (start, stop, k) in enumerate(parts)]
-        return Selected(vector, list(drawn), seeded=True)
+    seeded = True
+
+    def indices(self, vector: Array, parts: list[Part], memory: dict[str, Array], seed: int) -> list[Array]:
+        return [draw(seed, i, k, stop - start) + start for i, (start, stop, k) in enumerate(parts)]

@@ -3,37 +3,37 @@
 Fang, Fu, Yang and Hsieh, "RedSync: Reducing Synchronization Bandwidth for Distributed Deep Learning Training System",
 JPDC 2019, algorithm 3 (threshold binary search selection) and section 5.2.2 (reusing a threshold for five iterations).
 
-The paper stops bisecting when what is left of the interval is a small part of it; with one outlier that is at once, and
-published code then misses k by a factor of 54. Here it ends with a count within a third of k. A threshold is reused as
-long as its count is: with error feedback, and a client that comes back after many rounds, a fixed five may be too long.
+The paper stops bisecting when the interval has become small against where it began. One outlier makes that happen at
+once, and published code then misses ``k`` by a factor of 54. Here bisection ends with a count within a third of ``k``.
+The paper reuses a threshold five times. Here it is reused as long as its count is within a third of ``k``, because five
+rounds may be too long for residuals and for a client that was absent.
 """
 
 import numpy as np
 
-from fedsparse.compression.client_state import Array, ClientState, to_numpy
-from fedsparse.compression.near import count, is_near, magnitudes_of, near_threshold, select_near
-from fedsparse.compression.selection import Part, Selected, accumulate
+from fedsparse.compression.arrays import Array, count_true, magnitudes_of, to_numpy
+from fedsparse.compression.near import is_near, near_threshold, select_near
+from fedsparse.compression.selection import Part
 
 
 class RedSync:
-    def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
-        vector = accumulate(update, state)
-        old = state.memory.get("thresholds")
-        reused = np.zeros(len(parts), np.float32) if old is None or len(old) != len(parts) else to_numpy(old)
-        kept, indices = np.empty(len(parts), np.float32), []
+    """Keeps about the ``k`` largest magnitudes of each part; a client's memory holds the threshold of each."""
+
+    def indices(self, vector: Array, parts: list[Part], memory: dict[str, Array], seed: int) -> list[Array]:
+        old = memory.get("thresholds")
+        thresholds = np.zeros(len(parts), np.float32) if old is None or len(old) != len(parts) else to_numpy(old).copy()
+        indices = []
         for i, (start, stop, k) in enumerate(parts):
             magnitudes = magnitudes_of(vector[start:stop])
-            threshold = float(reused[i])
-            if threshold == 0 or not is_near(count(magnitudes >= threshold), k):
-                threshold = bisected(magnitudes, k)
-            kept[i] = threshold
-            indices.append(select_near(magnitudes, k, threshold) + start)
-        state.memory["thresholds"] = kept
-        return Selected(vector, indices)
+            if thresholds[i] == 0 or not is_near(count_true(magnitudes >= float(thresholds[i])), k):
+                thresholds[i] = bisected(magnitudes, k)
+            indices.append(select_near(magnitudes, k, float(thresholds[i])) + start)
+        memory["thresholds"] = thresholds
+        return indices
 
 
 def bisected(magnitudes: Array, k: int) -> float:
     """A threshold between the mean and the maximum of ``magnitudes``; below the mean where fewer than k reach it."""
-    mean, largest = float(magnitudes.mean()), float(magnitudes.max())
-    low = mean if count(magnitudes >= mean) >= k else 0.0
-    return near_threshold(magnitudes, k, low + (largest - low) / 2, low, largest)
+    mean, highest = float(magnitudes.mean()), float(magnitudes.max())
+    low = mean if count_true(magnitudes >= mean) >= k else 0.0
+    return near_threshold(magnitudes, k, low + (highest - low) / 2, low, highest)

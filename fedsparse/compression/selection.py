@@ -1,58 +1,79 @@
-"""The door every selection stands behind: which coordinates of ``residual + update`` travel this round."""
+"""What a selection is: the choice of the coordinates of ``residual + update`` that travel in a round."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from fedsparse.compression.client_state import Array, ClientState, buffer_for
+from fedsparse.compression.arrays import Array, overwritable
+from fedsparse.compression.client_state import ClientState
+
+Indices = Sequence[Array] | None
+"""For each part the coordinates to keep; None keeps every coordinate of every part."""
 
 
 class Part(NamedTuple):
-    """A range of the parameters that is selected from on its own, and how many of it to keep."""
+    """A range of the parameters from which a selection keeps about ``k`` coordinates."""
 
     start: int
     stop: int
     k: int
 
 
-class Selected(NamedTuple):
-    """What was chosen.
+class Selection(Protocol):
+    """A compressor that keeps some coordinates. One instance serves all clients.
 
-    Attributes:
-        vector: float32, shape ``(parameters,)``: the update, residual included.
-        indices: for each part the sorted int64 coordinates to keep, counted from the start of ``vector``; None: all.
-        seeded: the indices follow from the seed alone, so that only the seed travels.
+    The contract: the indices of a part are int64, sorted and distinct, count from the start of the vector and lie in
+    the part's range. How many they are is the selection's own affair: topk, hggtopk, dgc and randomk keep exactly ``k``
+    of each part, gaussian and redsync within a third of ``k``, threshold any number.
+
+    A class may say ``seeded = True`` where its indices of part i are those of ``indices.draw(seed, i, ...)``: the seed
+    then travels in their place.
     """
 
-    vector: Array
-    indices: Sequence[Array] | None
-    seeded: bool = False
-
-
-class Selection(Protocol):
-    """One instance serves every client; whatever a client needs to remember is in its ``state``."""
-
-    def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
-        """Chooses coordinates of ``update`` plus ``state.residual``, if there is one.
+    def indices(self, vector: Array, parts: list[Part], memory: dict[str, Array], seed: int) -> Indices:
+        """Chooses the coordinates of a vector that travel.
 
         Args:
-            update: float32, shape ``(parameters,)``, finite; never written to.
-            state: ``residual``, if not None, is replaced by ``residual + update`` (the codec takes out what it sends).
+            vector: float32, shape ``(parameters,)``: the update plus the residual. Not to be written to.
             parts: ascending ranges that cover the parameters.
+            memory: the client's arrays by name, kept from round to round; the selection may read and replace them.
+            seed: of this round and client; all randomness comes from it.
+
+        Returns:
+            Indices as the contract says, NumPy arrays for a NumPy vector and tensors for a tensor.
+        """
+        ...
+
+
+class FusedSelection(Protocol):
+    """A selection that must see the update before the residual is added: hggtopk, which selects while it adds, and dgc,
+    which adds momentum first. It has ``select`` in place of ``indices``; the contract is the same.
+    """
+
+    def select(
+        self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int
+    ) -> tuple[Array, Indices]:
+        """Does what :func:`accumulate` and :meth:`Selection.indices` do together.
+
+        Args:
+            update: float32, shape ``(parameters,)``, finite. Not to be written to.
+            state: of the client. A residual that is not None must be replaced by residual plus update.
+            parts, seed: as for :meth:`Selection.indices`.
             round: the server's round, from 1.
-            seed: of this round and client.
+
+        Returns:
+            The vector that was selected from, which is ``state.residual`` where that is not None; and the indices.
         """
         ...
 
 
 def accumulate(update: Array, state: ClientState) -> Array:
-    """``state.residual += update``; returns it, or ``update`` itself where there is no error feedback."""
+    """Adds ``update`` to ``state.residual`` and returns the sum; ``update`` itself where there is no residual."""
     if state.residual is None:
         return update
-    out = buffer_for(state.residual)
-    add: Callable[..., object] = np.add if isinstance(out, np.ndarray) else torch.add
-    add(state.residual, update, out=out)
-    state.residual = out
-    return out
+    total: Any = overwritable(state.residual)
+    add: Any = np.add if isinstance(total, np.ndarray) else torch.add
+    state.residual = add(state.residual, update, out=total)
+    return total

@@ -1,17 +1,16 @@
-"""A fixed threshold: everything at least so large travels, be it much, little or nothing.
+"""A fixed threshold: every magnitude of at least the threshold travels, so that the number varies with the update.
 
 Strom, "Scalable Distributed DNN Training Using Commodity GPU Cloud Computing", Interspeech 2015, section 2; Dutta et
 al., "On the Discrepancy between the Theoretical Analysis and Practical Implementations of Compressed Communication for
-Distributed Deep Learning", AAAI 2020, section 4: with error feedback it sends what is due when it is due.
+Distributed Deep Learning", AAAI 2020, section 4: with error feedback a coordinate travels once enough has added up.
 """
 
-from fedsparse.compression.client_state import Array, ClientState
-from fedsparse.compression.near import magnitudes_of, where
-from fedsparse.compression.selection import Part, Selected, accumulate
+from fedsparse.compression.arrays import Array, magnitudes_of, true_indices
+from fedsparse.compression.selection import Part
 
 
 class Threshold:
-    """Keeps magnitudes of at least ``threshold``; the density has no say.
+    """Keeps magnitudes of at least ``threshold``, whatever the density.
 
     Args:
         threshold: above 0, in the units of an update.
@@ -22,6 +21,5 @@ class Threshold:
             raise ValueError(f"threshold must be above 0, not {threshold}")
         self.threshold = threshold
 
-    def select(self, update: Array, state: ClientState, parts: list[Part], round: int, seed: int) -> Selected:
-        vector = accumulate(update, state)
-        return Selected(vector, [where(magnitudes_of(vector[a:b]) >= self.threshold) + a for a, b, _ in parts])
+    def indices(self, vector: Array, parts: list[Part], memory: dict[str, Array], seed: int) -> list[Array]:
+        return [true_indices(magnitudes_of(vector[start:stop]) >= self.threshold) + start for start, stop, _ in parts]

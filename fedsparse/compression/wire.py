@@ -4,52 +4,52 @@
     a segment:  index:u8 value:u8 grouping:u16 size:u32 count:u32 length:u32, ``length`` bytes of indices, the values
     xxh3:u32    the low half of XXH3-64 of all bytes before it
 
-A first segment's values without indices before them stand at a multiple of four bytes, as NumPy reads them fastest.
-Segments cover the flat vector one after the other: ``size`` coordinates, ``count`` of them present; or a whole layer as
-the ``count`` entries of two factors, column after column. The values' length follows from their codec and counts. A
-checksum finds accidents, not attackers, who can compute it as well: everything behind it is checked for itself, before
-anything larger than the layout is allocated.
+Without indices, the values of the first segment stand at a multiple of four bytes, where NumPy reads them fastest.
+Segments cover the flat vector one after the other. A segment covers ``size`` coordinates and has ``count`` values: of
+some of the coordinates, or of the two factors of a whole layer, column after column. The length of the values follows
+from their codec and counts. The checksum finds accidents, but attackers can compute it as well: so each field is
+checked too, before anything larger than the layout is allocated.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import xxhash
-from torch import Tensor
 
+from fedsparse.catalogue import VALUES
 from fedsparse.compression.factors import factor_counts, matrix_shape, product
 from fedsparse.compression.indices import IndexCodec, IndexFault, draw, pack, unpack
-from fedsparse.compression.values import VALUES, ValueCodec
+from fedsparse.compression.sparse_update import Segment, SparseUpdate
+from fedsparse.compression.values import F32, ValueCodec, value_codec
 from fedsparse.vector import Entry, Layout
 
 MAGIC, VERSION = b"fsp", 1
 HEADER = struct.Struct("<3sBHHQI")
 SEGMENT = struct.Struct("<BBHIII")
 CHECKSUM = struct.Struct("<I")
-WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one for each layer of the layout
-BLOCK = 1 << 16  # elements that a dense addition holds in a temporary
+WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one group for each entry of the layout
 KINDS = set(IndexCodec)
-CODECS = {codec.code: codec for codec in VALUES.values()}
+CODECS = {codec.code: codec for codec in map(value_codec, VALUES)}
 
 
 class PayloadError(ValueError):
-    """A payload that cannot be trusted; the message says in one line what is wrong with it."""
+    """A payload that is not accepted; the message says in one line what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A segment on its way out.
+    """A segment to be sent.
 
     Attributes:
-        size: coordinates that it covers.
-        indices: sorted distinct int64, shape ``(count,)``; None means all.
+        size: how many coordinates it covers.
+        indices: int64, sorted and distinct, counted from its start: the coordinates of the values; None means all.
         codec: the coding of ``body``.
         body: the coded values.
-        by_layer: the values are grouped by the layout's layers.
-        seed: the indices are those of :func:`indices.draw`, and the seed travels instead.
+        counts: int64, the sizes of the groups of values.
+        by_layer: there is a group for each entry of the layout, instead of one group.
+        seed: the indices are those of :func:`indices.draw`, and the seed travels in their place.
         rank: the segment is a layer of the layout, and ``body`` codes its factors of this rank.
     """
 
@@ -57,70 +57,22 @@ class Coded:
     indices: np.ndarray | None
     codec: ValueCodec
     body: bytes | memoryview
+    counts: np.ndarray
     by_layer: bool = False
     seed: int | None = None
     rank: int | None = None
 
-
-@dataclass(frozen=True)
-class Segment:
-    """A segment as received: float32 ``values`` for ``indices`` (int64, counted from ``start``; None means all)."""
-
-    start: int
-    size: int
-    indices: np.ndarray | None
-    values: np.ndarray
-
-
-@dataclass(frozen=True)
-class SparseUpdate:
-    """A decoded payload: every check has passed, every value is finite."""
-
-    layout: Layout
-    round: int
-    segments: tuple[Segment, ...]
-
-    def add_to(self, accumulator: np.ndarray | Tensor, weight: float = 1.0) -> None:
-        """``accumulator += weight * update``, in the accumulator's precision.
-
-        Args:
-            accumulator: float32 or float64, shape ``(layout.size,)``; an array or a tensor on any device, in place.
-            weight: a factor for every value.
-        """
-        if isinstance(accumulator, Tensor) and accumulator.device.type == "cpu":
-            accumulator = accumulator.numpy()
-        for s in self.segments:
-            part = accumulator[s.start : s.start + s.size]
-            if isinstance(part, Tensor):
-                add_on_device(part, s, weight)
-            elif s.indices is not None:
-                values = torch.from_numpy(np.multiply(s.values, weight, dtype=part.dtype))
-                torch.from_numpy(part).scatter_add_(0, torch.from_numpy(s.indices), values)  # np.add.at takes longer
-            else:
-                for at in range(0, s.size, BLOCK):
-                    part[at : at + BLOCK] += np.multiply(s.values[at : at + BLOCK], weight, dtype=part.dtype)
-
-    def to_dense(self) -> np.ndarray:
-        """float32, shape ``(layout.size,)``, zero where nothing was sent."""
-        dense = np.zeros(self.layout.size, np.float32)
-        for s in self.segments:
-            dense[s.start : s.start + s.size][slice(None) if s.indices is None else s.indices] = s.values
-        return dense
-
-
-def add_on_device(part: Tensor, segment: Segment, weight: float) -> None:
-    """``part += weight * segment`` without a synchronisation."""
-    values = torch.tensor(segment.values).to(part) * weight
-    if segment.indices is None:
-        part += values
-    else:
-        part.index_add_(0, torch.tensor(segment.indices, device=part.device), values)
+    @classmethod
+    def dense(cls, values: np.ndarray, codec: ValueCodec, seed: int = 0) -> "Coded":
+        """All coordinates of a segment, in one group: float32 ``values``."""
+        counts = np.array([values.size])
+        return cls(values.size, None, codec, codec.encode(values, counts, seed), counts)
 
 
 def group_counts(
     layout: Layout, indices: np.ndarray | None, count: int, start: int, size: int, by_layer: bool
 ) -> np.ndarray:
-    """How many of a segment's values belong to each group: int64, summing to ``count``."""
+    """The sizes of the groups of a received segment's values: int64, their sum is ``count``."""
     if not by_layer:
         return np.array([count])
     edges = layer_edges(layout, start, size)
@@ -128,8 +80,8 @@ def group_counts(
 
 
 def layer_edges(layout: Layout, start: int, size: int) -> np.ndarray:
-    """Where the layout's entries inside a segment begin, counted from its start, and its end."""
-    starts = {e.start - start for e in layout.entries if start < e.start < start + size}  # empty entries share one
+    """Where the layout's entries begin inside a segment, counted from its start; and last, the segment's end."""
+    starts = {e.start - start for e in layout.entries if start < e.start < start + size}  # a set: entries may be empty
     return np.array([0, *sorted(starts), size])
 
 
@@ -138,37 +90,48 @@ def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:
     parts: list[bytes | memoryview] = [HEADER.pack(MAGIC, VERSION, 0, len(segments), layout.fingerprint, round)]
     start = 0
     for segment in segments:
-        parts += encode_segment(layout, segment, start)
+        parts += encode_segment(segment)
         start += segment.size
     if start != layout.size:
         raise ValueError(f"segments cover {start} of {layout.size} coordinates")
+    return b"".join([*parts, checksum(*parts)])
+
+
+def checksum(*parts: bytes | memoryview) -> bytes:
+    """The low half of the XXH3-64 of all parts together, little-endian: four bytes."""
     digest = xxhash.xxh3_64()
     for part in parts:
         digest.update(part)
-    return b"".join([*parts, CHECKSUM.pack(digest.intdigest() & 0xFFFFFFFF)])
+    return CHECKSUM.pack(digest.intdigest() & 0xFFFFFFFF)
 
 
-def encode_segment(layout: Layout, segment: Coded, start: int) -> list[bytes | memoryview]:
-    size, indices = segment.size, segment.indices
+def encode_segment(segment: Coded) -> list[bytes | memoryview]:
+    size, indices, count = segment.size, segment.indices, int(segment.counts.sum())
+    kind, index = IndexCodec.ALL, b""
     if segment.rank is not None:
-        count = int(factor_counts(layer_at(layout, start, size), segment.rank).sum())
-        return [SEGMENT.pack(IndexCodec.FACTORS, segment.codec.code, WHOLE, size, count, 0), segment.body]
-    count = size if indices is None else indices.size
-    grouping = BY_LAYER if segment.by_layer else WHOLE
-    if indices is None:
-        kind, index = IndexCodec.ALL, b""
-    elif segment.seed is not None:
-        counts = group_counts(layout, indices, count, start, size, segment.by_layer)
-        kind, index = IndexCodec.SEED, struct.pack("<Q", segment.seed) + counts.astype("<u4").tobytes()
-    else:
+        kind = IndexCodec.FACTORS
+    elif indices is not None and segment.seed is not None:
+        kind, index = IndexCodec.SEED, struct.pack("<Q", segment.seed) + segment.counts.astype("<u4").tobytes()
+    elif indices is not None:
         kind, index = pack(indices, size)
-    if len(index) + len(segment.body) > 4 * size:  # near density 1: dense float32 is shorter, and holds any value
-        counts = group_counts(layout, indices, count, start, size, segment.by_layer)
-        dense = np.zeros(size, "<f4")
-        values = segment.codec.decode(memoryview(segment.body), counts)
+    if segment.rank is None and len(index) + len(segment.body) > 4 * size:  # dense float32 is shorter, near density 1
+        dense = np.zeros(size, np.float32)
+        values = segment.codec.decode(memoryview(segment.body), segment.counts)
         dense[slice(None) if indices is None else indices] = values
-        return [SEGMENT.pack(IndexCodec.ALL, VALUES["f32"].code, WHOLE, size, size, 0), dense.tobytes()]
+        return encode_segment(Coded.dense(dense, F32()))
+    grouping = BY_LAYER if segment.by_layer else WHOLE
     return [SEGMENT.pack(kind, segment.codec.code, grouping, size, count, len(index)), index, segment.body]
+
+
+def as_received(layout: Layout, segments: Sequence[Coded]) -> Iterator[Segment]:
+    """What :func:`decode` makes of segments that were encoded."""
+    start = 0
+    for s in segments:
+        values = s.codec.decode(memoryview(s.body), s.counts)
+        if s.rank is not None:
+            values = product(values, layer_at(layout, start, s.size))
+        yield Segment(start, s.size, s.indices, values)
+        start += s.size
 
 
 def decode(payload: bytes, layout: Layout) -> SparseUpdate:
@@ -179,7 +142,7 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
         layout: the receiver's own; the payload must have been made for the same.
 
     Raises:
-        PayloadError: for any fault; nothing larger than a few times the layout has been allocated by then.
+        PayloadError: for any fault. By then nothing larger than a few times the layout was allocated.
     """
     if not HEADER.size + CHECKSUM.size <= len(payload) <= 4 * layout.size + 64:
         raise PayloadError(f"payload of {len(payload)} bytes for a layout of {layout.size} coordinates")
@@ -190,12 +153,12 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
         raise PayloadError(f"payload of version {version}, flags {flags}; this is version {VERSION}")
     view = memoryview(payload)
     body = view[: -CHECKSUM.size]
-    if CHECKSUM.unpack(view[-CHECKSUM.size :])[0] != xxhash.xxh3_64_intdigest(body) & 0xFFFFFFFF:
+    if view[-CHECKSUM.size :] != checksum(body):
         raise PayloadError("payload is damaged: its checksum does not match")
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"payload is for layout {fingerprint:016x}, not {layout.fingerprint:016x}")
-    most = 2 * len(layout.layers) + 2  # every layer alone, dense neighbours between, and the buffers
-    if segments > most:  # each costs time that its few bytes do not show
+    most = 2 * len(layout.layers) + 2  # each entry alone, dense segments between them, and the buffers
+    if segments > most:  # each takes time, however few its bytes
         raise PayloadError(f"payload of {segments} segments; this layout needs no more than {most}")
     found, start, rest = [], 0, body[HEADER.size :]
     for _ in range(segments):
@@ -239,7 +202,7 @@ def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segmen
 
 
 def layer_at(layout: Layout, start: int, size: int) -> Entry:
-    """The layer of the layout that is exactly there, and has factors."""
+    """The layer of the layout that starts and ends with a segment, and has factors."""
     for entry in layout.layers:
         if (entry.start, entry.size) == (start, size) and len(entry.shape) >= 2:
             return entry
@@ -247,7 +210,7 @@ def layer_at(layout: Layout, start: int, size: int) -> Entry:
 
 
 def checked_factors(layer: Entry, count: int, length: int, grouping: int) -> np.ndarray:
-    """The groups of a factored segment's values, if its header makes sense."""
+    """The sizes of the groups of a factored segment's values, where its header makes sense."""
     rows, columns = matrix_shape(layer)
     rank, rest = divmod(count, rows + columns)
     if rest or rank > min(rows, columns) or length or grouping != WHOLE:
@@ -275,7 +238,7 @@ def decode_indices(
 
 
 def seeded_groups(seed: int, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The seeded indices of consecutive groups, as one sorted array."""
+    """The indices that were drawn for consecutive groups, as one sorted array."""
     starts = sizes.cumsum() - sizes
     drawn = [
         draw(seed, g, int(k), int(n)) + int(s) for g, (k, n, s) in enumerate(zip(counts, sizes, starts, strict=True))

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsparse.compression.client_state import ClientState, to_numpy
-from fedsparse.compression.values import widened
-from fedsparse.compression.wire import Segment, SparseUpdate
+from fedsparse.compression.arrays import as_float32, to_numpy
+from fedsparse.compression.client_state import ClientState
+from fedsparse.compression.sparse_update import Segment, SparseUpdate
 from fedsparse.sparsity.topology import Topology
 from fedsparse.vector import Entry, Layout
 
@@ -92,7 +92,7 @@ def move_state(state: ClientState, old: Compact, new: Compact) -> None:
         return wide[new.active]
 
     if state.residual is not None:
-        state.residual = moved(to_numpy(widened(state.residual)))
+        state.residual = moved(to_numpy(as_float32(state.residual)))
     for name, array in state.memory.items():
         if array.shape == (old.layout.parameters,):
             state.memory[name] = moved(to_numpy(array))

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fedsparse.compression import VALUES, wire
+from fedsparse.compression import wire
+from fedsparse.compression.values import BF16
 from fedsparse.sparsity.readjust import Report
 from fedsparse.vector import Layout
 
@@ -20,9 +21,10 @@ def report_layout(layout: Layout) -> Layout:
 
 def encode_report(report: Report, layout: Layout, round: int) -> bytes:
     """The payload of a report about a model of ``layout``. Its values are rounded to the nearest bfloat16."""
-    values, codec = report.values.cpu().numpy(), VALUES["bf16"]
-    body = codec.encode(values, np.array([values.size]), 0)
-    segment = wire.Coded(layout.parameters, report.indices.cpu().numpy(), codec, body)
+    values = report.values.cpu().numpy()
+    counts, codec = np.array([values.size]), BF16()
+    body = codec.encode(values, counts, 0)
+    segment = wire.Coded(layout.parameters, report.indices.cpu().numpy(), codec, body, counts)
     return wire.encode(report_layout(layout), round, [segment])
 
 

@@ -11,7 +11,9 @@ from flwr.app import Array, Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from clients.state_store import ARRAYS, HeldArray, load_state, save_state
-from fedsparse.compression import COMPRESSORS, ClientState, UpdateCodec
+from fedsparse.catalogue import COMPRESSORS
+from fedsparse.compression import ClientState, UpdateCodec
+from fedsparse.compression import codec as module
 from tests.fedsparse.compression.common import draw_vector, layout_of
 
 LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
@@ -76,8 +78,8 @@ def test_every_store_gives_the_payloads_of_a_state_that_was_never_stored(
     """Rounds 2 and 3 are lost, and rounds 4 and 6 have an attempt that fails when all is computed."""
     if where == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no CUDA GPU here")
-    # Not asked whether it is on the CPU, where tensors would be computed on as NumPy's arrays.
-    monkeypatch.setattr(UpdateCodec, "_checked", lambda self, update, state, seed: update)
+    # Tensors on the CPU would become NumPy arrays, and the test shall compute on them as on a device.
+    monkeypatch.setattr(module, "as_vector", lambda update: update)
     codec = UpdateCodec(LAYOUT, compressor, 0.1, residual_decay=0.9)
     updates = [draw_vector("normal", LAYOUT.size, round) for round in range(6)]
     kept, payloads = ClientState(), dict[str, list[bytes]]()

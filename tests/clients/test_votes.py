@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from clients.workbench import whole_codec
-from fedsparse.compression import COMPRESSORS, PRESETS, VALUES, ClientState, UpdateCodec
+from fedsparse.catalogue import COMPRESSORS
+from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
+from fedsparse.config.presets import FINE_VALUES, PRESETS
 from tests.fedsparse.compression.common import draw_vector, layout_of_shapes
 
 LAYOUT = layout_of_shapes((60, 40), (40,), (8, 4, 3, 3), (8,), buffers=4)
@@ -27,7 +29,7 @@ def test_a_vote_is_the_update_and_the_residual_whatever_the_compressor(name: str
         wanted[:n] += state.residual
     payload, _ = vote.encode(second, state, round=2, seed=2)
     sent = vote.decode(payload).to_dense()
-    assert VALUES[settings["values"]].fine or len(payload) < 2.1 * LAYOUT.size
+    assert settings["values"] in FINE_VALUES or len(payload) < 2.1 * LAYOUT.size
     np.testing.assert_allclose(
         sent, wanted, rtol=2.0**-8, atol=(2.0**-7 if settings["values"] == "int8" else 1e-6) * np.abs(wanted).max()
     )

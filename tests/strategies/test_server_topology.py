@@ -6,7 +6,8 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedsparse.aggregation.mean import Mean
-from fedsparse.compression import VALUES, ClientState, UpdateCodec, wire
+from fedsparse.compression import ClientState, UpdateCodec, wire
+from fedsparse.compression.values import F32
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import mask_array, payload_array
@@ -182,11 +183,8 @@ def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = Non
 
 def report_of(*sizes: int, round: int = 1) -> bytes:
     """A report about every weight, in segments of these sizes."""
-    codec, layout = VALUES["f32"], report_layout(LAYOUT)
-    values = [np.ones(size, np.float32) for size in sizes]
-    return wire.encode(
-        layout, round, [wire.Coded(v.size, None, codec, codec.encode(v, np.array([v.size]), 0)) for v in values]
-    )
+    segments = [wire.Coded.dense(np.ones(size, np.float32), F32()) for size in sizes]
+    return wire.encode(report_layout(LAYOUT), round, segments)
 
 
 @pytest.mark.parametrize(

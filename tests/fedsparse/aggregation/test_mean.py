@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsparse.aggregation.mean import Mean
 from fedsparse.compression import SparseUpdate
-from fedsparse.compression.wire import Segment
+from fedsparse.compression.sparse_update import Segment
 from fedsparse.sparsity import Topology
 from fedsparse.vector import Entry, Layout
 from tests.fedsparse.sparsity.architectures import QUICK, generator, layers_of

@@ -7,16 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsparse.compression import COMPRESSORS, VALUES, ClientState, NonFiniteError, UpdateCodec, decode
-from fedsparse.compression.codec import FACTORIZATIONS, SELECTIONS
+from fedsparse.catalogue import COMPRESSORS, VALUES
+from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec, decode
+from fedsparse.config.presets import FACTORIZATIONS, FINE_VALUES
 
 from .common import KINDS, draw_vector, layout_of, top_by_sorting
 
 LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
 SCOPES = ("global", "layer")
-FINE = [name for name, codec in VALUES.items() if codec.fine]
+SELECTIONS = [name for name in COMPRESSORS if name not in FACTORIZATIONS]
 COMBINATIONS = list(itertools.product(SELECTIONS, VALUES, SCOPES))
-ALL = COMBINATIONS + list(itertools.product(FACTORIZATIONS, FINE, ["global"]))
+ALL = COMBINATIONS + list(itertools.product(FACTORIZATIONS, FINE_VALUES, ["global"]))
 PRECISION = {"f32": 0.0, "f16": 2.0**-11, "bf16": 2.0**-8, "int8": 1 / 253, "int4": 1 / 4, "power-of-two": 1 / 3}
 NEAR = ("gaussian", "redsync", "threshold")  # selections that do not keep exactly k
 
@@ -92,7 +93,7 @@ def test_hggtopk_and_topk_give_the_same_payloads(values, scope):
 @settings(max_examples=60, deadline=None)
 def test_a_payload_is_never_longer_than_dense_float32_and_64_bytes(kind, n, density, values, scope):
     layout = layout_of(*[1] * min(n, 60), n, buffers=(3,))
-    for compressor in COMPRESSORS if values in FINE else SELECTIONS:
+    for compressor in COMPRESSORS if values in FINE_VALUES else SELECTIONS:
         codec = UpdateCodec(layout, compressor, density, scope, values)
         update = draw_vector(kind, layout.size, n)
         payload, _ = codec.encode(update, ClientState(), round=1, seed=n)
@@ -335,7 +336,7 @@ def test_wrong_shapes_and_seeds_are_named():
 def test_the_smallest_layouts_round_trip(sizes, compressor):
     layout = layout_of(*sizes, buffers=(2,))
     options = {"threshold": 1e-30} if compressor == "threshold" else {}
-    for scope, values in itertools.product(SCOPES, VALUES if compressor in SELECTIONS else FINE):
+    for scope, values in itertools.product(SCOPES, VALUES if compressor in SELECTIONS else FINE_VALUES):
         codec = UpdateCodec(layout, compressor, 1.0, scope, values, **options)
         update = draw_vector("constant", layout.size, 0)
         payload, _ = codec.encode(update, ClientState(), round=1, seed=0)

@@ -9,7 +9,7 @@ from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression.factors import product
 from fedsparse.compression.lowrank import LowRank
 from fedsparse.compression.powersgd import PowerSGD
-from fedsparse.compression.values import F16, VALUES
+from fedsparse.compression.values import F16, value_codec
 from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode
 
 from .common import KINDS, draw_vector, layout_of_shapes
@@ -19,8 +19,8 @@ LAYOUT = layout_of_shapes((40, 30), (7,), (16, 3, 3, 3), (3, 3), (60, 50), buffe
 FIRST = HEADER.size
 
 
-def error(matrix: torch.Tensor, method, rank: int, state: ClientState | None = None) -> float:
-    p, q = method.factor(matrix, rank, state or ClientState(), "layer", 7)
+def error(matrix: torch.Tensor, method, rank: int, memory: dict | None = None) -> float:
+    p, q = method.factor(matrix, rank, {} if memory is None else memory, "layer", 7)
     assert p.shape[1] == q.shape[1] <= rank
     return float((matrix - p @ q.T).norm())
 
@@ -37,8 +37,8 @@ def test_the_error_is_within_five_percent_of_the_best(shape, options) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_powersgd_reaches_the_best_from_where_it_was(shape) -> None:
     matrix, values = spectrum(*shape)
-    rank, state = min(shape) // 10, ClientState()
-    errors = [error(matrix, PowerSGD(), rank, state) for _ in range(5)]
+    rank, memory = min(shape) // 10, {}
+    errors = [error(matrix, PowerSGD(), rank, memory) for _ in range(5)]
     best = float(values[rank:].square().sum().sqrt())
     assert errors[-1] <= 1.05 * best < errors[0]
 
@@ -58,7 +58,7 @@ def test_the_error_is_near_the_best_where_singular_values_fall_to_a_millionth(ra
 def test_adaptive_rank_keeps_the_asked_energy_within_a_percent(shape, energy: float, residual_iterations: int) -> None:
     matrix, values = spectrum(*shape)
     method = LowRank(energy=energy, residual_iterations=residual_iterations)
-    p, q = method.factor(matrix, min(shape) // 2, ClientState(), "layer", 0)
+    p, q = method.factor(matrix, min(shape) // 2, {}, "layer", 0)
     kept = 1 - float((matrix - p @ q.T).square().sum() / matrix.square().sum())
     needed = int((values.square().cumsum(0) / values.square().sum() < energy).sum()) + 1
     assert kept >= energy - 0.01
@@ -67,12 +67,12 @@ def test_adaptive_rank_keeps_the_asked_energy_within_a_percent(shape, energy: fl
 
 @pytest.mark.parametrize("method", [LowRank(energy=1.0), PowerSGD()])
 def test_a_matrix_of_less_rank_than_allowed_arrives_whole_and_so_does_a_richer_one_later(method) -> None:
-    generator, state = torch.Generator().manual_seed(0), ClientState()
+    generator, memory = torch.Generator().manual_seed(0), {}
     for rank in (2, 8):
         left, right = (torch.randn(n, rank, generator=generator) for n in (60, 40))
         matrix = left @ right.T / 50
         for _ in range(3):
-            p, q = method.factor(matrix, 8, state, "layer", 1)
+            p, q = method.factor(matrix, 8, memory, "layer", 1)
             basis = p if isinstance(method, PowerSGD) else q
             torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]), atol=1e-5, rtol=0)
         assert float((matrix - p @ q.T).norm()) <= 1e-5 * float(matrix.norm())
@@ -83,7 +83,7 @@ def test_balanced_rows_keep_small_rows_as_well_as_large_ones() -> None:
     scales = torch.logspace(-4, 0, 60)[:, None]
     relative = []
     for balance in (False, True):
-        p, q = LowRank(energy=1.0, balance=balance).factor(matrix * scales, 8, ClientState(), "layer", 0)
+        p, q = LowRank(energy=1.0, balance=balance).factor(matrix * scales, 8, {}, "layer", 0)
         relative.append(float(((matrix * scales - p @ q.T) / scales).norm() / matrix.norm()))
     assert relative[1] < 0.85 * relative[0]
 
@@ -159,7 +159,7 @@ def test_a_product_has_the_same_bits_in_whatever_order_it_is_summed(shape: tuple
     rows, columns = shape[0], entry.size // shape[0]
     for rank in (1, 5, 40):
         columns_of_both = draw_vector("heavy-tailed", rank * (rows + columns), rank)
-        counts, codec = np.array([columns_of_both.size]), VALUES[values]
+        counts, codec = np.array([columns_of_both.size]), value_codec(values)
         decoded = codec.decode(memoryview(bytes(codec.encode(columns_of_both, counts, 0))), counts)
         p, q = decoded[: rank * rows].reshape(rank, rows), decoded[rank * rows :].reshape(rank, columns)
         once = product(decoded, entry)
@@ -174,8 +174,9 @@ def test_a_product_has_the_same_bits_in_whatever_order_it_is_summed(shape: tuple
 def factored(rank: int = 2, values: np.ndarray | None = None) -> bytes:
     layout = layout_of_shapes((40, 30), (7,))
     columns = draw_vector("normal", 70 * rank, 0) if values is None else values
-    body, codec = F16().encode(columns, np.array([columns.size]), 0), F16()
-    return encode(layout, 1, [Coded(1200, None, codec, body, rank=rank), Coded(7, None, codec, bytes(14))])
+    counts, codec = np.array([columns.size]), F16()
+    factors = Coded(1200, None, codec, codec.encode(columns, counts, 0), counts, rank=rank)
+    return encode(layout, 1, [factors, Coded.dense(np.zeros(7, np.float32), codec)])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsparse.commands.bench_compressors import captured
-from fedsparse.compression import ClientState
 from fedsparse.compression.gaussian import Gaussian
 from fedsparse.compression.redsync import RedSync
 from fedsparse.compression.selection import Part
@@ -26,22 +25,22 @@ def real_updates() -> list[list[np.ndarray]]:
     return [[u[: layout.parameters] for u in rounds] for rounds in updates]
 
 
-def selected(selection, update, k: int, state: ClientState | None = None) -> np.ndarray:
-    state = state or ClientState()
-    _, indices, _ = selection.select(update, state, [Part(0, len(update), k)], 1, 0)
-    return np.asarray(indices[0])
+def selected(selection, update, k: int, memory: dict | None = None) -> np.ndarray:
+    (indices,) = selection.indices(update, [Part(0, len(update), k)], {} if memory is None else memory, 0)
+    return np.asarray(indices)
 
 
 @pytest.mark.parametrize("selection", [Gaussian(), RedSync()])
 @pytest.mark.parametrize("density", [0.001, 0.01, 0.05, 0.3])
 def test_real_updates_with_residuals_are_selected_within_a_third_of_k(selection, density: float) -> None:
     for rounds in real_updates():
-        state = ClientState(np.zeros(len(rounds[0]), np.float32))
+        residual, memory = np.zeros(len(rounds[0]), np.float32), {}
         k = max(1, round(density * len(rounds[0])))
         for update in rounds * 2:
-            indices = selected(selection, update, k, state)
+            residual += update
+            indices = selected(selection, residual, k, memory)
             assert abs(indices.size - k) <= k / 3
-            state.residual[indices] = 0
+            residual[indices] = 0
 
 
 @given(vectors, st.floats(0.0, 1.0))
@@ -67,13 +66,13 @@ def test_tensors_and_arrays_are_selected_alike(selection, kind: str) -> None:
 
 
 def test_redsync_keeps_its_threshold_while_the_count_is_right() -> None:
-    state, selection = ClientState(), RedSync()
-    selected(selection, draw_vector("normal", 20_000, 1), 200, state)
-    first = state.memory["thresholds"].copy()
-    selected(selection, draw_vector("normal", 20_000, 2), 200, state)
-    assert np.array_equal(state.memory["thresholds"], first)
-    selected(selection, draw_vector("normal", 20_000, 3) * 100, 200, state)
-    assert state.memory["thresholds"] > 50 * first
+    memory, selection = {}, RedSync()
+    selected(selection, draw_vector("normal", 20_000, 1), 200, memory)
+    first = memory["thresholds"].copy()
+    selected(selection, draw_vector("normal", 20_000, 2), 200, memory)
+    assert np.array_equal(memory["thresholds"], first)
+    selected(selection, draw_vector("normal", 20_000, 3) * 100, 200, memory)
+    assert memory["thresholds"] > 50 * first
 
 
 def test_a_fixed_threshold_selects_what_reaches_it_be_it_nothing() -> None:

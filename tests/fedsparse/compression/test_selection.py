@@ -4,15 +4,57 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsparse.catalogue import COMPRESSORS
 from fedsparse.compression.client_state import ClientState
+from fedsparse.compression.compressors import build_compressor
 from fedsparse.compression.hggtopk import SAMPLE, HGGTopK, top_indices, top_indices_on_device
 from fedsparse.compression.indices import draw
 from fedsparse.compression.selection import Part
-from fedsparse.compression.topk import TopK, largest
+from fedsparse.compression.topk import largest
+from fedsparse.config.presets import FACTORIZATIONS
 
 from .common import KINDS, draw_vector, top_by_sorting, vectors
 
+SELECTIONS = [name for name in COMPRESSORS if name not in FACTORIZATIONS]
+EXACT = ("topk", "hggtopk", "dgc", "randomk")
+
 share = st.floats(0.0, 1.0)
+
+
+def selected(name, update, residual, parts):
+    """The vector that a selection of the catalogue selected from, and its indices."""
+    selection, state = build_compressor(name, {}), ClientState(residual)
+    if hasattr(selection, "select"):
+        return selection.select(update, state, parts, 1, 3)
+    vector = update + residual
+    return vector, selection.indices(vector, parts, state.memory, 3)
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["array", "tensor"])
+def test_a_selection_keeps_its_contract(name, kind, place):
+    update, residual = draw_vector(kind, 5000, 1), draw_vector(kind, 5000, 2)
+    parts = [Part(0, 2000, 50), Part(2000, 2001, 1), Part(2001, 5000, 7)]
+    if place == "array":
+        update.flags.writeable = False
+        vector, indices = selected(name, update, residual.copy(), parts)
+    else:
+        vector, indices = selected(name, torch.from_numpy(update), torch.from_numpy(residual.copy()), parts)
+    assert np.array_equal(np.asarray(vector), update + residual)
+    if indices is None:
+        assert name == "none"
+        return
+    for found, (start, stop, k) in zip(map(np.asarray, indices), parts, strict=True):
+        assert found.dtype == np.int64
+        assert (np.diff(found) > 0).all()
+        assert not found.size or start <= found[0] <= found[-1] < stop
+        if name in EXACT:
+            assert found.size == k
+        elif name != "threshold":
+            assert abs(found.size - k) <= k / 3
+        if name in ("topk", "hggtopk", "dgc"):
+            assert np.array_equal(found, top_by_sorting((update + residual)[start:stop], k) + start)
 
 
 @given(vectors, share, st.floats(0, 3, width=32), st.booleans())
@@ -53,7 +95,7 @@ def test_hggtopk_stays_exact_over_rounds_with_its_threshold_as_guide():
     state, residual = ClientState(np.zeros(n, np.float32)), np.zeros(n, np.float32)
     for round in range(1, 8):
         update = rng.standard_normal(n, dtype=np.float32) * np.float32(1.5**round)
-        vector, indices, _ = HGGTopK().select(update, state, [Part(0, n, k)], round, 0)
+        vector, indices = HGGTopK().select(update, state, [Part(0, n, k)], round, 0)
         residual += update
         assert np.array_equal(indices[0], top_by_sorting(residual, k))
         assert np.array_equal(vector, residual)
@@ -66,12 +108,18 @@ def test_a_vector_with_nan_ends_in_an_error_not_in_an_endless_loop():
         top_indices(vector, None, vector, 3)
 
 
+def top_by_scores(scores, k):
+    return np.sort(np.argsort(-scores, kind="stable")[:k])
+
+
 @given(vectors, share)
 @settings(max_examples=150)
-def test_topk_and_the_device_path_agree_with_sorting(vector, share):
+def test_the_largest_scores_and_the_device_path_agree_with_sorting(vector, share):
     k = max(1, round(share * vector.size))
     expected, tensor = top_by_sorting(vector, k), torch.from_numpy(vector)
-    assert np.array_equal(largest(tensor.abs(), k).numpy(), expected)
+    for scores in (np.abs(vector), np.abs(vector).astype(np.float64) - 7):
+        assert np.array_equal(largest(scores, k), top_by_scores(scores, k))
+        assert np.array_equal(largest(torch.from_numpy(scores), k).numpy(), top_by_scores(scores, k))
     assert np.array_equal(top_indices_on_device(tensor, None, tensor, k).numpy(), expected)
 
 
@@ -81,20 +129,6 @@ def test_the_device_path_finds_the_true_top_k_when_it_only_sees_a_sample(kind):
     for k in (1, vector.size // 100, vector.size // 2, vector.size):
         tensor = torch.from_numpy(vector)
         assert np.array_equal(top_indices_on_device(tensor, None, tensor, k).numpy(), top_by_sorting(vector, k))
-
-
-@pytest.mark.parametrize("selection", [TopK(), HGGTopK()])
-def test_tensors_and_arrays_give_the_same_selection_and_residual(selection):
-    vector, residual = draw_vector("ties", 5000, 1), draw_vector("ties", 5000, 2)
-    parts = [Part(0, 2000, 50), Part(2000, 5000, 7)]
-    host, device = ClientState(residual.copy()), ClientState(torch.from_numpy(residual.copy()))
-    a = selection.select(vector, host, parts, 1, 0)
-    b = selection.select(torch.from_numpy(vector), device, parts, 1, 0)
-    assert np.array_equal(a.vector, b.vector.numpy())
-    for mine, other, part in zip(a.indices, b.indices, parts, strict=True):
-        expected = top_by_sorting((vector + residual)[part.start : part.stop], part.k) + part.start
-        assert np.array_equal(mine, expected)
-        assert np.array_equal(other.numpy(), expected)
 
 
 @given(st.integers(1, 500), share, st.integers(0, 2**64 - 1), st.integers(0, 9))

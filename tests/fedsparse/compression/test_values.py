@@ -4,21 +4,22 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from fedsparse.catalogue import VALUES
+from fedsparse.compression.arrays import from_bf16, to_bf16
 from fedsparse.compression.eden import hadamard, rotate
 from fedsparse.compression.levels import block_lengths
-from fedsparse.compression.values import VALUES, from_bf16, to_bf16
+from fedsparse.compression.values import value_codec
+from fedsparse.config.presets import UNBIASED_VALUES
 
 from .common import KINDS, clipped, draw_vector
 
-UNBIASED = [name for name, codec in VALUES.items() if codec.unbiased]
-
 
 def through(name: str, values: np.ndarray, counts: np.ndarray, seed: int = 0, unbiased: bool = False) -> np.ndarray:
-    codec = VALUES[name]
+    codec = value_codec(name)
     return codec.decode(memoryview(bytes(codec.encode(values, counts, seed, unbiased))), counts)
 
 
-@pytest.mark.parametrize("name", UNBIASED)
+@pytest.mark.parametrize("name", UNBIASED_VALUES)
 @pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "one outlier", "ties", "mostly zeros"])
 def test_the_mean_over_many_draws_is_the_value_itself_or_as_clipped(name: str, kind: str) -> None:
     draws, counts = 1500, np.array([40, 0, 160])
@@ -70,10 +71,10 @@ def test_ternary_values_with_a_common_mean_arrive_nearly_whole(unbiased: bool) -
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_whatever_the_values_what_arrives_is_finite_and_as_long_as_declared(name, kind, unbiased) -> None:
-    codec = VALUES[name]
+    codec = value_codec(name)
     for n in (0, 1, 5, 31, 300, 5000):
         values, counts = draw_vector(kind, max(n, 1), n)[:n], np.array([n // 4, 0, n - n // 4])
-        body = codec.encode(values, counts, 2**64 - 1, unbiased and codec.unbiased)
+        body = codec.encode(values, counts, 2**64 - 1, unbiased and name in UNBIASED_VALUES)
         assert len(body) == codec.size(counts)
         received = codec.decode(memoryview(bytes(body)), counts)
         assert received.dtype == np.float32
@@ -82,7 +83,7 @@ def test_whatever_the_values_what_arrives_is_finite_and_as_long_as_declared(name
 
 
 def test_bits_of_each_coding() -> None:
-    bits = {name: 8 * codec.size(np.array([1 << 16])) / (1 << 16) for name, codec in VALUES.items()}
+    bits = {name: 8 * value_codec(name).size(np.array([1 << 16])) / (1 << 16) for name in VALUES}
     most = {"f32": 32, "f16": 16, "bf16": 16, "int8": 8.13, "int4": 4.13, "ternary": 1.61, "power-of-two": 9,
             "two-means": 1.01, "sign": 1.01, "eden": 1.01}  # fmt: skip
     assert bits.keys() == most.keys()

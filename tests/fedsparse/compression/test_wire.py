@@ -11,11 +11,12 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsparse.catalogue import VALUES
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression import indices as module
 from fedsparse.compression.indices import IndexCodec, pack, unpack
-from fedsparse.compression.values import F16, F32, VALUES, Sign
-from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, encode
+from fedsparse.compression.values import F16, F32, Sign, value_codec
+from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, checksum, encode
 
 from .common import draw_vector, layout_of, layout_of_shapes
 
@@ -29,7 +30,7 @@ def payload_of(compressor="topk", density=0.05, values="f32", scope="global", la
 
 def resigned(payload: bytes) -> bytes:
     """``payload`` with a checksum that matches: what an attacker would send."""
-    return payload[:-4] + struct.pack("<I", xxhash.xxh3_64_intdigest(payload[:-4]) & 0xFFFFFFFF)
+    return payload[:-4] + checksum(payload[:-4])
 
 
 def changed(payload: bytes, at: int, new: bytes) -> bytes:
@@ -125,6 +126,12 @@ def test_add_to_adds_the_weighted_dense_update_in_the_accumulators_precision(com
     assert np.array_equal(np.asarray(accumulator), expected)
 
 
+def test_a_checksum_is_the_low_half_of_xxh3_of_all_parts_together():
+    data = bytes(range(200))
+    low_half = (xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF).to_bytes(4, "little")
+    assert checksum(data) == checksum(data[:7], memoryview(data)[7:]) == low_half
+
+
 def test_many_tiny_segments_are_refused_before_they_cost_time():
     sizes = [100] * 50
     layout, one = layout_of(*sizes), (7).to_bytes(8, "little") + (1).to_bytes(4, "little")
@@ -139,10 +146,10 @@ def test_many_tiny_segments_are_refused_before_they_cost_time():
 
 def test_segments_must_cover_the_layout():
     with pytest.raises(ValueError, match="cover 5 of 828"):
-        encode(LAYOUT, 1, [Coded(5, None, F32(), bytes(20))])
+        encode(LAYOUT, 1, [Coded.dense(np.zeros(5, np.float32), F32())])
 
 
-@pytest.mark.parametrize("codec", VALUES.values())
+@pytest.mark.parametrize("codec", [value_codec(name) for name in VALUES])
 @given(st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_value_codings_keep_their_declared_length_and_precision(codec, n, seed):
     values = draw_vector("heavy-tailed", n, seed)

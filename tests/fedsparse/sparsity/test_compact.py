@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsparse.compression import COMPRESSORS, VALUES, ClientState, PayloadError, UpdateCodec, decode
-from fedsparse.compression.codec import FACTORIZATIONS
+from fedsparse.catalogue import COMPRESSORS, VALUES
+from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
+from fedsparse.config.presets import FACTORIZATIONS, FINE_VALUES
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.compact import Compact, move_state
 from fedsparse.sparsity.densities import erk
@@ -57,7 +58,8 @@ def test_a_payload_for_another_topology_is_refused():
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize(
-    ("compressor", "values"), [(c, v) for c in COMPRESSORS for v in VALUES if c not in FACTORIZATIONS or VALUES[v].fine]
+    ("compressor", "values"),
+    [(c, v) for c in COMPRESSORS for v in VALUES if c not in FACTORIZATIONS or v in FINE_VALUES],
 )
 def test_what_is_sent_and_what_remains_add_up_to_the_updates_on_the_mask(compressor, values, scope):
     sparse = topology(0.7)

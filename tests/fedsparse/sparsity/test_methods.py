@@ -21,7 +21,7 @@ from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.sparsyfed import SparsyFed, from_weights, gradient_of_psi, to_weights
 from fedsparse.sparsity.ssfl import SSFL, saliency
 from fedsparse.sparsity.static import Static
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, votes_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn, votes_of
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")
@@ -176,7 +176,7 @@ def test_grown_weights_survive_when_trained_and_die_at_once_when_uploaded_as_zer
 
     def survivors(local):
         models = votes_of([(local, own.mask, 5), (weights, topology.mask, 5)])
-        new = method.decide(topology, RoundResult(1, weights, generator(), models=models))
+        new = method.decide(topology, RoundResult(1, weights, generator(), votes=models))
         return int((new.mask & grown).sum())
 
     assert survivors(own.apply_(weights.clone())) == 0  # readjusted last

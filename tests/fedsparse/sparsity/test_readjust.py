@@ -18,7 +18,7 @@ from fedsparse.sparsity.readjust import (
     report_growth,
     select_by_votes,
 )
-from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, votes_of, small_cnn
+from tests.fedsparse.sparsity.architectures import QUICK, architectures, generator, layers_of, small_cnn, votes_of
 
 SPARSITIES = st.floats(0.01, 0.99)
 FEW_VALUES = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=30)

@@ -1,0 +1,72 @@
+"""A decoded update: values for some coordinates of the flat vector, in segments."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsparse.vector import Layout
+
+BLOCK = 1 << 16  # elements that a dense addition computes at a time
+
+
+@dataclass(frozen=True)
+class Segment:
+    """float32 ``values`` for ``indices`` (int64, counted from ``start``; None means all ``size`` coordinates)."""
+
+    start: int
+    size: int
+    indices: np.ndarray | None
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class SparseUpdate:
+    """A decoded payload: every check has passed, every value is finite."""
+
+    layout: Layout
+    round: int
+    segments: tuple[Segment, ...]
+
+    def add_to(self, accumulator: np.ndarray | Tensor, weight: float = 1.0) -> None:
+        """``accumulator += weight * update``, in the accumulator's precision.
+
+        Args:
+            accumulator: float32 or float64, shape ``(layout.size,)``; an array or a tensor on any device, in place.
+            weight: a factor for every value.
+        """
+        add_segments(accumulator, self.segments, weight)
+
+    def to_dense(self) -> np.ndarray:
+        """float32, shape ``(layout.size,)``, zero where nothing was sent."""
+        dense = np.zeros(self.layout.size, np.float32)
+        for s in self.segments:
+            dense[s.start : s.start + s.size][slice(None) if s.indices is None else s.indices] = s.values
+        return dense
+
+
+def add_segments(accumulator: np.ndarray | Tensor, segments: Iterable[Segment], weight: float) -> None:
+    """As :meth:`SparseUpdate.add_to`, for an accumulator that need not be longer than the segments."""
+    if isinstance(accumulator, Tensor) and accumulator.device.type == "cpu":
+        accumulator = accumulator.numpy()
+    for s in segments:
+        part = accumulator[s.start : s.start + s.size]
+        if isinstance(part, Tensor):
+            add_on_device(part, s, weight)
+        elif s.indices is not None:
+            values = torch.from_numpy(np.multiply(s.values, weight, dtype=part.dtype))
+            torch.from_numpy(part).scatter_add_(0, torch.from_numpy(s.indices), values)  # np.add.at takes longer
+        else:
+            for at in range(0, s.size, BLOCK):
+                part[at : at + BLOCK] += np.multiply(s.values[at : at + BLOCK], weight, dtype=part.dtype)
+
+
+def add_on_device(part: Tensor, segment: Segment, weight: float) -> None:
+    """``part += weight * segment``; the CPU does not wait for the device."""
+    values = torch.tensor(segment.values).to(part) * weight
+    if segment.indices is None:
+        part += values
+    else:
+        part.index_add_(0, torch.tensor(segment.indices, device=part.device), values)
