@@ -21,25 +21,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from benchmarks.common import Federation, machine, medians, peak_bytes, reset_peak, write_images
+from benchmarks.common import Federation, machine, peak_bytes, reset_peak, write_images
 from clients.workbench import Workbench
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.flower_run import run_flower
 from fedsparse.engine.records import payload_array
+from fedsparse.experiment import Experiment
 from fedsparse.models import build_model
-from fedsparse.telemetry.timers import StageTimer
+from fedsparse.telemetry.timers import StageTimer, medians
 from fedsparse.training.loop import train
 from fedsparse.training.stacked import TOGETHER
-from fedsparse.vector import FlatModel
-from partitions import load_dataset, partition
-from strategies.server_app import app as server_app
-from strategies.server_app import make_strategy
+from strategies.server_app import federate, make_strategy
 
 ROOT = Path(__file__).parents[1]
 APP, TRAIN_TOGETHER = "clients.client_app:app", "clients.client_app:train_together"
@@ -48,10 +46,11 @@ DENSE = {"compressor": "none", "values": "f32", "error_feedback": False, "device
 
 def plain_round(config: Config) -> Callable[[], None]:
     """FedAvg as one writes it in PyTorch alone: a DataLoader over the client's samples, SGD, averaged weights."""
-    data = load_dataset(config.dataset, config.data_dir)
+    experiment = Experiment(config)
+    data = experiment.data
     images = ((data.x_train - data.mean.view(-1, 1, 1)) / data.std.view(-1, 1, 1)).float()
     train_set = TensorDataset(images, data.y_train)
-    parts = partition(data.y_train, **config.partitioning())
+    parts = experiment.partition
     rng = np.random.default_rng(0)
     server = build_model(config.model, data.input_shape, data.classes, config.norm, seed=0)
 
@@ -110,7 +109,7 @@ def compression(data: str, repeats: int) -> None:
 
         def local(bench: Any = bench, indices: Any = indices, config: Config = config) -> None:
             timer = StageTimer()
-            train(bench.model, bench.fetch(indices), len(indices), config, round=1, seed=0, timer=timer)
+            train(bench.model, bench.fetch(indices), len(indices), config, bench.task, round=1, seed=0, timer=timer)
 
         local()
         update = bench.model.vector - start
@@ -129,12 +128,12 @@ def aggregation(data: str) -> None:
     settings = {"model": "resnet18", "norm": "group", "clients": 1000, "clients_per_round": 1000, "device": "cpu"}
     config = Config.from_mapping({**settings, "dataset": data})
     grid = LocalGrid(APP, config.clients)
-    module = build_model("resnet18", (1, 28, 28), 10, "group", seed=0)
-    model = FlatModel(module)
+    experiment = Experiment(config)
+    model = experiment.model
     codec = UpdateCodec(model.layout, "topk", density=0.01, values="f16", error_feedback=False)
     payloads = [codec.encode(torch.randn(model.layout.size), ClientState(), round=1, seed=0)[0] for _ in range(8)]
     before = reset_peak()
-    strategy = make_strategy(config, model, range(config.clients), grid)
+    strategy = make_strategy(experiment, range(config.clients), grid)
     messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
     replies = []
     for i, message in enumerate(messages):
@@ -172,7 +171,7 @@ def _wall(config: Config, run: Callable[[Config], None]) -> float:
 
 def run_local(config: Config) -> None:
     with LocalGrid("benchmarks.idle:app", config.clients) as grid:
-        server_app(grid, Context(1, 0, {}, RecordDict(), dict(config.flat())))
+        federate(grid, config)
 
 
 def run_idle_on_flower(config: Config) -> None:
@@ -186,7 +185,7 @@ def run_idle_on_flower(config: Config) -> None:
         folder = Path(name)
         for package in ("clients", "fedsparse", "partitions", "strategies"):
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-        with (folder / "clients" / "app.py").open("a") as client:
+        with (folder / "clients" / "client_app.py").open("a") as client:
             client.write(f"\n\n{inspect.getsource(no_training)}\n\ntrain_model = no_training\n")
         for file in ("README.md", "pyproject.toml"):
             shutil.copy(ROOT / file, folder)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import Federation, machine, medians, wall, write_images
+from benchmarks.common import Federation, machine, wall, write_images
 from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.hggtopk import HGGTopK
 from fedsparse.compression.selection import Part
 from fedsparse.config import Config
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.engine import LocalGrid
+from fedsparse.telemetry.timers import medians
 from fedsparse.training.stacked import TOGETHER
 
 SETTINGS = {"compressor": "none", "values": "f32", "error_feedback": False, "device": "cuda", "lr": 0.01}

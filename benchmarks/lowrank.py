@@ -9,9 +9,9 @@ Matrices with singular values 1/i, at rank 10 %. ``of best`` is the relative err
 import torch
 from torch import Tensor
 
-from benchmarks.common import medians
 from fedsparse.compression.lowrank import LowRank
 from fedsparse.compression.powersgd import PowerSGD
+from fedsparse.telemetry.timers import medians
 
 SHAPES = ((256, 256), (1000, 1000), (5000, 256))
 CALLS = 5

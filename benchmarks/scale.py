@@ -14,9 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import Federation, machine, medians, write_images
+from benchmarks.common import Federation, machine, write_images
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from fedsparse.telemetry.timers import medians
 
 MAIN = Path(__file__).parents[1] / "main.py"
 FEDERATIONS = (100, 1_000_000)

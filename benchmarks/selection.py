@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.common import medians
 from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.hggtopk import HGGTopK
 from fedsparse.compression.selection import Part
+from fedsparse.telemetry.timers import medians
 
 SIZES = {100_000: 40, 1_000_000: 15, 10_000_000: 7}
 DENSITIES = (0.01, 0.05)

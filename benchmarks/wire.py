@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.common import medians
 from fedsparse.compression.hggtopk import top_indices
 from fedsparse.compression.indices import pack
 from fedsparse.compression.values import value_codec
 from fedsparse.compression.wire import Coded, decode, encode
+from fedsparse.experiment import load_dataset
 from fedsparse.models import build_model
+from fedsparse.telemetry.timers import medians
 from fedsparse.vector import Entry, FlatModel, Layout
-from partitions import load_dataset
 
 SIZES = (25_000, 200_000, 1_000_000, 10_000_000)
 DENSITIES = (0.001, 0.01, 0.05)

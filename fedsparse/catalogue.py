@@ -58,7 +58,7 @@ PARTITIONERS = {
     "iid": "partitions.iid:owners",
     "dirichlet": "partitions.dirichlet:owners",
     "shards": "partitions.shards:owners",
-    "natural": "partitions.natural:owners",
+    "natural": "partitions.natural_clients:owners",
 }
 
 STRATEGIES = {

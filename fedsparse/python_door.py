@@ -93,7 +93,7 @@ def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
     from fedsparse.commands.run import checked, start
 
     given = Given({key.replace("_", "-"): value for key, value in {**(settings or {}), **keywords}.items()})
-    logdir = Path(given.get("logdir", Config().logdir))
+    logdir = Path(given.get("logdir", Config.from_mapping({}).logdir))
     for key in OWN:
         if key in given and not isinstance(given[key], str):
             given[key] = reference_to(given[key], key, logdir)

@@ -5,9 +5,9 @@ A data set is a function `load(data_dir)`: see `as_dataset`. A distribution is a
 imported here, because matplotlib would cost every client process most of a second.
 """
 
-from partitions.arrays import as_dataset
 from partitions.batches import augment, normalise, to_device
 from partitions.dataset import DataError, Dataset
+from partitions.from_arrays import as_dataset
 from partitions.image_folder import load_folder
 from partitions.npz import load_npz
 from partitions.split import Partition, as_given, partition, split_holdout

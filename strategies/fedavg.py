@@ -139,4 +139,4 @@ class FedAvg(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Mean loss and metrics over the cohort's held-out samples; None when no client evaluated."""
         asked = self.config.eval_clients and self.evaluates(server_round)
-        return MetricRecord(self.cohort.scores(replies, server_round)) or None if asked else None
+        return MetricRecord(dict(self.cohort.scores(replies, server_round))) or None if asked else None

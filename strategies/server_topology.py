@@ -12,11 +12,12 @@ from fedsparse.aggregation.mean import Votes
 from fedsparse.compression import PayloadError, SparseUpdate, decode
 from fedsparse.engine.records import mask_array
 from fedsparse.experiment import Experiment
+from fedsparse.plugins import blamed
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.masks import decode_mask, encode_mask
-from fedsparse.sparsity.method import RoundResult
+from fedsparse.sparsity.method import RoundResult, checked
 from fedsparse.sparsity.readjust import Report
 from fedsparse.sparsity.reports import decode_report
 from strategies.replies import Replies
@@ -56,7 +57,9 @@ class ServerTopology:
         """The topology that the method starts from; ``saliency`` as in ``TopologyMethod.initial``."""
         generator = torch.Generator().manual_seed(derive_seed(experiment.config.seed, "topology"))
         layers, parameters = experiment.layers, experiment.layout.parameters
-        return cls(experiment, experiment.method.initial(layers, parameters, generator, saliency))
+        with blamed("topology", experiment.config.topology_method):
+            topology = checked(experiment.method.initial(layers, parameters, generator, saliency), layers, parameters)
+        return cls(experiment, topology)
 
     def _set(self, topology: Topology) -> None:
         self.current, self.compact = topology, Compact(self.layout, topology)
@@ -129,7 +132,8 @@ class ServerTopology:
             seed = derive_seed(self.experiment.config.seed, "topology", round=round)
             parameters = weights[: self.layout.parameters]
             result = RoundResult(round, parameters, torch.Generator().manual_seed(seed), replies.reports, votes)
-            new = self.method.decide(old, result)
+            with blamed("topology", self.experiment.config.topology_method):
+                new = checked(self.method.decide(old, result), self.layers, self.layout.parameters)
             new.apply_(weights)
             stale = ~new.mask | ~old.mask
             if new is not old:

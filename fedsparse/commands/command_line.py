@@ -145,7 +145,8 @@ def _version() -> str:
 
 def _choices(field: FieldInfo) -> str:
     """What a setting may be, as a line of help."""
-    options = field.annotation.__args__ if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    options = get_args(field.annotation) if is_union else (field.annotation,)
     names = [str(name) for option in options if get_origin(option) is Literal for name in get_args(option)]
     described = [mark.described() for mark in field.metadata if isinstance(mark, OneOf)]
     return f"\nOne of {', '.join(described or names)}." if described or len(names) > 1 else ""

@@ -48,14 +48,9 @@ def prune(
     """
     beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
     own = read_yaml(beside) if beside.is_file() else {}
-    config = checked(Given(own | {"outfile": "", "nm": nm} | settings))
-    prune_checkpoint(config, checkpoint, method, sparsity, samples)
-
-
-def prune_checkpoint(config: Config, checkpoint: str, method: str, sparsity: str, samples: str) -> None:
-    """The same with checked settings, whose ``nm`` is the one to prune to."""
-    nm = config.n_of_m
-    share, calibration = _asked(checkpoint, method, sparsity, nm, samples)
+    config = checked(Given(own | {"outfile": ""} | settings))
+    n_of_m = Config.from_mapping({"nm": nm}).n_of_m
+    share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
     module = experiment.model.module
@@ -73,7 +68,7 @@ def prune_checkpoint(config: Config, checkpoint: str, method: str, sparsity: str
         module,
         _batches(experiment, calibration),
         share,
-        nm=nm,
+        nm=n_of_m,
         method=PRUNERS[method],
         dense_layers=config.dense_layer_names(),
     )
@@ -84,7 +79,7 @@ def prune_checkpoint(config: Config, checkpoint: str, method: str, sparsity: str
     layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     folder = create_run_folder(config.logdir, f"prune-{method}")
     save_model(module, folder / "model.pt")
-    asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": config.nm, "samples": calibration}
+    asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": nm, "samples": calibration}
     write_json(folder / "result.json", {"config": config.flat(), **asked, "accuracy": accuracy, "layers": layers})
     _print(layers)
     print(f"saved in {folder}")

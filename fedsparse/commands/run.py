@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from fedsparse.config import Config
+from fedsparse.config import KEYS, Config
 from fedsparse.config.effects import without_effect
 from fedsparse.config.settings import Given
 from fedsparse.engine import LocalGrid
@@ -29,9 +29,9 @@ def checked(settings: Given) -> Config:
     config = Config.from_mapping(settings)
     for line in without_effect(config, settings.typed):
         raise ConfigError(line)
-    defaults = Config().flat()
-    for line in without_effect(config, {key for key, value in config.flat().items() if value != defaults[key]}):
-        print(line, file=sys.stderr)
+    if not settings.keys() >= set(KEYS):  # a run's own config.yaml names every setting, and means nothing by it
+        for line in without_effect(config, settings.keys() - settings.typed):
+            print(line, file=sys.stderr)
     config = config.absolute_paths()
     check_writable(config.logdir, config.outfile)
     Experiment(config).check()

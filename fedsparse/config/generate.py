@@ -16,7 +16,8 @@ TABLE = "[tool.flwr.app.config]\n"
 
 def default_yaml() -> str:
     """The defaults as a settings file, a comment a group."""
-    flat, parts = Config().flat(), ["# Every setting with its default; python main.py --help explains them.\n"]
+    flat = Config.from_mapping({}).flat()
+    parts = ["# Every setting with its default; python main.py --help explains them.\n"]
     for group in GROUPS:
         keys = [name.replace("_", "-") for name in group.model_fields]
         settings = yaml.safe_dump({key: flat[key] for key in keys}, sort_keys=False)
@@ -26,7 +27,7 @@ def default_yaml() -> str:
 
 def run_config() -> str:
     """The defaults as Flower's run config."""
-    return TABLE + "".join(f"{key} = {json.dumps(value)}\n" for key, value in Config().flat().items())
+    return TABLE + "".join(f"{key} = {json.dumps(value)}\n" for key, value in Config.from_mapping({}).flat().items())
 
 
 if __name__ == "__main__":

@@ -23,14 +23,18 @@ import torch
 
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.telemetry.progress import WRITTEN
 
 SCRIPTS = Path(sys.executable).parent
 STARTUP_SECONDS = 60
 SAVING_SECONDS = 10  # that the run gets after Ctrl-C, to save what it measured
 
 
-def run_flower(config: Config, app_folder: Path) -> None:
+def run_flower(config: Config, app_folder: Path) -> Path:
     """Run the Flower app in ``app_folder`` with these settings, whose paths are absolute, and wait for its end.
+
+    Returns:
+        The run folder.
 
     Raises:
         ConfigError: the settings name a GPU by its number.
@@ -70,6 +74,7 @@ def run_flower(config: Config, app_folder: Path) -> None:
         runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
         if not runs or runs[0]["status"] != "finished:completed":
             raise RunFailed(_reason(log))
+        return Path(next(line.removeprefix(WRITTEN) for line in reversed(log) if line.startswith(WRITTEN)))
 
 
 def _gpu_share(config: Config) -> float:
@@ -93,6 +98,7 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # where a user's own modules are found
     }
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'

@@ -11,6 +11,9 @@ from rich.table import Table
 
 from fedsparse.telemetry.tags import Headline
 
+WRITTEN = "written to "
+"""Begins the last line of a run."""
+
 
 def human_bytes(count: float) -> str:
     """1234567 -> '1.23 MB' (decimal units, as networks count)."""
@@ -85,4 +88,4 @@ def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, 
     stages = ", ".join(f"{k} {v:.2f}" for k, v in summary["seconds-by-stage"].items() if v >= 0.005)
     table.add_row("seconds by stage, of all workers", stages)
     console.print(table)
-    print(f"written to {folder}")  # not by rich, which would break a path in a narrow terminal
+    print(f"{WRITTEN}{folder}")  # not by rich, which would break a path in a narrow terminal

@@ -20,7 +20,7 @@ from fedsparse.commands.command_line import parse
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from fedsparse.vector import FlatModel
+from fedsparse.vector import FlatModel, digest
 from tests.e2e.tap import TAPPED
 
 ROOT = Path(__file__).parents[2]
@@ -67,15 +67,13 @@ def test_a_run_learns_and_leaves_everything_a_user_looks_for(tmp_path: Path) -> 
 
 
 def test_the_saved_model_is_the_model_that_was_evaluated(tmp_path: Path) -> None:
-    from strategies.server_app import weights_hash
-
     result = run(tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
     from fedsparse.models import build_model
 
     model = FlatModel(build_model("cnn-small", (1, 28, 28), 10, "batch", 0))
     model.module.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
-    assert weights_hash(model.vector) == result["summary"]["weights-hash"]
+    assert digest(model.vector.numpy()).hex() == result["summary"]["weights-hash"]
 
 
 @pytest.mark.parametrize("compressor", ["none", "topk", "hggtopk", "dgc", "randomk"])
@@ -166,7 +164,7 @@ def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
         (["train"], "unknown command 'train'"),
         (["run", "now"], "unrecognized arguments: now"),
         (["run", "--jobs", "2"], "--jobs belongs to the command sweep, not to run"),
-        (["sweep"], "sweep needs a FILE: python main.py sweep FILE"),
+        (["sweep"], "sweep needs a FILE: fedsparse sweep FILE"),
         (["sweep", "nowhere.yaml"], "cannot read config file nowhere.yaml"),
         (["sweep", "configs/quick-test.yaml"], "unknown part"),
         (["sweep", "configs/ablation-compression.yaml", "--jobs", "0"], "jobs = 0: should be auto or at least 1"),

@@ -17,7 +17,7 @@ from partitions import (
     dirichlet,
     embedded,
     iid,
-    natural,
+    natural_clients,
     partition,
     shards,
     split_holdout,
@@ -285,14 +285,14 @@ def test_what_a_distribution_should_not_return_is_one_line(returned: object, mes
 def test_natural_clients_keep_what_they_hold_even_below_the_floor(ids: list[int]) -> None:
     held = np.unique(ids, return_inverse=True)[1]
     clients = int(held.max()) + 1
-    result = partition([0] * len(ids), natural.owners, clients, seed=0, natural=held, min_samples=100, name="natural")
+    result = partition([0] * len(ids), natural_clients.owners, clients, seed=0, natural=held, min_samples=100, name="natural")
     assert result.owners.tolist() == held.tolist()
     assert (result.moved, result.name) == (0, "natural")
 
 
 def test_natural_clients_of_a_data_set_that_names_none_are_one_line() -> None:
     with pytest.raises(DataError, match="natural: this data set does not say who holds what") as caught:
-        partition([0, 1], natural.owners, 2, seed=0)
+        partition([0, 1], natural_clients.owners, 2, seed=0)
     assert "\n" not in str(caught.value)
 
 
@@ -300,7 +300,7 @@ def test_natural_clients_of_a_data_set_that_names_none_are_one_line() -> None:
 def test_another_number_of_natural_clients_is_one_line_with_the_number_to_ask_for(clients: int) -> None:
     message = f"natural has 3 clients, not {clients}; run with --clients 3"
     with pytest.raises(DataError, match=message):
-        partition([0] * 4, natural.owners, clients, seed=0, natural=np.array([2, 0, 1, 0]), name="natural")
+        partition([0] * 4, natural_clients.owners, clients, seed=0, natural=np.array([2, 0, 1, 0]), name="natural")
 
 
 def test_a_client_without_a_sample_is_one_line_where_the_data_say_who_holds_what() -> None:

@@ -176,7 +176,7 @@ def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_d
     for client in nodes:
         indices, _ = bench.samples(client)
         gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices), bench.task)
-        scores = (gradient * model.vector[: layout.parameters]).abs() * dense.topology.prunable
+        scores = (gradient * model.vector[: layout.parameters]).abs() * dense.current.prunable
         top = scores.topk(budget(layers, 0.8)).indices
         wanted[top] += len(indices) * scores[top]
     torch.testing.assert_close(total.float(), wanted, rtol=2.0**-7, atol=0.0)

@@ -212,12 +212,12 @@ def test_a_node_that_the_superlink_lost_is_told_by_its_client_and_reason() -> No
 def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it() -> None:
     u = updates(1)
     size = len(UpdateCodec(LAYOUT, "none").encode(u[0], ClientState(), round=1, seed=0)[0])
-    network = Network("uniform:0.0005:0.01", "", "", seed=3)
+    links = {"uplink_mbps": "uniform:0.0005:0.01", "seed": 3}
+    network = Network(links["uplink_mbps"], "", "", seed=3)
     seconds = sorted((network.seconds(i, downlink=0, uplink=size, compute=1.0), i) for i in range(3))
     between = (seconds[1][0] + seconds[2][0]) / 2
     for deadline, kept, clock in ((0.0, [0, 1, 2], seconds[2][0]), (between, [i for _, i in seconds[:2]], between)):
-        strategy, grid = make(compute_seconds=1.0, round_deadline=deadline)
-        strategy.cohort.clock.network = network
+        strategy, grid = make(compute_seconds=1.0, round_deadline=deadline, **links)
         play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
         assert strategy.cohort.metrics["time/simulated"] == pytest.approx(clock)
         np.testing.assert_allclose(strategy.weights.numpy(), u[kept].mean(0), rtol=1e-4, atol=1e-6)
@@ -230,7 +230,7 @@ def test_a_round_for_which_all_come_too_late_leaves_the_weights_and_the_run_goes
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
     assert torch.equal(strategy.weights, before)
     assert len(strategy.cohort.failures) == 3
-    strategy.cohort.clock.deadline = 3.0
+    strategy.cohort.config = strategy.cohort.config.replace(round_deadline=3.0)
     play(strategy, grid, 2, lambda i, m: reply(m, u[i], 1, 2))
     np.testing.assert_allclose((strategy.weights - before).numpy(), u.mean(0), rtol=1e-4, atol=1e-6)
 

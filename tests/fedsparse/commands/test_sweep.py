@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from fedsparse.commands.sweep import finished, job_count, run_sweep
 from fedsparse.errors import RunFailed
 from fedsparse.report.grid import Sweep, read_sweep
 
-STANDIN = Path(__file__).with_name("standin.py")
+STANDIN = [sys.executable, str(Path(__file__).with_name("standin.py"))]
 
 
 def plan(tmp_path: Path, grid: str, **settings: Any) -> Sweep:

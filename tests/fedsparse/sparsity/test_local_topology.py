@@ -10,6 +10,7 @@ from fedsparse.plugins import named
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.densities import erk
 from fedsparse.sparsity.local_topology import LocalTopology
+from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import dense_gradient, train
 from fedsparse.vector import FlatModel
@@ -47,7 +48,7 @@ def play(name: str, round: int = 1, sparsity: float = 0.6, **settings: object) -
     method = named(TOPOLOGIES, name)(sparsity, interval=1, end=10, growth=settings.pop("growth", "gradient"))
     local = LocalTopology(flat, topology, method, round, seed=0)
     config = Config.from_mapping({"lr": 0.1, "batch_size": 10} | settings)
-    train(flat, fetch, SAMPLES, config, round=round, seed=0, timer=StageTimer(), topology=local)
+    train(flat, fetch, SAMPLES, config, Task(), round=round, seed=0, timer=StageTimer(), topology=local)
     return flat, topology, local.topology
 
 
@@ -109,7 +110,7 @@ def test_where_everything_exists_training_is_the_dense_one_to_the_bit():
     sparse = play("static", sparsity=0.0, momentum=0.9)[0]
     dense = model()
     config = Config.from_mapping({"lr": 0.1, "batch_size": 10, "momentum": 0.9})
-    train(dense, fetch, SAMPLES, config, round=1, seed=0, timer=StageTimer())
+    train(dense, fetch, SAMPLES, config, Task(), round=1, seed=0, timer=StageTimer())
     assert torch.equal(sparse.vector, dense.vector)
 
 
@@ -135,7 +136,7 @@ def test_powerpropagation_makes_the_step_of_the_reparameterised_weights():
 
 def test_the_dense_gradient_is_that_of_the_mean_loss_whatever_the_batches():
     flat = model()
-    whole, parts = (dense_gradient(flat, fetch, SAMPLES, batch_size) for batch_size in (60, 7))
+    whole, parts = (dense_gradient(flat, fetch, SAMPLES, Task(), batch_size) for batch_size in (60, 7))
     flat.module.eval().zero_grad()
     nn.functional.cross_entropy(flat.module(X), Y).backward()
     expected = torch.cat([p.grad.flatten() for p in flat.module.parameters()])

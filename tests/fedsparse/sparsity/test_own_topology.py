@@ -11,6 +11,7 @@ from fedsparse.plugins import named
 from fedsparse.sparsity import Topology, TopologyMethod
 from fedsparse.sparsity.local_topology import LocalTopology
 from fedsparse.sparsity.method import RoundResult, checked
+from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import train
 from fedsparse.training.stacked import why_alone
@@ -67,7 +68,7 @@ def test_its_hooks_get_the_prunable_weights_around_every_step_and_its_clients_tr
     local = LocalTopology(flat, method.initial(layers, parameters, generator()), method, 1, seed=0)
     x, y = torch.randn(20, 1, 6, 6, generator=generator(1)), torch.randint(0, 10, (20,), generator=generator(2))
     config = Config.from_mapping({"lr": 1.0, "batch_size": 10, "cohort_batching": "on"})
-    train(flat, lambda p: (x[p], y[p]), 20, config, round=1, seed=0, timer=StageTimer(), topology=local)
+    train(flat, lambda p: (x[p], y[p]), 20, config, Task(), round=1, seed=0, timer=StageTimer(), topology=local)
     dense, *prunable = (float(flat.vector[layer.slice].abs().max()) for layer in layers)
     assert max(prunable) <= 0.0101 < dense
     assert why_alone(config, flat, method) == "method"
@@ -113,6 +114,7 @@ def test_a_client_refuses_a_readjustment_that_is_no_topology():
             lambda p: (torch.ones(len(p), 6), torch.zeros(len(p), dtype=torch.int64)),
             4,
             Config(),
+            Task(),
             round=1,
             seed=0,
             timer=StageTimer(),
