@@ -64,7 +64,7 @@ class Layout:
         text += f" topology {self.topology:016x}" if self.topology else ""
         return xxhash.xxh3_64_intdigest(text.encode())
 
-    @property
+    @cached_property
     def layers(self) -> tuple[Entry, ...]:
         """The entries of the trainable parameters, without the buffers."""
         return tuple(e for e in self.entries if e.start < self.parameters)

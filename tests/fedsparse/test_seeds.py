@@ -15,3 +15,5 @@ def test_no_two_draws_share_a_seed() -> None:
 
 def test_seeds_are_the_same_on_every_machine_and_version() -> None:
     assert derive_seed(0, "train", round=1, partition_id=2) == 6463705122041852897
+    assert derive_seed(2**63 - 1, "train", round=1, partition_id=2) == 8101240309134182721
+    assert derive_seed(2**32, "model") == 1530797556263114877
