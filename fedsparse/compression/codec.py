@@ -37,7 +37,7 @@ from fedsparse.vector import Layout
 
 
 class NonFiniteError(ValueError):
-    """An update has NaN or infinity; ``layer`` is the first tensor that has one."""
+    """An update has NaN or infinity; ``layer`` is the name of a tensor that has one."""
 
     def __init__(self, layer: str) -> None:
         super().__init__(f"update of layer {layer!r} has NaN or infinity")
@@ -138,13 +138,14 @@ class UpdateCodec:
                 compressor that break its contract.
         """
         began = time.perf_counter()
-        flat = self._checked(update, state, seed)
-        parameters, buffers = flat[: self.layout.parameters], flat[self.layout.parameters :]
-        self._prepare_residual(parameters, state, round)
-        segments, threshold = self._code(parameters, state, round, seed) if len(parameters) else ([], 0.0)
-        dense = [wire.Coded.dense(to_numpy(buffers), F32())] if len(buffers) else []
+        flat, n = self._checked(update, state, seed), self.layout.parameters
+        density = warmup_density(self.density, round, self.warmup_rounds)
+        self._prepare_residual(flat[:n], state, round)
+        vector, indices = self._accumulate_and_select(flat[:n], state, density, round, seed)
+        segments, threshold = self._code(vector, indices, state.memory, density, seed)
+        buffers = [wire.Coded.dense(to_numpy(flat[n:]), F32())] if n < len(flat) else []
         coded = time.perf_counter()
-        payload = wire.encode(self.layout, round, [*segments, *dense])
+        payload = wire.encode(self.layout, round, segments + buffers)
         encode_seconds = time.perf_counter() - coded
         residual_norm = self._keep_rest(state, segments)  # last, because segments may hold views of the residual
         if self.error_feedback:  # else a lost payload is not put back, and need not be stored
@@ -153,7 +154,7 @@ class UpdateCodec:
                 state.residual = to_bf16(to_numpy(state.residual), seed)
         sent = sum(int(segment.counts.sum()) for segment in segments)
         return payload, {
-            "density": sent / len(parameters) if len(parameters) else 1.0,
+            "density": sent / n if n else 1.0,
             "threshold": threshold,
             "residual_norm": residual_norm,
             "compress_seconds": time.perf_counter() - began - encode_seconds,
@@ -180,9 +181,10 @@ class UpdateCodec:
             state.residual = kept
         state.payload = b""
 
-    def _code(self, update: Array, state: ClientState, round: int, seed: int) -> tuple[list[wire.Coded], float]:
-        """Accumulates, selects and codes: the segments of the parameters, and the smallest magnitude selected."""
-        density = warmup_density(self.density, round, self.warmup_rounds)
+    def _accumulate_and_select(
+        self, update: Array, state: ClientState, density: float, round: int, seed: int
+    ) -> tuple[Array, Indices]:
+        """The sum of residual and update, which ``state.residual`` becomes; and the coordinates of it that travel."""
         parts = self._parts(update, state, density)
         if self.is_fused:
             vector, indices = self.selection.select(update, state, parts, round, seed)
@@ -191,26 +193,17 @@ class UpdateCodec:
             indices = self.selection.indices(vector, parts, state.memory, seed)
         if self.compressor not in COMPRESSORS:
             check_indices(self.compressor, vector, indices, parts)
+        return vector, indices
+
+    def _code(
+        self, vector: Array, indices: Indices, memory: dict[str, Array], density: float, seed: int
+    ) -> tuple[list[wire.Coded], float]:
+        """The segments of the parameters, and the smallest magnitude that was selected."""
         if self.factorization:
-            if not math.isfinite(norm(vector)):
-                raise self._non_finite(vector)
-            method, layout = self.factorization, self.layout
-            return code_matrices(method, layout, vector, density, self.values, state.memory, seed), 0.0
-        return self._code_coordinates(vector, indices, seed)
-
-    def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
-        """Takes out of the residual what the server decodes from ``segments``; returns the norm of the rest."""
-        if state.residual is None and not self.factorization:  # _code_coordinates has checked its values
-            return 0.0
-        rest = np.zeros(self.layout.parameters, np.float32) if state.residual is None else state.residual
-        add_segments(rest, wire.as_received(self.layout, segments), -1.0)
-        rest_norm = norm(rest)
-        if not math.isfinite(rest_norm):
-            raise self._non_finite(rest)
-        return 0.0 if state.residual is None else rest_norm
-
-    def _code_coordinates(self, vector: Array, indices: Indices, seed: int) -> tuple[list[wire.Coded], float]:
-        """The values of the selected coordinates as one segment, and the smallest of their magnitudes."""
+            self._finite_norm(vector)
+            return code_matrices(self.factorization, self.layout, vector, density, self.values, memory, seed), 0.0
+        if not self.ranges:
+            return [], 0.0
         sizes = np.array([b - a for a, b in self.ranges])
         at, counts, values, threshold = None, sizes, to_numpy(vector), 0.0
         if indices is not None:
@@ -219,11 +212,20 @@ class UpdateCodec:
             threshold = float(np.abs(values).min()) if values.size else 0.0
             if self.unbiased:
                 values = values * np.repeat(sizes / counts, counts).astype(np.float32)
-            if not np.isfinite(values).all():
-                raise self._non_finite(vector)
+            self._finite_norm(values, at)
         body = self.values.encode(values, counts, seed, self.unbiased)
         drawn = seed if getattr(self.selection, "seeded", False) else None
-        return [wire.Coded(self.layout.parameters, at, self.values, body, counts, self.by_layer, drawn)], threshold
+        return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], threshold
+
+    def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
+        """Takes out of the residual what the server decodes from ``segments``; returns the norm of the rest."""
+        if state.residual is None and not self.factorization:
+            return 0.0
+        # Without error feedback, zeros in place of the residual still show a product of factors that overflows.
+        rest = np.zeros(self.layout.parameters, np.float32) if state.residual is None else state.residual
+        add_segments(rest, wire.as_received(self.layout, segments), -1.0)
+        rest_norm = self._finite_norm(rest)
+        return 0.0 if state.residual is None else rest_norm
 
     def _checked(self, update: Tensor | np.ndarray, state: ClientState, seed: int) -> Array:
         """The update as a flat, finite float32 vector."""
@@ -234,16 +236,21 @@ class UpdateCodec:
         if tuple(update.shape) != (self.layout.size,):
             raise ValueError(f"update of shape {tuple(update.shape)}, not ({self.layout.size},)")
         vector = as_vector(update)
-        # A finite sum of squares takes one read, and proves that every element is finite. It overflows for some finite
-        # vectors too, which are then looked at closely.
-        if not math.isfinite(sum_of_squares(vector)) and not math.isfinite(norm(vector)):
-            raise self._non_finite(vector)
+        self._finite_norm(vector)
         return vector
 
-    def _non_finite(self, vector: Array) -> NonFiniteError:
-        """The error that names the first tensor with NaN or infinity."""
-        names = [e.name for e in self.layout.entries if not np.isfinite(to_numpy(vector[e.slice])).all()]
-        return NonFiniteError(names[0])
+    def _finite_norm(self, values: Array, at: np.ndarray | None = None) -> float:
+        """The L2 norm of the values of all coordinates, or of those ``at`` some; one read shows that all are finite.
+
+        Raises:
+            NonFiniteError: a value is NaN or infinite.
+        """
+        total = norm(values)
+        if not math.isfinite(total):
+            first = int(np.flatnonzero(~np.isfinite(to_numpy(values)))[0])
+            coordinate = first if at is None else at[first]
+            raise NonFiniteError(next(e.name for e in self.layout.entries if coordinate < e.start + e.size))
+        return total
 
     def _prepare_residual(self, parameters: Array, state: ClientState, round: int) -> None:
         """Gives ``state`` a decayed float32 residual on the device of the parameters; without error feedback None."""

@@ -3,8 +3,8 @@
 The ideas are those of HGG-TopK, "history-guided gradient top-k" (published as code, github.com/wzx666-yf/HGG-topk): a
 logarithmic histogram of the magnitudes, and the last round's threshold as a guide. Here a strided sample gives a
 threshold that slightly more than k magnitudes reach. ONE fused pass adds the residual, compares and collects these
-candidates; they are trimmed to exactly k, of equal ones those of lower index. Where a threshold proves too high it is
-lowered and the pass repeated: the sample decides how long the selection takes, never its result.
+candidates. They are trimmed to exactly k; of equal magnitudes the first are kept. Where a threshold proves too high, it
+is lowered and the pass repeated: the sample decides how long the selection takes, never its result.
 
 Vectors on the CPU are NumPy arrays, because ``flatnonzero`` and comparisons are many times faster there than torch's.
 Vectors on a device stay on it.
@@ -23,7 +23,7 @@ from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.selection import Indices, Part
 from fedsparse.compression.topk import largest
 
-SAMPLE = 1 << 14  # elements; the error of the threshold falls with its root, and it costs microseconds
+SAMPLE = 1 << 14  # elements of a large vector that give a threshold, whose error falls with the root of their number
 CHUNK = 1 << 16  # elements: update, residual and magnitudes of a chunk stay in a core's L2 cache together
 BIN_SHIFT = 17  # bits of a float32 below the histogram's bins: 64 bins an octave
 

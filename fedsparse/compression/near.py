@@ -9,6 +9,7 @@ TOLERANCE = 1 / 3  # of k, either way
 
 
 def is_near(number: int, k: int) -> bool:
+    """Whether ``number`` is within a third of ``k``."""
     return abs(number - k) <= TOLERANCE * k
 
 
@@ -23,8 +24,8 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
         high: a threshold that fewer than ``k`` magnitudes reach, or the largest magnitude.
 
     Returns:
-        A threshold that a number within a third of ``k`` reach. Where ties leave no such threshold: the largest float32
-        found that too many reach.
+        A threshold that about ``k`` magnitudes reach, a number within a third of ``k``. Where ties allow none: the
+        largest float32 that too many magnitudes reach.
     """
     threshold, left = np.float32(guess), magnitudes
     lowest, highest = np.float32(low), np.float32(high)
@@ -34,7 +35,7 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
         if is_near(number, k):
             return float(threshold)
         if number > k:
-            lowest, left = threshold, left[hits]  # the threshold only rises from here: the others cannot reach it
+            lowest, left = threshold, left[hits]  # only these can reach the higher thresholds to come
         else:
             highest = threshold
         threshold = lowest + (highest - lowest) / 2
@@ -43,8 +44,9 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
 
 
 def select_near(magnitudes: Array, k: int, threshold: float) -> Array:
-    """The sorted int64 indices of the magnitudes that reach ``threshold``; the ``k`` largest where ties let too many
-    through, because no threshold can split ties.
+    """The sorted int64 indices of the magnitudes that reach ``threshold``.
+
+    Where ties let too many reach it, they are those of the ``k`` largest, because no threshold can split ties.
     """
     indices = true_indices(magnitudes >= threshold)
     return indices if is_near(len(indices), k) else indices[largest(magnitudes[indices], k)]

@@ -11,7 +11,7 @@ from fedsparse.catalogue import COMPRESSORS, VALUES
 from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec, decode
 from fedsparse.config.presets import FACTORIZATIONS, FINE_VALUES
 
-from .common import KINDS, draw_vector, layout_of, top_by_sorting
+from .common import KINDS, draw_vector, layout_of, layout_of_shapes, top_by_sorting
 
 LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
 SCOPES = ("global", "layer")
@@ -159,6 +159,24 @@ def test_a_residual_that_overflows_is_refused_by_its_layers_name():
     codec.settle(state, 1)
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(NonFiniteError, match="layer0"):
         codec.encode(update, state, round=2, seed=0)
+
+
+def test_values_that_overflow_where_they_are_made_unbiased_are_refused_by_a_layers_name():
+    codec = UpdateCodec(LAYOUT, "randomk", 0.1, error_feedback=False, unbiased=True)
+    update = np.zeros(LAYOUT.size, np.float32)
+    update[341 : LAYOUT.parameters] = 3e38
+    with np.errstate(over="ignore"), pytest.raises(NonFiniteError, match="layer3"):
+        codec.encode(update, ClientState(), round=1, seed=0)
+
+
+@pytest.mark.parametrize("error_feedback", [True, False])
+def test_factors_whose_product_overflows_are_refused_by_the_layers_name(error_feedback):
+    layout = layout_of_shapes((5,), (40, 30))
+    codec = UpdateCodec(layout, "lowrank", 0.05, error_feedback=error_feedback)
+    update = np.full(layout.size, 3e38, np.float32)
+    update[5:].reshape(40, 30)[20:, 15:] = 0  # of ones and such zeros the best rank 1 has 1.17
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(NonFiniteError, match="layer1"):
+        codec.encode(update, ClientState(), round=1, seed=0)
 
 
 @pytest.mark.parametrize(("compressor", "values", "scope"), ALL)
