@@ -70,7 +70,7 @@ DISTRIBUTIONS: dict[str, Callable[[Sequence[Layer], float], tuple[int, ...]]] = 
 
 
 def _allocate(layers: Sequence[Layer], sparsity: float, raw: Callable[[Layer], float]) -> tuple[int, ...]:
-    """Densities of ``scale * raw(layer)``, with one scale for all layers but those that would exceed 1 and are full."""
+    """Counts at densities of ``min(scale * raw(layer), 1)``, with the one scale that meets the budget."""
     keep = budget(layers, sparsity)
     prunable = [layer for layer in layers if not layer.dense]
     free, full = prunable, list[Layer]()

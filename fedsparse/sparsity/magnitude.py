@@ -8,9 +8,9 @@ from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
 from fedsparse.sparsity.topology import Topology
 
 
-def gradual_sparsity(round: int, end: int, final: float, initial: float = 0.0) -> float:
-    """``s_f + (s_i - s_f) (1 - t / T)^3``: rises fast while many weights matter little; ``final`` from ``end``."""
-    return final + (initial - final) * (1 - min(round / end, 1.0)) ** 3 if end else final
+def gradual_sparsity(round: int, end: int, final: float) -> float:
+    """``s_f - s_f (1 - t / T)^3``: rises fast while many weights matter little; ``final`` from ``end``."""
+    return final - final * (1 - min(round / end, 1.0)) ** 3 if end else final
 
 
 class Magnitude(TopologyMethod):
@@ -29,7 +29,7 @@ class Magnitude(TopologyMethod):
         sparsity = gradual_sparsity(result.round, self.end, self.sparsity)
         mask = topology.mask.clone()
         for layer, count in zip(topology.layers, self.counts(topology.layers, sparsity), strict=True):
-            # Every weight is a candidate: through rounding the largest layer's count may exceed what exists of it.
+            # Every weight is a candidate, because rounding may give the largest layer a few more weights than exist.
             every = torch.ones_like(mask[layer.slice])
             mask[layer.slice] = largest_mask(result.weights[layer.slice].abs(), every, count)
         return topology.changed(mask, counts=True)

@@ -1,4 +1,4 @@
-"""What every method of choosing and changing a topology answers; a method is a file that overrides some of it."""
+"""The methods of choosing and changing a topology: what they have in common. Each one is a subclass in its own file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,11 +39,11 @@ class RoundResult:
 
 @dataclass
 class TopologyMethod:
-    """How a run chooses and changes its topology. This class keeps a random one; a subclass overrides what differs.
+    """How a run chooses and changes its topology. This class itself keeps a random topology.
 
-    The user's own subclass is named by ``--topology mine.py:Mine``. The server and every client construct it with the
+    ``--topology mine.py:Mine`` names a subclass of the user's own. The server and every client construct it with the
     keywords ``sparsity``, ``distribution``, ``ratio``, ``interval``, ``end`` and ``growth``, as below. It may override
-    every method of this class, and its docstring says what each must return. In the order in which they are called:
+    any of these methods, whose docstrings say what they must return, in the order in which they are called:
 
     1. ``initial`` on the server gives the topology of round 1.
     2. ``is_readjustment`` everywhere says whether the topology may change in a round.
@@ -52,16 +52,17 @@ class TopologyMethod:
     5. ``upload_topology`` on each client after its training, and ``report`` in a readjustment round.
     6. ``allows`` and then ``decide`` on the server in a readjustment round.
 
-    A method that remembers something from round to round overrides ``state_dict`` and ``load_state_dict``, too.
-    A client's object lives as long as its process and serves many clients: it must not remember any of them.
+    A subclass whose ``decide`` remembers something also overrides ``state_dict`` and ``load_state_dict``. The methods
+    that clients call must remember nothing, because one object serves all the clients of a process.
 
     Attributes:
         sparsity: of all convolution and linear weights, 0 to 1.
         distribution: of densities over layers, one of ``DISTRIBUTIONS``.
-        ratio: share of a layer's weights to exchange that the cosine starts from, at round 0.
+        ratio: the share of each layer's weights that a readjustment would exchange at round 0. It falls by a cosine to
+            0 at ``end``.
         interval: rounds from one readjustment to the next; 0 for none.
         end: the first round without readjustment. Below the number of rounds, so that grown weights get trained.
-        growth: what scores an inactive weight.
+        growth: the score by which inactive weights grow: gradient magnitude, chance, or a moving average of gradients.
         momentum: of the moving average, for growth by momentum.
     """
 

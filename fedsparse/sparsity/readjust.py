@@ -86,8 +86,8 @@ def _report(values: Tensor, reported: Tensor) -> Report:
 def report_growth(topology: Topology, weights: Tensor, gradient: Tensor, fraction: float) -> Report:
     """A report of each layer's largest gradients among the inactive weights, as many as the layer will exchange.
 
-    A weight that is dropped may grow again. So the report also has those weights that this client would drop and whose
-    gradient is not smaller than every inactive one that it reports.
+    A weight that is dropped may grow again. So the report also has the weights that this client would drop, where their
+    gradient is at least the smallest that it reports of an inactive weight.
 
     Args:
         weights: the local ones, shape ``(parameters,)``.
@@ -113,9 +113,9 @@ class ReportSum:
         known: bool, shape ``(parameters,)``: where at least one client has reported.
     """
 
-    def __init__(self, parameters: int, device: torch.device | str = "cpu") -> None:
-        self.total = torch.zeros(parameters, dtype=torch.float64, device=device)
-        self.known = torch.zeros(parameters, dtype=torch.bool, device=device)
+    def __init__(self, parameters: int) -> None:
+        self.total = torch.zeros(parameters, dtype=torch.float64)
+        self.known = torch.zeros(parameters, dtype=torch.bool)
         self.weight = 0.0
 
     def add(self, report: Report, weight: float = 1.0) -> None:

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from fedsparse.sparsity.static import Dense
 
 
-def width_for(parameters: Callable[[float], int], target: int, steps: int = 40) -> float:
+def width_for(parameters: Callable[[float], int], target: int) -> float:
     """The largest width multiplier in (0, 1] whose network has at most ``target`` parameters.
 
     Args:
         parameters: how many the network of a width has; not decreasing. A network that is built under
             ``torch.device("meta")`` costs no memory.
         target: such as ``round((1 - sparsity) * parameters(1.0))``.
-        steps: bisections of the width.
 
     Raises:
         ValueError: even the narrowest network has more.
@@ -20,7 +19,7 @@ def width_for(parameters: Callable[[float], int], target: int, steps: int = 40) 
     low, high = 0.0, 1.0
     if parameters(high) <= target:
         return high
-    for _ in range(steps):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if parameters(middle) <= target else (low, middle)
     if low == 0.0:

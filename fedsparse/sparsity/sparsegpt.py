@@ -50,7 +50,7 @@ def sparsegpt(weight: Tensor, hessian: Tensor, kept: int, nm: tuple[int, int] | 
         nm: keep N of every M consecutive columns of a row; C is a multiple of M.
 
     Returns:
-        The new weights, shape and dtype as given, and the mask of those that exist.
+        The new weights, shape and dtype as given, and the mask of the weights that stay.
     """
     W, H = weight.double(), hessian.clone()
     diagonal = H.diagonal(dim1=1, dim2=2)

@@ -1,6 +1,6 @@
 """Pruning before upload: each client prunes its trained model, and the server elects as many weights of each layer.
 
-The pruning is in ``fedsparse.sparsity.one_shot``. The election is by votes, as in ``readjust.select_by_votes``.
+The pruning is in ``fedsparse.sparsity.one_shot``. The election is by votes, like FedDST's (Bibikar et al. 2022).
 """
 
 from dataclasses import dataclass

@@ -80,7 +80,7 @@ def test_what_is_sent_and_what_remains_add_up_to_the_updates_on_the_mask(compres
         np.testing.assert_allclose(sent[: LAYOUT.parameters].numpy() + left, wanted[: LAYOUT.parameters], atol=1e-4)
 
 
-def test_when_the_topology_changes_residuals_of_removed_weights_are_dropped_and_others_kept():
+def test_when_the_topology_changes_residuals_of_removed_weights_are_dropped_and_the_rest_is_kept():
     old, new = (Compact(LAYOUT, topology(0.5, seed)) for seed in (0, 1))
     residual = np.arange(1, old.layout.parameters + 1, dtype=np.float32)
     state = ClientState(residual.copy(), {"momentum": residual * 2, "thresholds": np.ones(1, np.float32)})

@@ -167,8 +167,7 @@ def test_a_readjustment_with_two_of_ten_clients_lost_is_valid_and_exact(model, s
     reports = [report_growth(topology, weights, gradient, 0.5) for gradient in gradients(topology, 10)]
     new = readjust(topology, weights, summed(topology, reports[:8]).scores, 0.5)
     assert new.counts == topology.counts
-    nobody = readjust(topology, weights, summed(topology, []).scores, 0.5)
-    assert nobody is topology
+    assert readjust(topology, weights, summed(topology, []).scores, 0.5) is topology
 
 
 def test_reports_are_averaged_over_clients_by_weight_and_scored_by_the_magnitude_of_the_average():
@@ -201,7 +200,7 @@ def voted(topology: Topology, clients: list[tuple[Tensor, Tensor, int]]) -> Topo
 
 @QUICK
 @given(architectures(), SPARSITIES, st.integers(1, 5))
-def test_selection_by_votes_keeps_exact_counts_of_weights_that_somebody_holds(model, sparsity, clients):
+def test_selection_by_votes_keeps_exact_counts_of_weights_that_a_client_holds(model, sparsity, clients):
     topology = make(model, sparsity)
     replies = []
     for seed in range(clients):
@@ -232,7 +231,7 @@ def test_votes_of_unequal_samples_are_weighted():
     assert voted(topology, [(torch.ones(2), a, 2), (torch.ones(2), b, 1)]).mask.tolist() == [True, False]
 
 
-def test_weights_that_nobody_holds_are_not_elected_even_when_all_votes_are_zero():
+def test_weights_that_no_client_holds_are_not_elected_even_when_all_votes_are_zero():
     layers, _ = layers_of(torch.nn.Linear(4, 1, bias=False), [])
     topology = Topology(layers, torch.tensor([False, False, True, True]))
     own = torch.tensor([False, True, False, True])

@@ -66,7 +66,7 @@ def test_two_of_four_input_channels_are_elected_at_every_kernel_position() -> No
             assert (kept >= points.masked_fill(group, -torch.inf).amax(1)).all()
 
 
-def test_a_layer_that_nobody_pruned_stays_whole() -> None:
+def test_a_layer_that_no_client_pruned_stays_whole() -> None:
     votes, held = ballots()
     first, *rest = PRUNED
     held[first.slice] = 3.0
