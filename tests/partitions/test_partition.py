@@ -285,7 +285,9 @@ def test_what_a_distribution_should_not_return_is_one_line(returned: object, mes
 def test_natural_clients_keep_what_they_hold_even_below_the_floor(ids: list[int]) -> None:
     held = np.unique(ids, return_inverse=True)[1]
     clients = int(held.max()) + 1
-    result = partition([0] * len(ids), natural_clients.owners, clients, seed=0, natural=held, min_samples=100, name="natural")
+    result = partition(
+        [0] * len(ids), natural_clients.owners, clients, seed=0, natural=held, min_samples=100, name="natural"
+    )
     assert result.owners.tolist() == held.tolist()
     assert (result.moved, result.name) == (0, "natural")
 

@@ -1,0 +1,213 @@
+"""What is a user's own, named on the command line: it works everywhere, and a mistake in it is one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedsparse.commands import main
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--rounds", "2", "--clients", "6", "--clients-per-round", "3", "--eval-every", "2", "--seed", "3"]
+
+MINE = """
+import numpy as np
+import torch
+from torch import nn
+
+from fedsparse.sparsity.static import Static
+from helper import HIDDEN
+from strategies.server_optimizer import ServerOptimizer
+
+
+class Net(nn.Sequential):
+    def __init__(self, input_shape, classes):
+        inputs = input_shape[0] * input_shape[1] * input_shape[2]
+        super().__init__(nn.Flatten(), nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes))
+
+
+def load(data_dir):
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(260, 6, 6)).astype(np.float32), rng.integers(0, 3, 260)
+    images[:, 0] += labels[:, None]
+    return {"x_train": images[:200], "y_train": labels[:200], "x_test": images[200:], "y_test": labels[200:],
+            "clients": np.arange(200) % 6}
+
+
+def halves(labels, clients, rng):
+    return np.arange(len(labels)) * clients // len(labels)
+
+
+class First:
+    def indices(self, vector, parts, memory, seed):
+        return [np.arange(start, start + k) for start, stop, k in parts]
+
+
+class Median:
+    def __init__(self, size, mask):
+        self.updates = []
+
+    def add(self, update, samples, mask=None):
+        self.updates.append(torch.from_numpy(update.to_dense()))
+
+    def result(self):
+        return torch.stack(self.updates).median(dim=0).values
+
+
+class Half(ServerOptimizer):
+    def step(self, mean):
+        return mean * 0.5
+
+
+class Fixed(Static):
+    pass
+
+
+def slow_sgd(parameters, lr):
+    return torch.optim.SGD(parameters, lr=lr / 2)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "helper.py").write_text("HIDDEN = 8\n")
+    return tmp_path
+
+
+def own(place: str) -> dict[str, list[str]]:
+    """For every kind, flags that name the user's own."""
+    data = ["--dataset", f"{place}:load"]
+    return {
+        "model": ["--model", f"{place}:Net", *data],
+        "dataset": ["--model", "mlp-small", *data, "--distribution", "natural"],
+        "distribution": ["--distribution", f"{place}:halves", "--model", "mlp-small", *data],
+        "compressor": ["--compressor", f"{place}:First", "--model", "mlp-small", *data],
+        "downlink": ["--downlink-compressor", f"{place}:First", "--model", "mlp-small", *data],
+        "aggregator": ["--aggregator", f"{place}:Median", "--model", "mlp-small", *data],
+        "strategy": ["--strategy", f"{place}:Half", "--model", "mlp-small", *data],
+        "topology": ["--topology", f"{place}:Fixed", "--sparsity", "0.5", "--dense-layers", "", *data],
+        "optimizer": ["--optimizer", f"{place}:slow_sgd", "--model", "mlp-small", *data],
+    }
+
+
+def shell(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "fedsparse", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def result_in(logdir: Path) -> dict:
+    (file,) = logdir.glob("*/result.json")
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("kind", own(""))
+def test_each_kind_runs_and_changes_the_result(mine: Path, kind: str) -> None:
+    flags = own(str(mine / "mine.py"))[kind]
+    assert main([*SMALL, *flags, "--workers", "1", "--logdir", str(mine / "own")]) == 0
+    plain = flags[2:] if kind not in ("dataset", "topology") else ["--model", "mlp-small", *flags[-2:]]
+    if kind == "topology":
+        plain = ["--model", "mlp-small", *[f for f in flags if f not in ("--topology", flags[1])]]
+        plain = ["--dataset", f"{mine / 'mine.py'}:load"]
+    if kind == "dataset":
+        plain = ["--model", "mlp-small", "--dataset", f"{mine / 'mine.py'}:load"]
+    assert main([*SMALL, *plain, "--workers", "1", "--logdir", str(mine / "plain")]) == 0
+    hashes = [result_in(mine / folder)["summary"]["weights-hash"] for folder in ("own", "plain")]
+    assert hashes[0] != hashes[1]
+
+
+def test_they_work_together_with_workers_from_any_folder_as_file_and_as_module(mine: Path, tmp_path: Path) -> None:
+    everything = {"model": "Net", "dataset": "load", "compressor": "First", "aggregator": "Median", "strategy": "Half"}
+    hashes = set()
+    for place, workers in (("mine.py", "1"), ("mine", "2"), (str(mine / "mine.py"), "2")):
+        flags = [word for key, name in everything.items() for word in (f"--{key}", f"{place}:{name}")]
+        logdir = tmp_path / f"runs-{len(hashes)}-{workers}-{place.replace('/', '')[-9:]}"
+        done = shell(mine, *SMALL, *flags, "--distribution", "natural", "--workers", workers, "--logdir", str(logdir))
+        assert done.returncode == 0, done.stderr
+        hashes.add(result_in(logdir)["summary"]["weights-hash"])
+    assert len(hashes) == 1
+
+
+def test_a_run_folders_config_is_taken_back_from_another_folder(mine: Path, tmp_path: Path) -> None:
+    flags = own("mine.py")["compressor"]
+    assert shell(mine, *SMALL, *flags, "--logdir", "first").returncode == 0
+    (folder,) = (mine / "first").iterdir()
+    again = shell(tmp_path.parent, "--config", str(folder / "config.yaml"), "--logdir", str(tmp_path / "again"))
+    assert (again.returncode, again.stderr) == (0, "")
+    first, second = (result_in(logdir)["summary"]["weights-hash"] for logdir in (mine / "first", tmp_path / "again"))
+    assert first == second
+
+
+def test_a_sweep_tries_ones_own_beside_ours(mine: Path) -> None:
+    (mine / "grid.yaml").write_text(
+        "base: {dataset: 'mine.py:load', model: mlp-small, rounds: 2, clients: 6, clients-per-round: 3}\n"
+        "grid: {compressor: [topk, 'mine.py:First']}\n"
+    )
+    done = shell(mine, "sweep", "grid.yaml", "--logdir", "runs")
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 cells" in done.stdout
+    assert "mine.py:First" in (mine / "runs" / "grid" / "table.csv").read_text()
+
+
+@pytest.mark.slow
+def test_they_work_on_flowers_runtime_with_the_same_bits(mine: Path) -> None:
+    flags = [*own("mine.py")["model"], "--compressor", "mine.py:First", "--distribution", "natural"]
+    for engine in ("local", "flower"):
+        done = shell(mine, *SMALL, *flags, "--engine", engine, "--logdir", engine)
+        assert done.returncode == 0, done.stdout + done.stderr
+    local, flower = (result_in(mine / engine)["summary"]["weights-hash"] for engine in ("local", "flower"))
+    assert local == flower
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--model", "nowhere.py:Net"], "model = {here}/nowhere.py:Net: there is no file {here}/nowhere.py"),
+        (["--model", "nowhere.nothing:Net"], "model = nowhere.nothing:Net: there is no module 'nowhere'"),
+        (["--model", "bad.py:Missing"], "model = {here}/bad.py:Missing: {here}/bad.py has no 'Missing'; it has"),
+        (["--model", "broken.py:Net"], "model = {here}/broken.py:Net: ZeroDivisionError: division by zero (broken.py"),
+        (["--model", "syntax.py:Net"], "model = {here}/syntax.py:Net: SyntaxError: "),
+        (["--model", "bad.py:no_module"], "model = {here}/bad.py:no_module: should give a torch.nn.Module, not int"),
+        (["--model", "bad.py:raises"], "model = {here}/bad.py:raises: KeyError: 'oh' (bad.py, line"),
+        (["--model", "bad.py:two_pixels"], "model = {here}/bad.py:two_pixels: does not fit images of 1x28x28"),
+        (["--dataset", "bad.py:no_module"], "bad.py:no_module"),
+        (["--dataset", "bad.py:raises"], "dataset = {here}/bad.py:raises: TypeError: "),
+        (["--dataset", "bad.py:lacks"], "y_test"),
+        (["--distribution", "bad.py:lacks"], "distribution = {here}/bad.py:lacks: TypeError"),
+        (["--distribution", "bad.py:short"], "it should be the client of each of the 10000 samples"),
+        (["--distribution", "natural"], "does not say"),
+        (["--compressor", "bad.py:no_module"], "compressor"),
+        (["--optimizer", "bad.py:no_optimizer"], "should give a torch.optim.Optimizer, not int"),
+        (["--topology", "bad.py:no_module", "--sparsity", "0.5"], "topology = {here}/bad.py:no_module: "),
+        (
+            ["--aggregator", "bad.py:NoResult", "--rounds", "1", "--workers", "1"],
+            "aggregator = {here}/bad.py:NoResult: ",
+        ),
+        (["--strategy", "bad.py:no_module"], "strategy = {here}/bad.py:no_module: "),
+    ],
+)
+def test_a_mistake_in_it_is_one_line_with_exit_code_2(tmp_path: Path, flags: list[str], line: str) -> None:
+    (tmp_path / "broken.py").write_text("x = 1 / 0\n")
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    (tmp_path / "bad.py").write_text(
+        "from torch import nn\n\n"
+        "def no_module(*_, **__): return 3\n\n"
+        "def raises(input_shape, classes): return {}['oh']\n\n"
+        "def two_pixels(input_shape, classes): return nn.Linear(2, classes)\n\n"
+        "def lacks(data_dir): return {'x_train': [[[1.0]]], 'y_train': [0], 'x_test': [[[1.0]]]}\n\n"
+        "def short(labels, clients, rng): return [0, 1]\n\n"
+        "def no_optimizer(parameters, lr): return 3\n\n"
+        "class NoResult:\n"
+        "    def __init__(self, size, mask): pass\n"
+        "    def add(self, update, samples, mask=None): pass\n"
+        "    def result(self): return None\n"
+    )
+    done = shell(tmp_path, *flags)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert line.format(here=tmp_path) in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stdout + done.stderr
