@@ -48,7 +48,7 @@ def augment(batch: Tensor, crop: int, flip: bool, generator: torch.Generator) ->
         return batch
     count, channels, height, width = batch.shape
     draws = torch.empty((3, count), dtype=torch.int64, device=generator.device)
-    draws[:2].random_(0, 2 * crop + 1, generator=generator)  # rows down and columns across; `crop` leaves it in place
+    draws[:2].random_(0, 2 * crop + 1, generator=generator)  # rows down, columns across; `crop`: not moved
     draws[2].random_(0, 2 if flip else 1, generator=generator)  # 1: mirrored
     down, across, mirrored = draws.to(batch.device, non_blocking=True).unsqueeze(2)
     framed = functional.pad(batch, (crop, crop, crop, crop)).flatten(2)

@@ -56,7 +56,7 @@ class Partition:
 
 
 def as_given(owners: F) -> F:
-    """Marks a distribution that does not draw, because the data say who holds what; see `partition`."""
+    """Marks a distribution that does not draw, because the data set or a file says who holds what; see `partition`."""
     owners.as_given = True  # type: ignore[attr-defined]
     return owners
 

@@ -39,7 +39,7 @@ def test_grey_images_without_a_channel_axis_get_one() -> None:
 def test_channels_last_and_channels_first_give_the_same_images(channels: int, dtype: Any) -> None:
     first = RNG.integers(0, 256, (12, channels, 8, 10)).astype(dtype)
     expected = torch.from_numpy(first.astype(np.uint8 if dtype == np.uint8 else np.float32))
-    for images in (first, first.transpose(0, 2, 3, 1)):
+    for images in (first, np.ascontiguousarray(first.transpose(0, 2, 3, 1))):
         data = loaded(images)
         assert torch.equal(data.x_train, expected)
         assert data.x_train.dtype == expected.dtype
@@ -58,6 +58,13 @@ def test_tensors_and_lists_are_as_good_as_arrays() -> None:
             assert torch.equal(getattr(data, key), getattr(expected, key))
         assert np.array_equal(data.owners, expected.owners)  # type: ignore[arg-type]
         assert data.class_names == ("a", "b", "c")
+
+
+def test_a_tensor_with_a_gradient_is_read_without_it() -> None:
+    images = torch.rand(12, 1, 8, 10, requires_grad=True)
+    data = as_dataset(mapping(x_train=images, x_test=images[:5]), "mine")
+    assert torch.equal(data.x_train, images.detach())
+    assert not data.x_train.requires_grad
 
 
 def test_images_that_cannot_be_written_to_are_copied(recwarn: pytest.WarningsRecorder) -> None:
@@ -139,6 +146,19 @@ def test_a_misshapen_array_is_one_line_with_the_data_set_and_the_array(changes: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "message"), [(OSError("disk\nand more"), "disk"), (RuntimeError(""), "RuntimeError")]
+)
+def test_an_array_that_cannot_be_read_is_one_line_whatever_is_raised(error: Exception, message: str) -> None:
+    class Lazy(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            raise error
+
+    with pytest.raises(DataError) as caught:
+        as_dataset(Lazy(mapping()), "mine")
+    assert str(caught.value) == f"mine: cannot read x_train: {message}"
+
+
 @pytest.mark.parametrize("returned", [None, [], (GREY, LABELS), "data.npz", GREY])
 def test_what_is_neither_a_data_set_nor_a_mapping_is_one_line(returned: Any) -> None:
     message = "mine: a loader returns a partitions.Dataset or a mapping with x_train, y_train, x_test, y_test, not"
@@ -153,7 +173,7 @@ def test_a_data_set_passes_as_it_is() -> None:
 
 def test_a_data_set_may_have_a_task_and_shapes_of_its_own() -> None:
     task = object()
-    targets = torch.rand(12), torch.rand(5)
+    targets = 100 * torch.rand(12), 100 * torch.rand(5)
     data = replace(loaded(GREY), task=task, y_train=targets[0], y_test=targets[1], classes=1, class_names=("height",))
     assert as_dataset(data, "mine").task is task
 

@@ -1,5 +1,6 @@
 """A folder of images as a data set, and the line for every folder that is none."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,12 @@ def test_no_damage_to_an_image_gives_anything_but_a_data_set_or_one_line(folder:
     for content in (b"", b"no image", good[:20], good[:-30]):
         file.write_bytes(content)
         assert line(folder).startswith(f"{file}: damaged, or not an image (")
+    bitmap = save(folder / "train/dog/c.bmp", pixels())
+    content = bitmap.read_bytes()
+    bitmap.write_bytes(content[:18] + struct.pack("<ii", 100_000, 100_000) + content[26:])  # its width and height
+    file.write_bytes(good)
+    assert line(folder).startswith(f"{bitmap}: damaged, or not an image (")
+    bitmap.unlink()
     for name in ("c.png", "c.jpg", "c.bmp"):
         file.unlink()
         file = save(folder / "train/dog" / name, pixels())
