@@ -18,7 +18,7 @@ from fedsparse.catalogue import DATASETS, PARTITIONERS, TOPOLOGIES
 from fedsparse.compression import UpdateCodec
 from fedsparse.config import OWN, Config
 from fedsparse.device import resolve_device
-from fedsparse.errors import ConfigError
+from fedsparse.errors import ConfigError, PluginError
 from fedsparse.models import build_model
 from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.seeds import derive_seed
@@ -45,6 +45,8 @@ from partitions import partition as split
 from partitions.partition_file import owners_from
 
 CALIBRATION_BATCH = 128
+MEMBERS = {"strategy": ("step", "forget", "state_dict", "load_state_dict"), "aggregator": ("add", "result")}
+"""What a user's own must have at least."""
 
 
 @lru_cache(maxsize=4)
@@ -160,6 +162,8 @@ class Experiment:
             return UploadPruning(config.upload_sparsity, nm=config.n_of_m)
         with blamed("topology", config.topology_method):
             method: TopologyMethod = named(TOPOLOGIES, config.topology_method)(**config.readjustment())
+            if not isinstance(method, TopologyMethod):
+                raise PluginError(f"{config.topology_method}: should be a subclass of TopologyMethod")
         return method
 
     def network(self, seed: int) -> nn.Module:
@@ -245,7 +249,9 @@ class Experiment:
         for key in OWN:
             if is_own(flat[key]):
                 with blamed(key, flat[key]):
-                    load(flat[key])
+                    thing = load(flat[key])
+                    if missing := [name for name in MEMBERS.get(key, ()) if not hasattr(thing, name)]:
+                        raise PluginError(f"{flat[key]}: should have {', '.join(missing)}")
         _ = self.device, self.partition
         try:
             with torch.device("meta"):

@@ -42,8 +42,8 @@ def load(reference: str) -> Any:
         if place.endswith(".pickle"):  # as ``fedsparse.run`` leaves it; as much to be trusted as a file of code
             return pickle.loads(Path(place).read_bytes())
         module = load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except PluginError:
-        raise
+    except PluginError as error:
+        raise PluginError(f"{reference}: {error}") from None
     except ModuleNotFoundError as error:
         missing = error.name or place
         hint = "; name a file as path/to/file.py:attribute" if missing == place.partition(".")[0] else ""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -122,6 +123,7 @@ def reference_to(thing: Any, key: str, logdir: Path) -> str:
         content = cloudpickle.dumps(thing)
     except (pickle.PicklingError, TypeError) as error:
         raise ConfigError(f"{key} = {name}: {error}; put it into a file of its own") from None
+    name = re.sub(r"\W", "", name)  # "<lambda>"
     file = logdir.expanduser().absolute() / "objects" / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}.pickle"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
