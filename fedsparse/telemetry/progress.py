@@ -63,7 +63,7 @@ class Progress:
             print(line, flush=True)
 
     def stop(self) -> None:
-        """Remove the bar's hold on the terminal."""
+        """End the bar."""
         self._bar.stop()
 
 
