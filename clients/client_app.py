@@ -19,6 +19,7 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.local_topology import LocalTopology
 from fedsparse.sparsity.masks import encode_mask
+from fedsparse.sparsity.method import checked
 from fedsparse.sparsity.readjust import top_report
 from fedsparse.sparsity.ssfl import saliency as weight_saliency
 from fedsparse.telemetry.timers import StageTimer
@@ -111,7 +112,8 @@ def _reply(
     """
     client, round, model = int(context.node_config[PARTITION_ID_KEY]), _round(message), bench.model
     if bench.config.upload_pruning == "off":
-        kept = bench.method.upload_topology(local, model.vector[: model.layout.parameters])
+        uploaded = bench.method.upload_topology(local, model.vector[: bench.layout.parameters])
+        kept = checked(uploaded, bench.layers, bench.layout.parameters)
     else:
         with timer("prune"):
             seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)

@@ -15,14 +15,14 @@ from fedsparse.vector import Layout
 
 
 def receive_topology(bench: Workbench, context: Context, sent: ArrayRecord | None, name: str) -> SparseModel:
-    """The topology of a message: the one that this client holds, changed by the mask that came along, if one did.
+    """The topology of a message: the one that this client holds, or the one of the mask that came with the message.
 
     Args:
         sent: the record with the mask.
         name: the topology's hash, in hexadecimal.
 
     Raises:
-        ValueError: it is another topology than the message names, such as after a client lost its state.
+        ValueError: the client does not hold the topology that the message names, perhaps because it lost its state.
     """
     held = bench.under_bits(load_topology(context))
     if sent is not None:
@@ -48,8 +48,8 @@ def encode_update(
     file = state_file(task, client)
     state = load_state(context, file)
     if state.payload and state.sent_round == round:
-        # A SuperNode starts a message again when it lost sight of the first attempt, which had kept its state in a
-        # file. Its payload is the answer: to train on what it left behind would send the update twice.
+        # A SuperNode that loses sight of an attempt starts the message again. The first attempt has kept its state in
+        # a file, so its payload is the answer: training on from that state would send the update twice.
         if state.topology != own.bits:
             raise ValueError(f"a second attempt at round {round} ended in another topology than the first")
         return payload_array(state.payload, own.compact.layout), {"compress_seconds": 0.0, "encode_seconds": 0.0}

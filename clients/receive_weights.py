@@ -9,15 +9,15 @@ from fedsparse.compression import ClientState, SparseUpdate, decode
 from fedsparse.compression.sparse_update import Segment
 from fedsparse.vector import Layout, digest
 
-KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # a memory of its own, and what is in it
+KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # the name of this memory, and of the two arrays in it
 
 
 class MissedChange(RuntimeError):
-    """The changes received do not lead from the weights held to the server's; the server sends all next time."""
+    """The changes do not lead from the client's weights to the server's. The server sends all weights next time."""
 
 
 def receive_weights(bench: Workbench, context: Context, message: Message, layout: Layout, client: int) -> SparseUpdate:
-    """The weights that a message brings this client up to; they are kept, for changes will follow."""
+    """The weights to train from. The client keeps them, because the next message may bring changes of them."""
     arrays, task = message.content.array_records["arrays"], message.content.config_records["task"]
     file = state_file(task, client, KIND)
     state = load_state(context, file, KIND)
@@ -48,7 +48,7 @@ def receive(arrays: ArrayRecord, layout: Layout, state: ClientState) -> SparseUp
         weights, round = np.array(state.memory[WEIGHTS]), int(state.memory[ROUND][0])
         changes = [decode(array.data, layout) for name, array in arrays.items() if name != "hash"]
         for change in sorted(changes, key=lambda c: c.round):
-            if change.round > round:  # an earlier one came with a message whose reply was lost
+            if change.round > round:  # the client has earlier changes from a message whose reply was lost
                 change.add_to(weights)
                 round = change.round
         if digest(weights) != arrays["hash"].data:

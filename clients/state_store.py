@@ -1,12 +1,12 @@
 """A client's memory between rounds: the topology it holds, the residual, and what else compression keeps.
 
-Small ones live in Flower's Context, which Flower copies with every message; large ones in a file for each client. Both
-say the same after a crash: a file is replaced whole, and what a lost reply had already put there is settled by the
-server's acknowledgement, like every other lost payload.
+A small memory lives in Flower's Context, which Flower copies with every message; a large one in a file for each client.
+Both survive a crash: a file is replaced whole, and if a client kept its state but its reply was lost, the server's next
+acknowledgement settles that payload like any other lost one.
 
-In a Context a tensor stays on its device until somebody asks for its bytes, and in the process that trains nobody does:
-there each client costs that device its residual (and dgc's momentum), 4 bytes a weight. A residual in bfloat16 is
-rounded on the host, and waits there.
+A tensor in a Context stays on its device until its bytes are asked for, which the process that trains never does. So
+each client costs its device 4 bytes a weight for the residual (and as much for dgc's momentum). A residual in bfloat16
+is rounded on the host, and stays there until the next round.
 """
 
 import os
@@ -27,7 +27,7 @@ STYPE = "little-endian"  # the plain bytes of an array: read back as a view, wit
 
 
 class HeldArray(Array):
-    """A float32 tensor where it is; Flower, and the pipe to a worker, find the bytes that any other Array has."""
+    """A float32 tensor that stays on its device. Its bytes are made when Flower or the pipe to a worker reads them."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.dtype, self.shape, self.stype, self.tensor = "<f4", tuple(tensor.shape), STYPE, tensor
@@ -41,7 +41,7 @@ class HeldArray(Array):
 
 
 def state_file(task: ConfigRecord, client: int, kind: str = "") -> Path | None:
-    """Where a client keeps its state of this kind, by the server's message; None for its Context."""
+    """The file in which the server's message tells a client to keep its state of this kind; None for its Context."""
     return Path(str(task["state-folder"])) / f"{client}{kind}.npz" if task["state-folder"] else None
 
 
@@ -54,7 +54,7 @@ def load_state(context: Context, file: Path | None, kind: str = "") -> ClientSta
 
 
 def save_state(context: Context, file: Path | None, state: ClientState, kind: str = "") -> None:
-    """Replace what the client remembers. Its tensors are handed over: nobody may write to them any more.
+    """Replace what the client remembers. The caller must not write to the state's tensors afterwards.
 
     Raises:
         OSError: the file cannot be written; what it held before is still there.
@@ -71,7 +71,7 @@ def _from_context(context: Context, kind: str) -> Flat:
     flat: Flat = {}
     state: Any = context.state
     for key, array in state.get(ARRAYS + kind, {}).items():
-        if isinstance(array, HeldArray):  # compression writes to its tensors, and this attempt may fail
+        if isinstance(array, HeldArray):  # a copy, because compression writes to it and this attempt may fail
             flat[key] = array.tensor.clone()
         else:
             flat[key] = np.frombuffer(array.data, array.dtype).reshape(array.shape)
@@ -105,7 +105,8 @@ def _from_file(file: Path) -> Flat:
 
 
 def _to_file(file: Path, flat: Flat) -> None:
-    # Flower may start a message's client again while the first attempt lives: each writes a file of its own.
+    # Each process writes a temporary file of its own, because Flower may start a message's client again while the
+    # first attempt still runs.
     part = file.with_suffix(f".{os.getpid()}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -124,7 +125,7 @@ def _as_array(value: Any) -> Any:
 
 
 def load_topology(context: Context) -> bytes:
-    """The bits of the server's topology that this client was last sent; empty, for all weights, when it never was."""
+    """The bits of the topology that the server last sent this client; empty, for all weights, if it never sent one."""
     record: Any = context.state.get(TOPOLOGY)
     return record["bits"] if record else b""
 

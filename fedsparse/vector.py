@@ -65,7 +65,7 @@ class Layout:
         return xxhash.xxh3_64_intdigest(text.encode())
 
     @cached_property
-    def layers(self) -> tuple[Entry, ...]:
+    def trainable(self) -> tuple[Entry, ...]:
         """The entries of the trainable parameters, without the buffers."""
         return tuple(e for e in self.entries if e.start < self.parameters)
 
@@ -92,7 +92,7 @@ class FlatModel:
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """Views of the trainable entries in ``vector``, of shape ``(layout.size,)`` or ``(layout.parameters,)``."""
-        return [vector[e.slice].view(e.shape) for e in self.layout.layers]
+        return [vector[e.slice].view(e.shape) for e in self.layout.trainable]
 
 
 def digest(weights: np.ndarray) -> bytes:

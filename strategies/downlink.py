@@ -1,9 +1,9 @@
-"""What the server sends: its weights whole, or the compressed changes of what clients know of them.
+"""What the server sends: its whole weights, or compressed changes of the weights that clients hold.
 
 Tang, Yu, Lian, Zhang and Liu, "DoubleSqueeze", ICML 2019 (compression both ways, error feedback on the server);
 Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression", NeurIPS 2021 (MCM): the
-server keeps its exact weights w beside what all clients can know, v, sends C(w - v), and both sides add that to v. What
-one change leaves out is part of the next difference: this is the error feedback.
+server keeps its exact weights w, and the weights v that clients can hold. It sends C(w - v), and both sides add that to
+v. What one change leaves out is part of the next difference, which is the error feedback.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Which node holds which partition. Flower's node ids are random; the partition ids make runs repeatable."""
+"""Which node holds which partition: Flower's node ids are random, and only partition ids make runs repeatable."""
 
 import logging
 import time
@@ -8,23 +8,26 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedsparse.config import Config
-from fedsparse.engine import LocalGrid, RunFailed
+from fedsparse.engine import LocalGrid
+from fedsparse.errors import RunFailed
 
 log = logging.getLogger("fedsparse")
 
-SETTLED_SECONDS = 15.0  # nodes that connect at all do so within this time of one another
-ANSWER_SECONDS = 30.0  # a node that connects between rounds and does not answer holds up no more than this
+SETTLED_SECONDS = 15.0
+"""The server waits for further nodes until none has connected for this time."""
+ANSWER_SECONDS = 30.0
+"""How long a round waits for a new node to say which partition it holds."""
 
 
 class FederationError(RunFailed):
-    """The connected nodes are not the federation that the settings describe; told in one line."""
+    """The connected nodes are not the federation that the settings describe."""
 
 
 def meet_federation(grid: Grid, config: Config) -> tuple[Config, Sequence[int]]:
     """The settings, with ``clients`` as many as there are nodes, and the node ids by partition id.
 
-    Flower decides how many nodes there are, for `flwr run .` by hand two: when fewer than ``clients`` are connected and
-    no more come, the federation is those.
+    Flower decides how many nodes there are; `flwr run .` starts two. When fewer than ``clients`` are connected and no
+    more come, the federation consists of the connected ones.
 
     Raises:
         FederationError: partitions that are missing or held twice.
@@ -54,17 +57,17 @@ def meet_federation(grid: Grid, config: Config) -> tuple[Config, Sequence[int]]:
 
 
 class Nodes:
-    """Node ids by partition id, through a run: a SuperNode that was started again comes back under another id."""
+    """Node ids by partition id, during a run: a SuperNode that is started again comes back under another node id."""
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = ids
         self._met = set(ids)
 
     def update(self, grid: Grid) -> list[int]:
-        """Ask nodes not met before which partition they hold; the clients that are at another, fresh node now.
+        """Ask new nodes which partition they hold; returns the clients that have moved to a new node.
 
-        A node takes the place of one that has left. The SuperLink lists a dead node for up to a minute: whoever claims
-        its partition until then is asked again in the next round, as is a node that did not answer.
+        A new node takes the place of one that has left. The SuperLink lists a dead node for up to a minute: until then
+        the new node with the same partition is asked again in every round, and so is a node that did not answer.
         """
         if isinstance(grid, LocalGrid):
             return []
@@ -98,7 +101,7 @@ def _connected(grid: Grid, wanted: int) -> list[int]:
 
 
 def _ask_partitions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tuple[int, int | str]]:
-    """Every node that answers, with its partition id, or with the reason why it does not tell."""
+    """Each node that answers, with its partition id, or with the text of its error."""
     question = RecordDict({"config": ConfigRecord()})
     asked = [Message(question, dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
     for reply in grid.send_and_receive(asked, timeout=timeout):

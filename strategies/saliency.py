@@ -22,17 +22,17 @@ log = logging.getLogger("fedsparse")
 def ask_saliency(
     grid: Grid, experiment: Experiment, nodes: Sequence[int], dense: ServerTopology, weights: ArrayRecord
 ) -> tuple[Tensor, dict[str, float]]:
-    """Every client's saliency of the initial weights, summed by samples; 0 for what is not among a client's largest.
+    """The clients' saliencies of the initial weights, summed by samples. Of a client only its largest values count.
 
     Args:
-        dense: the topology in which everything exists.
-        weights: its broadcast.
+        dense: the topology in which every weight exists.
+        weights: the broadcast of the initial weights.
 
     Returns:
-        float64, shape ``(parameters,)``; and the bytes that it cost, under telemetry's tags.
+        float64, shape ``(parameters,)``; and the bytes that asking cost, under telemetry's tags.
 
     Raises:
-        RunFailed: not one client answered.
+        RunFailed: no client answered.
     """
     task = ConfigRecord({"round": 0, "state-folder": "", **dense.named})
     question = RecordDict({"arrays": weights, "config": ConfigRecord(experiment.config.flat()), "task": task})
@@ -40,7 +40,7 @@ def ask_saliency(
     asked = [Message(question, dst_node_id=node, message_type=kind) for node in nodes]
     answers = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=experiment.config.round_timeout)}
     total, received = ReportSum(experiment.layout.parameters), 0
-    for client, node in enumerate(nodes):  # floating-point addition has one order
+    for client, node in enumerate(nodes):  # in one order, because floating-point addition depends on it
         if node not in answers or answers[node].has_error():
             reason = answers[node].error.reason if node in answers else ""
             log.warning("client %d did not tell its saliency: %s", client, (reason or "no reply").splitlines()[-1])

@@ -42,7 +42,7 @@ def main(grid: Grid, context: Context) -> None:
 
 def federate(grid: Grid, config: Config) -> Path:
     """One federated run over any grid; the folder that it leaves."""
-    logging.getLogger("flwr").setLevel(logging.WARNING)  # telemetry says it all, and once
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # because telemetry prints the same, once
     config, nodes = meet_federation(grid, config)
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
@@ -70,11 +70,11 @@ def federate(grid: Grid, config: Config) -> Path:
                 timeout=config.round_timeout,
                 evaluate_fn=RoundEnd(strategy, experiment, recorder),
             )
-        finally:  # after Ctrl-C too, the weights are worth keeping
+        finally:  # the weights are saved after Ctrl-C, too
             recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
             model.vector.copy_(strategy.weights)
             save_model(model.module, folder / "model.pt")
-            if strategy.cohort.state_folder:  # as large as the model for each client, and of no use after the run
+            if strategy.cohort.state_folder:  # it is as large as all clients' models, and of no use after the run
                 shutil.rmtree(strategy.cohort.state_folder, ignore_errors=True)
     return folder
 
@@ -93,10 +93,11 @@ def announce(experiment: Experiment) -> None:
 def keeps_files(experiment: Experiment, grid: Grid) -> bool:
     """Whether clients keep their state in files of the run folder, by the settings or by ``auto``'s rule.
 
-    A Context as large as the model doubles Flower's traffic, and small ones of very many clients fill the memory. Nodes
-    that ``main.py`` did not start may be on other machines, where that folder means nothing. A client that is trained
-    in this process, on a GPU, has its residual there from round to round, where a quarter of the free memory holds all
-    residuals (dgc's momentum takes another quarter); what such clients keep on the host is bounded as elsewhere.
+    Files are for Contexts as large as the model, which double Flower's traffic, and for the Contexts of very many
+    clients, which fill the memory. Nodes that ``main.py`` did not start keep their Contexts, because they may be on
+    machines where the run folder means nothing. Clients that this process trains on a GPU keep their residuals on it
+    while all of them take at most a quarter of its free memory (dgc's momentum takes as much again); what they keep on
+    the host is bounded as elsewhere.
     """
     config = experiment.config
     if config.state_store != "auto":

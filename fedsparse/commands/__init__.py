@@ -4,6 +4,7 @@ A command is a file here and a line in ``COMMANDS``. Its function is called with
 it, and its own flags as strings. Nothing heavy is imported before a command is known to be well typed.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> int:
         asked = parse(arguments, COMMANDS, program)
         logdir = str(asked.settings.get("logdir", logdir))
         act = load(COMMANDS[asked.command].act)
+        logging.basicConfig(format="%(message)s", handlers=[warnings_handler()])
         listen_to_ctrl_c()
         act(asked.settings, *asked.files, **asked.own)
     except KeyboardInterrupt:
@@ -84,6 +86,13 @@ def door() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.excepthook = thread_failed
     return main(sys.argv[1:])
+
+
+def warnings_handler() -> logging.Handler:
+    """Shows the run's warnings in the terminal, above its progress bar."""
+    from rich.logging import RichHandler  # here, because only a command that runs needs it
+
+    return RichHandler(show_path=False, show_time=False, level="WARNING")
 
 
 def listen_to_ctrl_c() -> None:

@@ -112,7 +112,7 @@ class UpdateCodec:
         self.by_layer, self.by_energy = scope == "layer", budget == "energy"
         self.residual_dtype, self.residual_decay = residual_dtype, residual_decay
         self.error_feedback = error_feedback and not (compressor == "none" and values == "f32")
-        ends = [e.start + e.size for e in layout.layers] if self.by_layer else [layout.parameters]
+        ends = [e.start + e.size for e in layout.trainable] if self.by_layer else [layout.parameters]
         self.ranges = [(a, b) for a, b in zip([0, *ends], ends, strict=False) if b > a]
 
     def encode(

@@ -61,7 +61,7 @@ def code_matrices(
             segments.append(wire.Coded.dense(to_numpy(vector[coded:until]), values, seed))
         coded = until
 
-    for i, entry in enumerate(layout.layers):
+    for i, entry in enumerate(layout.trainable):
         rank = allowed_rank(entry, getattr(method, "rank", 0), density, values)
         if rank:
             code_dense(entry.start)

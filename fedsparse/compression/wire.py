@@ -157,7 +157,7 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
         raise PayloadError("payload is damaged: its checksum does not match")
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"payload is for layout {fingerprint:016x}, not {layout.fingerprint:016x}")
-    most = 2 * len(layout.layers) + 2  # each entry alone, dense segments between them, and the buffers
+    most = 2 * len(layout.trainable) + 2  # each entry alone, dense segments between them, and the buffers
     if segments > most:  # each takes time, however few its bytes
         raise PayloadError(f"payload of {segments} segments; this layout needs no more than {most}")
     found, start, rest = [], 0, body[HEADER.size :]
@@ -203,7 +203,7 @@ def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segmen
 
 def layer_at(layout: Layout, start: int, size: int) -> Entry:
     """The layer of the layout that starts and ends with a segment, and has factors."""
-    for entry in layout.layers:
+    for entry in layout.trainable:
         if (entry.start, entry.size) == (start, size) and len(entry.shape) >= 2:
             return entry
     raise IndexFault(f"factors for {size} coordinates that are no matrix")

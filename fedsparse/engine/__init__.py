@@ -1,6 +1,5 @@
 """Where a run happens: Flower's Grid inside this process, or `flwr run` as a child."""
 
 from fedsparse.engine.local_grid import LocalGrid
-from fedsparse.errors import RunFailed
 
-__all__ = ["LocalGrid", "RunFailed"]
+__all__ = ["LocalGrid"]

@@ -54,7 +54,7 @@ class Compact:
                 shape = entry.shape if count == entry.size else (count,)
                 entries.append(Entry(entry.name, shape, start, count))
                 start += count
-        return Layout(tuple(entries), sum(counts[: len(self.full.layers)]), start, self.topology.hash)
+        return Layout(tuple(entries), sum(counts[: len(self.full.trainable)]), start, self.topology.hash)
 
     def gather(self, vector: Tensor) -> Tensor:
         """The short vector, shape ``(layout.size,)``, of a flat ``vector``, shape ``(full.size,)``."""

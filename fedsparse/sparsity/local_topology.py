@@ -35,7 +35,7 @@ class LocalTopology:
         """Called before the first of ``steps`` optimizer steps."""
         self.optimizer, self._steps_to_go = optimizer, steps // 2
         self.parameters = [p for p in self.model.module.parameters() if p.requires_grad]
-        names = [entry.name for entry in self.model.layout.layers]
+        names = [entry.name for entry in self.model.layout.trainable]
         self._by_name = dict(zip(names, self.parameters, strict=True))
         self._prunable = [self._by_name[layer.name] for layer in self.topology.layers if not layer.dense]
         self._make_masks()

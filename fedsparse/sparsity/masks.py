@@ -12,16 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import xxhash
 
 from fedsparse.compression.indices import OTHERS, IndexCodec, IndexFault, pack, unpack
-from fedsparse.compression.wire import PayloadError
+from fedsparse.compression.wire import CHECKSUM, PayloadError, checksum
 from fedsparse.sparsity.topology import Layer, Topology
 
 MAGIC, FORMAT = b"fsm", 1
 HEADER = struct.Struct("<3sBIQQ")
 LAYER = struct.Struct("<BII")
-CHECKSUM = struct.Struct("<I")
 CODECS = (IndexCodec.ALL, IndexCodec.BITMAP, *OTHERS, *OTHERS.values())
 DIFFERENCE = 128
 """A flag in a layer's coding: the indices are those of the weights that differ from the base."""
@@ -44,7 +42,7 @@ def encode_mask(topology: Topology, base: Topology | None = None) -> bytes:
     base_hash = base.hash if base is not None and uses_base else 0
     parts[0] = HEADER.pack(MAGIC, FORMAT, topology.version, base_hash, topology.hash)
     data = b"".join(parts)
-    return data + CHECKSUM.pack(xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF)
+    return data + checksum(data)
 
 
 def decode_mask(data: bytes, layers: Sequence[Layer], parameters: int, base: Topology | None = None) -> Topology:
@@ -66,7 +64,7 @@ def decode_mask(data: bytes, layers: Sequence[Layer], parameters: int, base: Top
         raise PayloadError(f"a mask of {len(data)} bytes")
     view = memoryview(data)
     rest = view[HEADER.size : -CHECKSUM.size]
-    if CHECKSUM.unpack(view[-CHECKSUM.size :])[0] != xxhash.xxh3_64_intdigest(view[: -CHECKSUM.size]) & 0xFFFFFFFF:
+    if view[-CHECKSUM.size :] != checksum(view[: -CHECKSUM.size]):
         raise PayloadError("mask is damaged: its checksum does not match")
     magic, form, version, base_hash, own_hash = HEADER.unpack_from(data)
     if magic != MAGIC or form != FORMAT:

@@ -16,7 +16,7 @@ from fedsparse.vector import Layout
 
 def report_layout(layout: Layout) -> Layout:
     """The layout of a report about a model of ``layout``: its parameters, without its buffers."""
-    return replace(layout, entries=layout.layers, size=layout.parameters)
+    return replace(layout, entries=layout.trainable, size=layout.parameters)
 
 
 def encode_report(report: Report, layout: Layout, round: int) -> bytes:

@@ -53,7 +53,7 @@ def weight_layers(
         for name, parameter in module.named_parameters(recurse=False)
         if "weight" in name and parameter.dim() > 1
     }
-    entries = [e for e in layout.layers if e.name in groups]
+    entries = [e for e in layout.trainable if e.name in groups]
     dense = set[str]()
     for wanted in dense_layers:
         ends = {"first": entries[:1], "last": entries[-1:]}

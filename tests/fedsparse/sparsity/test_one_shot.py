@@ -155,7 +155,7 @@ def test_pruning_calibrates_in_eval_mode_and_restores_every_modules_mode():
 def test_pruning_writes_through_to_the_flat_vector():
     model = FlatModel(network())
     masks = prune_model(model.module, [images()], 0.5)
-    entry = next(e for e in model.layout.layers if e.name == "9.weight")
+    entry = next(e for e in model.layout.trainable if e.name == "9.weight")
     assert not bool(model.vector[entry.slice][~masks["9.weight"].flatten()].any())
 
 
