@@ -84,22 +84,24 @@ def load_file(path: Path) -> ModuleType:
 def absolute(reference: str) -> str:
     """A reference that holds in every process and working directory.
 
-    A relative path becomes absolute; so does a module that is found in the present folder alone.
+    A relative path becomes absolute, and so does a module that is a file of the present folder.
     """
     place, _, attribute = reference.rpartition(":")
     file = Path(place).expanduser()
     if not place.endswith((".py", ".pickle")):
         file = Path(*place.split(".")).with_suffix(".py")
-        if not file.is_file() or _is_importable(place):
+        if not file.is_file() or _origin(place) not in (None, str(file.absolute())):
             return reference
     return f"{file.absolute()}:{attribute}"
 
 
-def _is_importable(module: str) -> bool:
+def _origin(module: str) -> str | None:
+    """The file that a module is imported from; None where there is no such module."""
     try:
-        return importlib.util.find_spec(module) is not None
+        spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
-        return False
+        return None
+    return spec.origin if spec else None
 
 
 def call(function: Callable[..., Any], *positional: Any, **settings: Any) -> Any:

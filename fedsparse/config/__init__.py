@@ -28,18 +28,6 @@ from fedsparse.network import Network
 from fedsparse.plugins import absolute, is_own
 from fedsparse.seeds import derive_seed
 
-GROUPS: tuple[type[Settings], ...] = (
-    DataSettings,
-    ModelSettings,
-    TrainingSettings,
-    FederationSettings,
-    CommunicationSettings,
-    NetworkSettings,
-    TopologySettings,
-    RunSettings,
-)
-"""In the order of ``--help`` and of ``config.yaml``."""
-
 FIXED = ("dense", "static", "small-dense", "ssfl")
 """Topologies that never change."""
 
@@ -179,6 +167,9 @@ class Config(
         """A validated copy with some fields changed."""
         return self.from_mapping({**self.flat(), **changes})
 
+
+GROUPS: tuple[type[Settings], ...] = Config.__bases__
+"""In the order of ``--help`` and of ``config.yaml``."""
 
 KEYS = tuple(name.replace("_", "-") for group in GROUPS for name in group.model_fields)
 """The kebab-case names of all settings."""

@@ -7,6 +7,7 @@ import pytest
 
 from fedsparse.catalogue import STRATEGIES
 from fedsparse.config import KEYS, Config
+from fedsparse.config.generate import default_yaml, run_config
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
@@ -31,6 +32,11 @@ def test_every_shipped_config_is_valid() -> None:
 
 def test_default_yaml_is_the_defaults_whole() -> None:
     assert read_yaml(ROOT / "configs/default.yaml") == Config().flat()
+
+
+def test_both_files_of_defaults_are_as_the_command_that_generates_them_leaves_them() -> None:
+    assert (ROOT / "configs/default.yaml").read_text() == default_yaml()
+    assert (ROOT / "pyproject.toml").read_text().endswith(run_config())
 
 
 def test_what_a_setting_may_be_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
