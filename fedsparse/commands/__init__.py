@@ -12,12 +12,17 @@ import threading
 from pathlib import Path
 
 from fedsparse.commands.command_line import Command, parse
+from fedsparse.config.effects import without_mistakes
 from fedsparse.errors import ConfigError, OutputError, PluginError, RunFailed
 from fedsparse.plugins import load
 
 COMMANDS = {
     "run": Command("fedsparse.commands.run:run", "train a federation; the command that needs no name"),
-    "partition": Command("fedsparse.commands.partition:partition", "show which client holds which classes"),
+    "partition": Command(
+        "fedsparse.commands.partition:partition",
+        "show which client holds which classes",
+        given={"clients-per-round": 1},  # no client is sampled
+    ),
     "bench-compressors": Command(
         "fedsparse.commands.bench_compressors:bench_compressors",
         "compare all compressors on updates of a short run",
@@ -28,11 +33,13 @@ COMMANDS = {
         "run a grid of settings and seeds; a table and a plot at the end",
         files="FILE",
         own={"jobs": "cells at once; auto is one a core, or one on a GPU [auto]"},
+        has_all=False,
     ),
     "report": Command(
         "fedsparse.commands.report:report",
         "compare finished runs: accuracy against uplink, and a table",
         files="RUN_FOLDER...",
+        has_all=False,
     ),
     "train-central": Command(
         "fedsparse.commands.train_central:train_central",
@@ -48,6 +55,7 @@ COMMANDS = {
             "nm": "N:M, such as 2:4, instead of a sparsity",
             "samples": "training samples to calibrate on [512]",
         },
+        has_all=False,
     ),
 }
 
@@ -58,7 +66,11 @@ def main(arguments: list[str]) -> int:
     try:
         asked = parse(arguments, COMMANDS, program)
         logdir = str(asked.settings.get("logdir", logdir))
-        act = load(COMMANDS[asked.command].act)
+        command = COMMANDS[asked.command]
+        asked.settings.update(command.given)
+        if command.has_all:
+            without_mistakes(asked.settings)
+        act = load(command.act)
         logging.basicConfig(format="%(message)s", handlers=[warnings_handler()])
         listen_to_ctrl_c()
         act(asked.settings, *asked.files, **asked.own)

@@ -26,6 +26,10 @@ class Command(NamedTuple):
     """Its further arguments: none, one ``FILE``, or, with dots behind the name, one or more."""
     own: Mapping[str, str] = {}
     """Flags that are no settings, and their help; each goes to the function as a string."""
+    given: Mapping[str, Any] = {}
+    """Settings that the command gives itself."""
+    has_all: bool = True
+    """Whether the settings are checked before the command is imported; False where it reads more of them itself."""
 
 
 class Asked(NamedTuple):

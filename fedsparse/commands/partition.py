@@ -10,7 +10,6 @@ from partitions.picture import histogram_text, plot_partition
 
 def partition(settings: Given) -> None:
     """`main.py partition`. ``--distribution partition.csv`` takes the file back, so that others can share it."""
-    settings["clients-per-round"] = 1  # no client is sampled here
     experiment = Experiment(checked(settings))
     shown = experiment.data.y_train.cpu(), experiment.partition, experiment.data.class_names
     print(histogram_text(*shown))

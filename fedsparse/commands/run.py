@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 from fedsparse.config import KEYS, Config
-from fedsparse.config.effects import without_effect
+from fedsparse.config.effects import without_effect, without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.engine import LocalGrid
-from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
 from fedsparse.telemetry.folder import check_writable
 
@@ -26,9 +25,7 @@ def checked(settings: Given) -> Config:
         ConfigError: a mistake in the settings or in anything that they name, or a flag without effect.
         OutputError: results cannot be written.
     """
-    config = Config.from_mapping(settings)
-    for line in without_effect(config, settings.typed):
-        raise ConfigError(line)
+    config = without_mistakes(settings)
     if not settings.keys() >= set(KEYS):  # a run's own config.yaml names every setting, and means nothing by it
         for line in without_effect(config, settings.keys() - settings.typed):
             print(line, file=sys.stderr)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
 from fedsparse.config.presets import FACTORIZATIONS
+from fedsparse.config.settings import Given
+from fedsparse.errors import ConfigError
 from fedsparse.plugins import is_own
 
 ONLY_PLACE_AND_SPEED = ("name", "logdir", "outfile", "workers", "data-dir", "state-store")
@@ -166,6 +168,18 @@ def without_effect(config: Config, keys: Iterable[str]) -> list[str]:
             value = given(config, key) or '""'
             lines.append(f"{key} = {value} has no effect: it needs {unmet.words}, and {values}")
     return lines
+
+
+def without_mistakes(settings: Given) -> Config:
+    """The settings as a Config.
+
+    Raises:
+        ConfigError: a setting is wrong, or one that was typed has no effect; one line.
+    """
+    config = Config.from_mapping(settings)
+    for line in without_effect(config, sorted(settings.typed)):
+        raise ConfigError(line)
+    return config
 
 
 def _told(config: Config, key: str) -> str:

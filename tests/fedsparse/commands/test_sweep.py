@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fedsparse.commands import sweep as module
-from fedsparse.commands.sweep import finished, job_count, run_sweep
+from fedsparse.commands import cells as module
+from fedsparse.commands.cells import finished, job_count, run_sweep
 from fedsparse.errors import RunFailed
 from fedsparse.report.grid import Sweep, read_sweep
 

@@ -1,0 +1,192 @@
+"""The cells of a sweep, each a process of its own: several at once, and only those that are not finished.
+
+A cell's folder holds ``settings.yaml``, ``log.txt``, ``result.json`` and the run folder. A cell is finished when any
+folder of the sweep holds a complete result of its settings, whatever that folder is called.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fedsparse.config.run_settings import core_count
+from fedsparse.device import resolve_device
+from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.report.grid import Cell, Sweep
+from fedsparse.report.plot import plot_rows
+from fedsparse.report.results import Result, identity, is_complete, read_result
+from fedsparse.report.table import measure, summarise, to_csv, to_markdown
+from fedsparse.telemetry.progress import human_bytes
+
+GRACE = 20
+"""Seconds that an interrupted cell gets to save what it measured."""
+
+
+@dataclass
+class _Child:
+    """A cell that is running: its process, which leads a process group of its own, and when it began."""
+
+    cell: Cell
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+    began: float = field(default_factory=time.monotonic)
+
+
+def run_sweep(sweep: Sweep, command: Sequence[str], jobs: int | Literal["auto"]) -> None:
+    """Run the cells that are not finished, then write the table and the plot of all that are.
+
+    Args:
+        sweep: its cells name the log folder; results go to ``<logdir>/<sweep name>/``.
+        command: what runs a cell, when `--config FILE` is added to it.
+        jobs: cells at once; auto is one a core, or a single one on a GPU.
+
+    Raises:
+        RunFailed: some cells failed; the others went on, and are in the table.
+        KeyboardInterrupt: after every cell's process has ended; finished cells are kept and the table is written.
+    """
+    folder = Path(sweep.cells[0].config.logdir) / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    done = finished(folder)
+    todo = [cell for cell in sweep.cells if identity(cell.config.flat()) not in done]
+    if skipped := len(sweep.cells) - len(todo):
+        print(f"{skipped} of {len(sweep.cells)} cells are finished already", flush=True)
+    failures: list[str] = []
+    try:
+        if todo:
+            failures = _run_cells(todo, folder, command, min(job_count(jobs, todo[0]), len(todo)))
+    finally:
+        write_report(sweep, folder)
+    if failures:
+        raise RunFailed(f"{len(failures)} of {len(sweep.cells)} cells failed; {failures[0]}")
+
+
+def finished(folder: Path) -> dict[object, Result]:
+    """The complete results in a sweep's folder, by ``identity`` of their settings."""
+    found: dict[object, Result] = {}
+    for path in sorted(folder.glob("*/result.json")):
+        with suppress(ConfigError):  # half a file, or somebody else's: as good as none
+            result = read_result(path)
+            if is_complete(result):
+                found[identity(result["config"])] = result
+    return found
+
+
+def job_count(jobs: int | Literal["auto"], cell: Cell) -> int:
+    """Cells at once: as asked; else one a core, or one where they share a GPU, whose memory nobody here knows."""
+    if jobs != "auto":
+        return jobs
+    cores = core_count() // cell.config.threads
+    return max(1, cores) if resolve_device(cell.config.device).type == "cpu" else 1
+
+
+def write_report(sweep: Sweep, folder: Path) -> None:
+    """Write table.md, table.csv and plot.png of the finished cells into ``folder``, and print the table."""
+    done = finished(folder)
+    runs = [(cell.chosen, done[key]) for cell in sweep.cells if (key := identity(cell.config.flat())) in done]
+    if not runs:
+        return
+    rows = summarise(runs)
+    evaluations = (sum("eval/accuracy" in row for row in result["rounds"]) for _, result in runs)
+    text = to_markdown(rows, evaluations)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    (folder / "table.csv").write_text(to_csv(rows), encoding="utf-8")
+    plot_rows(rows, **sweep.plot).savefig(folder / "plot.png")
+    print(f"\n{text}\n{len(runs)} of {len(sweep.cells)} cells; table.md, table.csv and plot.png are in {folder}")
+
+
+def _run_cells(cells: Sequence[Cell], folder: Path, command: Sequence[str], jobs: int) -> list[str]:
+    """Run the cells, ``jobs`` at once; one line a failure."""
+    waiting, running, failures = deque(cells), list[_Child](), list[str]()
+    with _progress() as bar:
+        task = bar.add_task("", total=len(cells), note="")
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(_start(waiting.popleft(), folder, command))
+                for child in [c for c in running if c.process.poll() is not None]:
+                    running.remove(child)
+                    line, failed = _outcome(child)
+                    failures += [line] * failed
+                    bar.advance(task)
+                    count = int(bar.tasks[0].completed)
+                    bar.console.print(f"cell {count:>{len(str(len(cells)))}}/{len(cells)}  {line}", soft_wrap=True)
+                bar.update(task, note=f"{len(running)} running" + f", {len(failures)} failed" * bool(failures))
+                time.sleep(0.05)
+        finally:
+            _stop(running)
+    return failures
+
+
+def _start(cell: Cell, folder: Path, command: Sequence[str]) -> _Child:
+    home = folder / cell.name
+    home.mkdir(exist_ok=True)
+    outfile = home / "result.json"
+    outfile.unlink(missing_ok=True)  # of an attempt that did not end well
+    config = cell.config.replace(logdir=str(home), outfile=str(outfile), name="run", workers=1)
+    (home / "settings.yaml").write_text(yaml.safe_dump(config.flat(), sort_keys=False))
+    whole = [*command, "--config", str(home / "settings.yaml")]
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with (home / "log.txt").open("wb") as log:
+        # A group of its own: Ctrl-C in the terminal reaches the sweep alone, which passes it on exactly once. Not a
+        # session of its own: on Linux that would be scheduled for itself, whatever `nice` the sweep was started with.
+        process = subprocess.Popen(
+            whole,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            env=os.environ | {"PYTHONPATH": paths},
+        )
+    return _Child(cell, home, process)
+
+
+def _outcome(child: _Child) -> tuple[str, bool]:
+    """One line about a cell that has ended, and whether it failed."""
+    seconds = time.monotonic() - child.began
+    if child.process.returncode == 0:
+        measured = measure(read_result(child.folder / "result.json"))
+        accuracy, uplink = f"{measured['accuracy']:.2%}", human_bytes(measured["uplink-bytes"])
+        return f"{child.folder.name}: accuracy {accuracy}, uplink {uplink}, {seconds:.0f} s", False
+    told = (child.folder / "log.txt").read_text(errors="replace").strip().splitlines()
+    reason = told[-1] if told else f"exit code {child.process.returncode}"
+    return f"{child.folder.name} failed: {reason} (all of it: {child.folder / 'log.txt'})", True
+
+
+def _stop(children: Sequence[_Child]) -> None:
+    """Interrupt them as Ctrl-C would; whatever is left after the grace is killed, with all its processes."""
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGINT)
+    deadline = time.monotonic() + GRACE
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        with suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+        child.process.wait()
+
+
+def _progress() -> Progress:
+    """Cells done, running and failed, and the time left; without a terminal only the lines about ended cells."""
+    console = Console(highlight=False)
+    return Progress(
+        TextColumn("cells"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
