@@ -84,13 +84,15 @@ def load_file(path: Path) -> ModuleType:
 def absolute(reference: str) -> str:
     """A reference that holds in every process and working directory.
 
-    A relative path becomes absolute, and so does a module that is a file of the present folder.
+    A relative path becomes absolute, and so does a module that is a file of the present folder. A module of a package
+    keeps its name, because the package may be imported under it already.
     """
     place, _, attribute = reference.rpartition(":")
     file = Path(place).expanduser()
     if not place.endswith((".py", ".pickle")):
         file = Path(*place.split(".")).with_suffix(".py")
-        if not file.is_file() or _origin(place) not in (None, str(file.absolute())):
+        in_package = "." in place and _origin(place) is not None
+        if in_package or not file.is_file() or _origin(place) not in (None, str(file.absolute())):
             return reference
     return f"{file.absolute()}:{attribute}"
 

@@ -51,6 +51,11 @@ def test_a_relative_file_and_a_module_of_this_folder_become_absolute_and_others_
     assert absolute("torch.optim:AdamW") == "torch.optim:AdamW"
 
 
+def test_a_module_of_a_package_keeps_its_name_in_the_packages_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(catalogue.__file__).parents[1])
+    assert absolute("fedsparse.plugins:load") == "fedsparse.plugins:load"
+
+
 def test_only_a_place_and_an_attribute_are_ones_own() -> None:
     assert is_own("mine.py:Net")
     assert is_own("package.mine:Net")
