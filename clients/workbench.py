@@ -18,7 +18,7 @@ from fedsparse.sparsity.compact import Compact
 
 
 class SparseModel(NamedTuple):
-    """A topology with its layout and codecs; ``bits`` is ``np.packbits`` of the mask, empty when every weight exists."""
+    """A topology with its layout and codecs; ``bits`` is ``np.packbits`` of the mask, empty when all weights exist."""
 
     bits: bytes
     topology: Topology

@@ -1,7 +1,7 @@
 """The server's side of a topology: it sends masks, reads uploads, and chooses the weights that exist next.
 
-A dense model is the topology in which every weight exists: no mask ever travels, and the compact vector is the flat
-vector itself.
+A dense model is the topology in which every weight exists: no mask ever travels, and the short vector of ``Compact`` is
+the flat vector itself.
 """
 
 import torch
@@ -35,7 +35,7 @@ class ServerTopology:
     Attributes:
         start: the hash of the full topology, which a client holds until it is sent a mask.
         current: the present topology.
-        compact: its compact vector, with the layout of broadcasts and of most updates.
+        compact: its short vector, with the layout of broadcasts and of most updates.
         metrics: what the last round measured, under telemetry's tags.
         details: further measurements, for TensorBoard alone.
     """
