@@ -9,8 +9,8 @@ from partitions.picture import histogram_text, plot_partition
 
 
 def partition(settings: Given) -> None:
-    """`main.py partition`. ``--distribution partition.csv`` takes the file back, so that others can share it."""
-    settings["clients-per-round"] = 1  # no client is sampled here
+    """`main.py partition`. The file can be shared: ``--distribution partition.csv`` reads it."""
+    settings["clients-per-round"] = 1  # so that any number of clients is valid, because no client is sampled here
     experiment = Experiment(checked(settings))
     shown = experiment.data.y_train.cpu(), experiment.partition, experiment.data.class_names
     print(histogram_text(*shown))

@@ -1,7 +1,7 @@
-"""Run a grid of settings: each cell is a `main.py run` of its own; finished cells are left out when it is typed again.
+"""Run a grid of settings: each cell is a `main.py run` in a process of its own. A repeated sweep skips finished cells.
 
-A cell's folder holds ``settings.yaml``, ``log.txt``, ``result.json`` and the run folder. A cell is finished when any
-folder of the sweep holds a complete result of its settings, whatever that folder is called.
+A cell's folder holds ``settings.yaml``, ``log.txt``, ``result.json`` and the run folder. A cell is finished when a
+folder of the sweep, of any name, holds a complete result of its settings.
 """
 
 import os
@@ -34,7 +34,7 @@ from fedsparse.telemetry.folder import check_writable
 from fedsparse.telemetry.progress import human_bytes
 
 CHECKED = ("dataset", "data-dir", "device", "model", "norm", "compressor", "strategy", "topology", "sparsity")
-"""Settings whose check looks at something outside them."""
+"""Settings whose check reads a file, a device or a user's own code, so that cells with the same ones need one check."""
 
 GRACE = 20
 """Seconds that an interrupted cell gets to save what it measured."""
@@ -42,7 +42,7 @@ GRACE = 20
 
 @dataclass
 class _Child:
-    """A cell that is running: its process, which leads a process group of its own, and when it began."""
+    """A cell that is running: its folder, its process, which leads its own process group, and when it began."""
 
     cell: Cell
     folder: Path
@@ -51,14 +51,14 @@ class _Child:
 
 
 def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
-    """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all."""
+    """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all cells."""
     if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
         raise ConfigError(f"jobs = {jobs}: should be auto or at least 1")
     plan = read_sweep(file, settings)
     for key in sorted(settings.typed):
         if not any(has_effect(key, cell.config) for cell in plan.cells):
             raise ConfigError(without_effect(plan.cells[0].config, [key])[0])
-    # Cells that share their data, partition and network need one look for all of them.
+    # One check for all cells that share their data, partition and network.
     for config in {
         str([c.flat()[key] for key in CHECKED] + [c.partitioning()]): c for c in (cell.config for cell in plan.cells)
     }.values():
@@ -68,16 +68,16 @@ def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
 
 
 def run_sweep(sweep: Sweep, command: Sequence[str], jobs: int | Literal["auto"]) -> None:
-    """Run the cells that are not finished, then write the table and the plot of all that are.
+    """Run the cells that are not finished, then write the table and the plot of all finished cells.
 
     Args:
-        sweep: its cells name the log folder; results go to ``<logdir>/<sweep name>/``.
-        command: what runs a cell, when `--config FILE` is added to it.
-        jobs: cells at once; auto is one a core, or a single one on a GPU.
+        sweep: the cells; results go to ``<logdir>/<sweep name>/``, with the logdir of the first cell.
+        command: with `--config FILE` after it, this command line runs a cell.
+        jobs: cells at once; auto is one for each core, or a single one on a GPU.
 
     Raises:
-        RunFailed: some cells failed; the others went on, and are in the table.
-        KeyboardInterrupt: after every cell's process has ended; finished cells are kept and the table is written.
+        RunFailed: some cells failed; the table has the other cells.
+        KeyboardInterrupt: Ctrl-C; every cell's process has ended, finished cells are kept and the table is written.
     """
     folder = Path(sweep.cells[0].config.logdir) / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def finished(folder: Path) -> dict[object, Result]:
     """The complete results in a sweep's folder, by ``identity`` of their settings."""
     found: dict[object, Result] = {}
     for path in sorted(folder.glob("*/result.json")):
-        with suppress(ConfigError):  # half a file, or somebody else's: as good as none
+        with suppress(ConfigError):  # a file that is damaged or no result counts as none
             result = read_result(path)
             if is_complete(result):
                 found[identity(result["config"])] = result
@@ -107,7 +107,7 @@ def finished(folder: Path) -> dict[object, Result]:
 
 
 def job_count(jobs: int | Literal["auto"], cell: Cell) -> int:
-    """Cells at once: as asked; else one a core, or one where they share a GPU, whose memory nobody here knows."""
+    """Cells at once: ``jobs``; auto is one for each core, or one on a GPU, because cells may not fit it together."""
     if jobs != "auto":
         return jobs
     cores = core_count() // cell.config.threads
@@ -130,7 +130,7 @@ def write_report(sweep: Sweep, folder: Path) -> None:
 
 
 def _run_cells(cells: Sequence[Cell], folder: Path, command: Sequence[str], jobs: int) -> list[str]:
-    """Run the cells, ``jobs`` at once; one line a failure."""
+    """Run the cells, ``jobs`` at once; returns one line for each failure."""
     waiting, running, failures = deque(cells), list[_Child](), list[str]()
     with _progress() as bar:
         task = bar.add_task("", total=len(cells), note="")
@@ -156,14 +156,15 @@ def _start(cell: Cell, folder: Path, command: Sequence[str]) -> _Child:
     home = folder / cell.name
     home.mkdir(exist_ok=True)
     outfile = home / "result.json"
-    outfile.unlink(missing_ok=True)  # of an attempt that did not end well
+    outfile.unlink(missing_ok=True)  # a failed attempt may have left one
     config = cell.config.replace(logdir=str(home), outfile=str(outfile), name="run", workers=1)
     (home / "settings.yaml").write_text(yaml.safe_dump(config.flat(), sort_keys=False))
     whole = [*command, "--config", str(home / "settings.yaml")]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (home / "log.txt").open("wb") as log:
-        # A group of its own: Ctrl-C in the terminal reaches the sweep alone, which passes it on exactly once. Not a
-        # session of its own: on Linux that would be scheduled for itself, whatever `nice` the sweep was started with.
+        # The cell has a process group of its own, so that Ctrl-C in the terminal reaches the sweep alone, which passes
+        # the signal on once. It has no session of its own, because Linux schedules a session separately, so that the
+        # sweep's `nice` would not count.
         process = subprocess.Popen(
             whole,
             stdin=subprocess.DEVNULL,
@@ -182,13 +183,13 @@ def _outcome(child: _Child) -> tuple[str, bool]:
         measured = measure(read_result(child.folder / "result.json"))
         accuracy, uplink = f"{measured['accuracy']:.2%}", human_bytes(measured["uplink-bytes"])
         return f"{child.folder.name}: accuracy {accuracy}, uplink {uplink}, {seconds:.0f} s", False
-    told = (child.folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    reason = told[-1] if told else f"exit code {child.process.returncode}"
+    lines = (child.folder / "log.txt").read_text(errors="replace").strip().splitlines()
+    reason = lines[-1] if lines else f"exit code {child.process.returncode}"
     return f"{child.folder.name} failed: {reason} (all of it: {child.folder / 'log.txt'})", True
 
 
 def _stop(children: Sequence[_Child]) -> None:
-    """Interrupt them as Ctrl-C would; whatever is left after the grace is killed, with all its processes."""
+    """Interrupt the cells as Ctrl-C would; after ``GRACE`` seconds kill the process groups that are left."""
     for child in children:
         with suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGINT)
@@ -202,7 +203,7 @@ def _stop(children: Sequence[_Child]) -> None:
 
 
 def _progress() -> Progress:
-    """Cells done, running and failed, and the time left; without a terminal only the lines about ended cells."""
+    """A bar with cells done, running and failed, and the time left; off without a terminal."""
     console = Console(highlight=False)
     return Progress(
         TextColumn("cells"),
