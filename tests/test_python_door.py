@@ -1,4 +1,4 @@
-"""fedsparse.run, as it is used in scripts, notebooks and from standard input."""
+"""fedsparse.run in scripts, in notebooks and from standard input."""
 
 import os
 import subprocess
@@ -52,14 +52,14 @@ def test_frame_is_the_rounds_as_a_table(tmp_path: Path) -> None:
     assert frame["eval/accuracy"].notna().all()
 
 
-def test_settings_may_be_a_mapping_and_keywords_are_stronger(tmp_path: Path) -> None:
+def test_settings_may_be_a_mapping_and_keywords_override_it(tmp_path: Path) -> None:
     settings = {"clients-per-round": 2, "rounds": 1} | {k: v for k, v in SMALL.items() if k not in ("rounds",)}
     result = fedsparse.run(settings, clients_per_round=4, logdir=str(tmp_path), workers=1)
     assert (result.config.rounds, result.config.clients_per_round) == (1, 4)
 
 
 @pytest.mark.parametrize("way", ["script", "standard input"])
-def test_objects_of_ones_own_reach_several_workers_without_a_main_guard(tmp_path: Path, way: str) -> None:
+def test_own_objects_reach_several_workers_without_a_main_guard(tmp_path: Path, way: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py"] if way == "script" else [sys.executable, "-"]
     options = {"capture_output": True, "text": True, "timeout": 240, "cwd": tmp_path, "env": environment()}
@@ -96,13 +96,13 @@ def test_importing_fedsparse_and_its_help_import_no_torch() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--densty", "0.1"], ["--version"], ["--density", "7"], ["sweep", "--help"]])
-def test_a_mistake_in_a_flag_is_told_before_torch_is_imported(arguments: list[str]) -> None:
+def test_a_mistake_in_a_flag_is_reported_before_torch_is_imported(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "fedsparse", *arguments]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode in (0, 2)
     assert "| torch" not in done.stderr
 
 
-def test_a_name_that_is_not_there_is_told() -> None:
+def test_an_unknown_name_of_the_package_is_named() -> None:
     with pytest.raises(AttributeError, match="fedsparse has no 'rum'; it has"):
         fedsparse.rum  # noqa: B018
