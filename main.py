@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""python main.py --distribution dirichlet --beta 0.1    runs an experiment; --help tells the rest."""
+"""python main.py --distribution dirichlet --beta 0.1    runs an experiment; --help shows all settings."""
 
 import sys
 

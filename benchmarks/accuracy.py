@@ -3,8 +3,8 @@
     python benchmarks/accuracy.py                                            # the README's table
     python benchmarks/accuracy.py --seeds 3 "--compressor none" "--compressor topk --density 0.01"
 
-Each argument is a set of flags for main.py. The accuracy is that of the final weights on the pooled test set. Every
-compressor: `python main.py sweep configs/ablation-compression.yaml`.
+Each argument is a set of flags for main.py. The accuracy is measured on the pooled test set with the final weights.
+`python main.py sweep configs/ablation-compression.yaml` compares all compressors.
 """
 
 import argparse

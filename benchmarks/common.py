@@ -1,6 +1,6 @@
-"""Timing for the side-by-side measurements: everything in one run, interleaved, medians.
+"""Shared parts of the side-by-side measurements, which interleave all rows in one run, and take medians.
 
-One thread, and its CPU time: what else the machine does at the moment counts as little as possible.
+They measure the CPU time of one thread, because other work on the machine changes it least.
 """
 
 import os
@@ -19,20 +19,20 @@ from strategies.server_app import make_strategy
 
 
 def wall() -> float:
-    """Seconds on the wall, after the GPU has finished what it was given."""
+    """Wall-clock seconds, after the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def machine() -> str:
-    """What the numbers were measured on."""
+    """The machine and torch version of the measurements."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory, torch {torch.__version__}"
 
 
 def reset_peak() -> int:
-    """Bytes resident now; ``peak_bytes`` counts from here. Linux only."""
+    """Reset the peak that ``peak_bytes`` gives; returns the bytes resident now. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 

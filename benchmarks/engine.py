@@ -1,10 +1,10 @@
 """The local engine beside a plain PyTorch loop, and beside Flower on Ray: one table.
 
     python -m benchmarks.engine              # some minutes
-    python -m benchmarks.engine --flower     # and the same empty rounds on Flower's Ray simulation
+    python -m benchmarks.engine --flower     # and rounds without training on Flower's Ray simulation
 
-CPU seconds of one thread, interleaved, medians: 10 of 100 clients, 600 samples each, batch 32, but where a row says
-otherwise. ``models`` are the bytes of one float32 model.
+CPU seconds of one thread, interleaved, medians. Unless a row says otherwise: 10 of 100 clients, 600 samples each, batch
+32. The unit ``models`` is the bytes of one float32 model.
 """
 
 import argparse
@@ -45,7 +45,7 @@ DENSE = {"compressor": "none", "values": "f32", "error_feedback": False, "device
 
 
 def plain_round(config: Config) -> Callable[[], None]:
-    """FedAvg as one writes it in PyTorch alone: a DataLoader over the client's samples, SGD, averaged weights."""
+    """FedAvg in plain PyTorch: a DataLoader over each client's samples, SGD, averaged weights."""
     experiment = Experiment(config)
     data = experiment.data
     images = ((data.x_train - data.mean.view(-1, 1, 1)) / data.std.view(-1, 1, 1)).float()
@@ -99,7 +99,7 @@ def batching(data: str, repeats: int) -> None:
 
 
 def compression(data: str, repeats: int) -> None:
-    """Encode and decode of one client over its training. The CNN of 1.66M weights."""
+    """Seconds of one client's encode and decode over its training, for the CNN of 1.66M weights."""
     for compressor in ("topk", "hggtopk"):
         settings = {"compressor": compressor, "density": 0.01, "model": "cnn", "device": "cpu", "dataset": data}
         bench = Workbench(config := Config.from_mapping(settings))
@@ -124,7 +124,7 @@ def compression(data: str, repeats: int) -> None:
 
 
 def aggregation(data: str) -> None:
-    """A cohort of 1,000 at 1 % of ResNet-18's 11.2M weights. Eight payloads, each many times: they are not counted."""
+    """A cohort of 1,000 at 1 % of ResNet-18's 11.2M weights. Clients share eight payloads, to save memory."""
     settings = {"model": "resnet18", "norm": "group", "clients": 1000, "clients_per_round": 1000, "device": "cpu"}
     config = Config.from_mapping({**settings, "dataset": data})
     grid = LocalGrid(APP, config.clients)
@@ -148,7 +148,7 @@ def aggregation(data: str) -> None:
 
 
 def overhead(repeats: int, flower: bool) -> None:
-    """Rounds without training, 199,210 weights; wall-clock too, since Flower's work is spread over processes."""
+    """Rounds without training, 199,210 weights; beside Flower by wall-clock, because Flower works in many processes."""
     config = Config.from_mapping({"model": "mlp", **DENSE, "rounds": repeats, "eval_every": repeats, "workers": 1})
     with LocalGrid("benchmarks.idle:app", config.clients) as grid:
         seconds = medians({"round": Federation(config, grid, grid.get_node_ids()).round}, repeats)["round"]
@@ -159,7 +159,7 @@ def overhead(repeats: int, flower: bool) -> None:
 
 
 def _wall(config: Config, run: Callable[[Config], None]) -> float:
-    """Median seconds of a round, as the run itself recorded them, without the first and the evaluated last."""
+    """Median recorded seconds of a round, without the first round and the last, which is evaluated."""
     with tempfile.TemporaryDirectory() as folder:
         outfile = Path(folder) / "result.json"
         run(config.replace(logdir=folder, outfile=str(outfile)).absolute_paths())
@@ -175,11 +175,11 @@ def run_local(config: Config) -> None:
 
 
 def run_idle_on_flower(config: Config) -> None:
-    """Flower takes an app as a folder: this project's packages, with `no_training` written into the client.
+    """Run a copy of this project as a Flower app, with `no_training` written into its client.
 
-    Importing `benchmarks.idle` would not do: Ray's actors find the app's functions where they were defined.
+    Importing `benchmarks.idle` would not help, because Ray's actors load the ClientApp from the module that defines it.
     """
-    from benchmarks.idle import no_training  # only here: from its import on, no client of this process trains
+    from benchmarks.idle import no_training  # imported here, because from then on no client of this process trains
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -206,11 +206,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_images(Path(folder) / "images.npz", 60_000)
         print(f"{machine()}\n\n| what | measured | |\n|---|---|---|")
-        aggregation(data)  # first: a peak of memory is told best in a fresh process
+        aggregation(data)  # first, because a fresh process gives the best measure of peak memory
         training(data, arguments.repeats)
         compression(data, arguments.repeats)
         batching(data, arguments.repeats)
-        overhead(10 * arguments.repeats, arguments.flower)  # last: from here on no client trains in this process
+        overhead(10 * arguments.repeats, arguments.flower)  # last, because no client of this process trains afterwards
 
 
 if __name__ == "__main__":

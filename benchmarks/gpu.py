@@ -1,9 +1,9 @@
-"""The rows that need a GPU; without one, one line that says so.
+"""The measurements that need a GPU; without a GPU, one line that says so.
 
     python -m benchmarks.gpu
 
-Wall-clock seconds between two synchronisations, interleaved, medians. Noise images: what is measured does not depend on
-what they show.
+Wall-clock seconds between two synchronisations, interleaved, medians. The images are noise, because speed does not
+depend on their content.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def batching(folder: Path, repeats: int) -> None:
 def resnet(folder: Path, repeats: int) -> None:
     """Rounds of ``configs/ssfl-cifar10.yaml``: ten clients of CIFAR-10's size, five epochs, dense, bfloat16.
 
-    In one process, where coding overlaps training, and in four, whose calls to the GPU alternate.
+    One worker overlaps coding with training; four workers alternate on the GPU.
     """
     data = write_images(folder / "cifar.npz", 50_000, side=32, channels=3)
     settings = read_yaml(Path(__file__).parents[1] / "configs" / "ssfl-cifar10.yaml")
@@ -66,17 +66,17 @@ def resnet(folder: Path, repeats: int) -> None:
 
 
 def busy(task: Callable[[], object]) -> float:
-    """Percent of the time of ``task`` in which a kernel ran on the first GPU, as its driver tells every 100 ms."""
+    """Percent of the time of ``task`` in which a kernel ran on the first GPU, by nvidia-smi every 100 ms."""
     watch = ["nvidia-smi", "-i", "0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
     with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as process:
         task()
         process.terminate()
-        told, _ = process.communicate()
-    return statistics.mean(float(line) for line in told.split())
+        output, _ = process.communicate()
+    return statistics.mean(float(line) for line in output.split())
 
 
 def selection(n: int, k: int, repeats: int) -> None:
-    """hggtopk with its residual over torch.topk without one."""
+    """Seconds of hggtopk, which adds a residual, over seconds of torch.topk, which does not."""
     update, state, hggtopk = torch.randn(n, device="cuda"), ClientState(torch.zeros(n, device="cuda")), HGGTopK()
     tasks = {
         "hggtopk": lambda: hggtopk.select(update, state, [Part(0, n, k)], 1, 0),

@@ -1,4 +1,4 @@
-"""The ClientApp with its training left out: what remains of a round is the engine."""
+"""The ClientApp without training, so that a round measures the engine alone."""
 
 from typing import Any
 

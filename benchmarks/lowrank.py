@@ -1,4 +1,4 @@
-"""Low rank against the singular value decomposition: how near to the best, and how much sooner.
+"""Low-rank compressors against the singular value decomposition: relative error and speed.
 
     python -m benchmarks.lowrank
 
@@ -54,7 +54,7 @@ def main() -> None:
         for name in METHODS:
             p, q = factor(name)
             errors[name] = float((matrix - p @ q.T).norm()) / best
-        # Several calls at a time: after the SVD alone, caches would be cold as they are not inside a model's layers.
+        # Each measurement makes several calls, because after an SVD the caches are colder than during training.
         tasks = {name: lambda name=name: [factor(name) for _ in range(CALLS)] for name in METHODS}
         seconds = medians(tasks | {"svd": lambda matrix=matrix: torch.linalg.svd(matrix, full_matrices=False)}, 5)
         for name in METHODS:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale
 
-Whole runs of main.py, a process each, and the CPU time of rounds alone. The memory of the images is linear in the data
-and told apart; all else should not know how many clients there are.
+Measures whole runs of main.py, each in its own process, and the CPU time of rounds alone. The memory of the images,
+linear in the data, has a column of its own; all other numbers should not depend on the number of clients.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python -m benchmarks.selection
 
-``of topk`` is hggtopk's time over that of ``torch.topk(x.abs(), k)``; ``passes`` is it over that of ``x.amax()``. In
-every turn hggtopk adds its residual, selects exactly k and clears them from the residual, as a client would.
+``of topk`` is hggtopk's time over the time of ``torch.topk(x.abs(), k)``; ``passes`` is hggtopk's time over the time of
+``x.amax()``. In every turn hggtopk adds its residual, selects exactly k coordinates and clears these in the residual,
+as a client would.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ DATA = {
 
 
 def client(draw: Callable, n: int, k: int) -> Callable[[], None]:
-    """A client's selection, round after round: two updates in turn, a residual that lives on."""
+    """A client's selection over many rounds: two updates in turn, and a residual."""
     rng = np.random.default_rng(1)
     updates = [draw(rng, n), draw(rng, n)]
     state, selection, turn = ClientState(np.zeros(n, np.float32)), HGGTopK(), [0]

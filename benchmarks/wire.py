@@ -2,10 +2,10 @@
 
     python -m benchmarks.wire
 
-``of entropy`` is the bits an index takes over log2 C(n, k) / k, the least for uniform indices; real updates cluster and
-fall below it. ``x dense`` is dense float32 over the payload with sign values. ``M/s`` are millions of selected elements
-a second, encoding (indices and float32 values to payload) and decoding (payload to indices and values, all checks)
-together; ``add`` is adding them to a float64 accumulator.
+``of entropy`` is the bits of an index over log2 C(n, k) / k, the least for uniform indices; indices of real updates
+cluster, and may take fewer. ``x dense`` is dense float32 over the payload with sign values. ``M/s`` are millions of
+selected elements a second, for encoding (indices and float32 values to payload) and decoding (payload to indices and
+values, all checks) together; ``add`` is the same for adding the update to a float64 accumulator.
 """
 
 import math
@@ -29,7 +29,7 @@ DENSITIES = (0.001, 0.01, 0.05)
 
 
 def real_update(model: str) -> np.ndarray:
-    """What two epochs on 600 images of three classes change in ``model``: a client of a skewed partition."""
+    """The update of ``model`` after two epochs on 600 images of three classes, as of a client of a skewed partition."""
     data = load_dataset()
     flat = FlatModel(build_model(model, data.input_shape, data.classes, "group", 0))
     before, chosen = flat.vector.clone(), torch.nonzero(data.y_train < 3)[:600, 0]

@@ -69,8 +69,8 @@ def train(message: Message, context: Context) -> Message:
 
 
 def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
-    """Train the clients of these messages, all of one round, at once; returns what answers each as ``train`` does."""
-    # Opening a message changes its Context, so this works on a copy: each message is opened again for its answer.
+    """Train the clients of these messages of one round at once; returns a function that answers each like ``train``."""
+    # Opening a message changes its Context. This works on a copy, because `answer` opens each message again.
     scratch = Context(**{**vars(contexts[0]), "state": contexts[0].state.copy()})
     bench, held, _, round = _open(messages[0], scratch)
     config, timer = bench.config, StageTimer(bench.device)
@@ -106,9 +106,9 @@ def _reply(
     """The reply that carries the local weights in ``bench.model``.
 
     Args:
-        held: the server's topology, which the client was sent.
-        indices: the samples that it trained on.
-        local: the topology at the end of its training.
+        held: the server's topology.
+        indices: the samples that the client trained on.
+        local: the client's topology at the end of training.
     """
     client, round, model = int(context.node_config[PARTITION_ID_KEY]), _round(message), bench.model
     if bench.config.upload_pruning == "off":
@@ -121,7 +121,7 @@ def _reply(
     own = held if kept is held.topology else bench.under(kept)
     arrays = ArrayRecord()
     if bench.method.reports and bench.method.is_readjustment(round):
-        with TRAINING, timer("backward"):  # recomputation and compilation set the random state, if only for a moment
+        with TRAINING, timer("backward"):  # recompute and compile set torch's random state for a moment
             gradient = dense_gradient(model, bench.fetch(indices), len(indices), bench.task)
         report = bench.method.report(held.topology, model.vector[: model.layout.parameters], gradient, round)
         if report is not None and report.indices.numel():
@@ -129,7 +129,7 @@ def _reply(
     if own.bits != held.bits:
         arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
     task: Any = message.content["task"]
-    update = model.vector.sub_(bench.received)  # in place: the next message loads the model anew
+    update = model.vector.sub_(bench.received)  # in place, because the next message loads the model anew
     arrays["update"], stats = encode_update(bench, context, task, update, own, client)
     metrics: dict[str, Any] = {"num-examples": len(indices), **score.tagged("train/", bench.task)}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
@@ -140,7 +140,7 @@ def _reply(
 
 @app.query("saliency")
 def saliency(message: Message, context: Context) -> Message:
-    """How much the loss depends on each weight of the initial model: the largest |g w|, as many as may exist."""
+    """Report the largest saliencies |g w| of the initial weights, as many as the topology will keep."""
     bench, held, client, round = _open(message, context)
     indices, _ = bench.samples(client)
     with TRAINING:
@@ -163,8 +163,8 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, int, int]:
-    """The workbench with the message's weights loaded, the topology they are under, the partition id and the round."""
-    content: Any = message.content  # its views by type, such as array_records, are built anew at every look
+    """The workbench with the message's weights loaded, their topology, the partition id and the round."""
+    content: Any = message.content  # indexed, because `content.array_records` builds a new dict at every access
     bench = workbench(tuple(content["config"].items()))
     torch.set_num_threads(bench.config.threads)
     held = receive_topology(bench, context, content.get("topology"), content["task"]["topology"])

@@ -1,4 +1,4 @@
-"""What a client exchanges with the server under a topology: the mask it is sent, the update it sends."""
+"""The client receives the server's mask, and encodes its update under a topology."""
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
@@ -15,7 +15,7 @@ from fedsparse.vector import Layout
 
 
 def receive_topology(bench: Workbench, context: Context, sent: ArrayRecord | None, name: str) -> SparseModel:
-    """The topology of a message: the one that this client holds, or the one of the mask that came with the message.
+    """The topology of a message: the client's present one, or the one of the mask that came with the message.
 
     Args:
         sent: the record with the mask.
@@ -37,9 +37,9 @@ def receive_topology(bench: Workbench, context: Context, sent: ArrayRecord | Non
 def encode_update(
     bench: Workbench, context: Context, task: ConfigRecord, update: Tensor, own: SparseModel, client: int
 ) -> tuple[Array, dict[str, float]]:
-    """The client's update under its own topology as it travels, and the codec's statistics.
+    """The payload of the client's update under its own topology, and the codec's statistics.
 
-    What the client remembers follows it to this topology: the residual of a weight that is gone is dropped.
+    The client's state moves to this topology first: the residual of a weight that no longer exists is dropped.
 
     Raises:
         ValueError: an earlier attempt at this round left a payload under another topology.
@@ -48,8 +48,8 @@ def encode_update(
     file = state_file(task, client)
     state = load_state(context, file)
     if state.payload and state.sent_round == round:
-        # A SuperNode that loses sight of an attempt starts the message again. The first attempt has kept its state in
-        # a file, so its payload is the answer: training on from that state would send the update twice.
+        # A SuperNode may run the same message twice. The first attempt saved its state with the payload in a file, so
+        # the second one answers with that payload: another update on top of that state would be sent twice.
         if state.topology != own.bits:
             raise ValueError(f"a second attempt at round {round} ended in another topology than the first")
         return payload_array(state.payload, own.compact.layout), {"compress_seconds": 0.0, "encode_seconds": 0.0}
@@ -67,5 +67,5 @@ def encode_update(
 
 
 def report_array(report: Report, layout: Layout, round: int) -> Array:
-    """A report about the weights of ``layout`` as it travels."""
+    """The payload of a report about the weights of ``layout``."""
     return payload_array(encode_report(report, layout, round), report_layout(layout))

@@ -1,4 +1,4 @@
-"""Imported where workers are forked from: the data set is read once there, and all workers share its memory."""
+"""The process that forks the workers imports this: it reads the data set once, and all workers share the memory."""
 
 import json
 import os

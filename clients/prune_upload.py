@@ -1,6 +1,6 @@
-"""What a client does between training and upload when it prunes: calibrate on its own samples, prune, keep the mask.
+"""A client that prunes before upload calibrates on its own samples, prunes, and keeps the mask.
 
-Then it measures BatchNorm's statistics anew on the same samples, and the server averages them over the cohort.
+Then the client measures BatchNorm's statistics anew on the same samples. The server averages them over the cohort.
 """
 
 from torch import Tensor
@@ -17,7 +17,7 @@ def prune_upload(bench: Workbench, indices: Tensor, seed: int) -> Topology:
 
     Args:
         indices: the client's training samples; up to ``SAMPLES`` of them calibrate.
-        seed: of their choice.
+        seed: for the choice of these samples.
     """
     config, batches = bench.config, bench.calibration(indices, SAMPLES, seed)
     masks = prune_model(

@@ -1,4 +1,4 @@
-"""The client's side of the downlink: whole weights, or the changes since those that it holds."""
+"""The client's side of the downlink: whole weights, or the changes since the weights that the client holds."""
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
@@ -9,7 +9,7 @@ from fedsparse.compression import ClientState, SparseUpdate, decode
 from fedsparse.compression.sparse_update import Segment
 from fedsparse.vector import Layout, digest
 
-KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # the name of this memory, and of the two arrays in it
+KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # the kind of this client state, and the names of its two arrays
 
 
 class MissedChange(RuntimeError):
@@ -30,14 +30,14 @@ def receive(arrays: ArrayRecord, layout: Layout, state: ClientState) -> SparseUp
     """The weights to train from, for every coordinate of ``layout``.
 
     Args:
-        arrays: ``weights``, a dense payload; or a payload for each round that the server knows to be missing, and the
-            hash of the result.
+        arrays: ``weights``, a dense payload; or one payload for each round that the client may have missed, and
+            ``hash``, the digest of the resulting weights.
         layout: of the payloads.
         state: where the weights are kept for the next changes.
 
     Raises:
         PayloadError: a payload that cannot be trusted.
-        MissedChange: changes for other weights than those in ``state``; it is as before.
+        MissedChange: the changes do not fit the weights in ``state``, which stays as it was.
     """
     if "weights" in arrays:
         update = decode(arrays["weights"].data, layout)
@@ -48,7 +48,7 @@ def receive(arrays: ArrayRecord, layout: Layout, state: ClientState) -> SparseUp
         weights, round = np.array(state.memory[WEIGHTS]), int(state.memory[ROUND][0])
         changes = [decode(array.data, layout) for name, array in arrays.items() if name != "hash"]
         for change in sorted(changes, key=lambda c: c.round):
-            if change.round > round:  # the client has earlier changes from a message whose reply was lost
+            if change.round > round:  # earlier changes came with a message whose reply was lost
                 change.add_to(weights)
                 round = change.round
         if digest(weights) != arrays["hash"].data:

@@ -1,8 +1,8 @@
-"""A client's memory between rounds: the topology it holds, the residual, and what else compression keeps.
+"""A client's state between rounds: its topology, its residual, and what else its compressor keeps.
 
-A small memory lives in Flower's Context, which Flower copies with every message; a large one in a file for each client.
-Both survive a crash: a file is replaced whole, and if a client kept its state but its reply was lost, the server's next
-acknowledgement settles that payload like any other lost one.
+A small state lives in Flower's Context, which Flower copies with every message; a large state lives in a file for each
+client. Both survive a crash: a file is replaced whole, and when a client saved its state but its reply was lost, the
+server's next message names an earlier accepted round, so that the payload returns to the residual.
 
 A tensor in a Context stays on its device until its bytes are asked for, which the process that trains never does. So
 each client costs its device 4 bytes a weight for the residual (and as much for dgc's momentum). A residual in bfloat16
@@ -41,23 +41,23 @@ class HeldArray(Array):
 
 
 def state_file(task: ConfigRecord, client: int, kind: str = "") -> Path | None:
-    """The file in which the server's message tells a client to keep its state of this kind; None for its Context."""
+    """The client's state file of this kind; None when the server's message asks for the Context instead."""
     return Path(str(task["state-folder"])) / f"{client}{kind}.npz" if task["state-folder"] else None
 
 
 def load_state(context: Context, file: Path | None, kind: str = "") -> ClientState:
-    """What the client remembers; a fresh state when it has never trained. Arrays may be read-only views.
+    """The client's state of this ``kind``; a fresh state when there is none. Arrays may be read-only views.
 
-    Each ``kind`` is a memory of its own.
+    States of different kinds are independent.
     """
     return ClientState.from_dict(_from_context(context, kind) if file is None else _from_file(file))
 
 
 def save_state(context: Context, file: Path | None, state: ClientState, kind: str = "") -> None:
-    """Replace what the client remembers. The caller must not write to the state's tensors afterwards.
+    """Replace the client's state of this ``kind``. The caller must not write to the state's tensors afterwards.
 
     Raises:
-        OSError: the file cannot be written; what it held before is still there.
+        OSError: the file cannot be written; its old content is still there.
     """
     if file is None:
         _to_context(context, state.to_dict(), kind)
@@ -105,8 +105,8 @@ def _from_file(file: Path) -> Flat:
 
 
 def _to_file(file: Path, flat: Flat) -> None:
-    # Each process writes a temporary file of its own, because Flower may start a message's client again while the
-    # first attempt still runs.
+    # Each process writes a temporary file of its own, because Flower may run a message again while the first attempt
+    # still runs.
     part = file.with_suffix(f".{os.getpid()}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -120,12 +120,12 @@ def _to_file(file: Path, flat: Flat) -> None:
 
 def _as_array(value: Any) -> Any:
     if isinstance(value, bytes):
-        return np.void(value)  # keeps a payload's trailing zeros, which bytes of NumPy lose
+        return np.void(value)  # np.void keeps a payload's trailing zeros, which np.bytes_ drops
     return to_numpy(value) if isinstance(value, Tensor) else value
 
 
 def load_topology(context: Context) -> bytes:
-    """The bits of the topology that the server last sent this client; empty, for all weights, if it never sent one."""
+    """The bits of the topology that the server last sent this client; empty (all weights) when it never sent one."""
     record: Any = context.state.get(TOPOLOGY)
     return record["bits"] if record else b""
 

@@ -1,4 +1,4 @@
-"""What the clients of one thread share: an experiment, and for each topology what a client needs to work under it."""
+"""The experiment that all clients of a thread share, with the layouts and codecs of each topology."""
 
 import threading
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from fedsparse.sparsity.compact import Compact
 
 
 class SparseModel(NamedTuple):
-    """A topology and what a client needs to work under it; ``bits`` are ``np.packbits`` of its mask, empty for all."""
+    """A topology with its layout and codecs; ``bits`` is ``np.packbits`` of the mask, empty when all weights exist."""
 
     bits: bytes
     topology: Topology
@@ -28,16 +28,20 @@ class SparseModel(NamedTuple):
 
 
 def whole_codec(codec: UpdateCodec, settings: Mapping[str, Any]) -> UpdateCodec:
-    """A codec that sends every weight closely, and the residual with it, whatever ``codec`` of these settings does."""
+    """A codec that sends every weight in a fine value coding, and the residual too, in place of the lossy ``codec``.
+
+    Args:
+        settings: those that ``codec`` was made from.
+    """
     values = settings["values"] if settings["values"] in FINE_VALUES else "f16"
     kept = {name: settings[name] for name in ("error_feedback", "residual_dtype", "residual_decay")}
     whole = UpdateCodec(codec.layout, "none", values=values, **kept)
-    whole.error_feedback = codec.error_feedback  # in float32 nothing is lost, but there is a residual to send
+    whole.error_feedback = codec.error_feedback  # on even in float32, because there is a residual to send
     return whole
 
 
 class Workbench(Experiment):
-    """Shared by all the clients of a thread. What belongs to one client is in its Context.
+    """The experiment that all clients of a thread share. The state of a client is in its Context or its file.
 
     Attributes:
         received: the global weights that ``model`` was last loaded with, float32, shape ``(layout.size,)``.
@@ -50,7 +54,7 @@ class Workbench(Experiment):
         if config.compile:
             self.model.module.compile()
         self._payload, self.received = b"", self.model.vector.clone()
-        self.under_bits = lru_cache(maxsize=4)(self._under_bits)  # clients of a process mostly share a topology
+        self.under_bits = lru_cache(maxsize=4)(self._under_bits)  # clients of a thread mostly share a topology
 
     def _under_bits(self, bits: bytes) -> SparseModel:
         topology = Topology.full(self.layers, self.layout.parameters)
@@ -63,7 +67,7 @@ class Workbench(Experiment):
         return SparseModel(bits, topology, compact, codec, whole_codec(codec, settings))
 
     def under(self, topology: Topology) -> SparseModel:
-        """What is needed to work under a topology of this model."""
+        """The layout and codecs of a topology of this model; made once while the topology is in use."""
         mask = topology.mask.cpu().numpy()
         return self.under_bits(b"" if mask.all() else np.packbits(mask).tobytes())
 
@@ -87,7 +91,7 @@ _own = threading.local()
 
 
 def workbench(settings: tuple[tuple[str, Any], ...]) -> Workbench:
-    """This thread's workbench for the settings of a message; the last one is kept, and its settings validated once."""
+    """This thread's workbench for the settings of a message, kept until a message brings other settings."""
     if getattr(_own, "settings", None) != settings:
         with TRAINING:  # a new network draws its weights from torch's random state, too
             _own.bench = Workbench(Config.from_mapping(dict(settings)))

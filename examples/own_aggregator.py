@@ -1,9 +1,9 @@
-"""An aggregator of one's own: the median over the clients that sent a coordinate.
+"""Your own aggregator: the median of each coordinate, over the clients that sent it.
 
     python main.py --aggregator examples/own_aggregator.py:Median --compressor none
 
-One object is made for every round. It is given one decoded update at a time, and in the end gives the one update that
-the server's optimizer takes.
+The server makes a new object for every round, adds one decoded update at a time, and gives the result to the server
+optimizer.
 """
 
 import torch
@@ -14,7 +14,7 @@ class Median:
         self.updates = []
 
     def add(self, update, samples, mask=None):
-        """A coordinate that the client did not send is absent: NaN, which the median leaves out."""
+        """A coordinate that the client did not send becomes NaN, because nanmedian leaves NaN out."""
         dense = torch.full((update.layout.size,), float("nan"))
         for segment in update.segments:
             part = dense[segment.start : segment.start + segment.size]
@@ -22,5 +22,5 @@ class Median:
         self.updates.append(dense)
 
     def result(self):
-        """The cohort's update, float32; 0 where no client sent anything."""
+        """The cohort's update, float32; 0 for a coordinate that no client sent."""
         return torch.stack(self.updates).nanmedian(dim=0).values.nan_to_num(0.0)

@@ -1,9 +1,9 @@
-"""A compressor of one's own: whole blocks of neighbouring weights, those of the largest norm.
+"""Your own compressor: it selects the blocks of neighbouring weights with the largest norms.
 
     python main.py --compressor examples/own_compressor.py:BlockTopK --density 0.05
 
-It only says which coordinates travel. Error feedback, value and index coding, and counting are the codec's, so that
---values, --scope and the rest work with it as with any other.
+The compressor only selects coordinates. The codec does error feedback, value coding and index coding, so that --values,
+--scope and other settings work as with any compressor.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ BLOCK = 16
 
 class BlockTopK:
     def indices(self, vector, parts, memory, seed):
-        """For each part (start, stop, k) of the vector, update and residual together: which coordinates to send."""
+        """The coordinates to send of each part (start, stop, k) of the vector, which is update plus residual."""
         return [self.blocks(vector[start:stop], k) + start for start, stop, k in parts]
 
     def blocks(self, part, k):

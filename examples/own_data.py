@@ -1,9 +1,9 @@
-"""Data of one's own, with natural clients: who holds which samples is part of the data.
+"""Your own data set with natural clients: the data set says which client holds each sample.
 
     python main.py --dataset examples/own_data.py:load --distribution natural --clients 20 --model mlp-small
 
-``load`` is called with --data-dir as a Path. It returns arrays as an .npz file has them: images of any size, uint8 or
-floating point, whole-number labels from 0, and, if there are natural clients, who holds each training sample.
+``load`` is called with --data-dir as a Path. It returns the same arrays as an .npz file would have: images of any size,
+uint8 or floating point, whole-number labels from 0, and, for natural clients, the client of each training sample.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ CLIENTS, SAMPLES, SIDE = 20, 2000, 16
 
 
 def load(data_dir: Path) -> dict[str, np.ndarray]:
-    """Bars at four angles in noise; every client has a camera of its own brightness."""
+    """Images of bars at four angles in noise; each client's images have their own brightness."""
     rng = np.random.default_rng(0)
     clients = rng.integers(0, CLIENTS, SAMPLES)
     brightness = rng.uniform(0.3, 1.0, CLIENTS)

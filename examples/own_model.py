@@ -1,9 +1,10 @@
-"""A network of one's own.
+"""Your own network.
 
     python main.py --model examples/own_model.py:TinyResNet --norm group
 
-It is called with the shape of an image (channels, height, width) and the number of classes, and with ``norm`` because
-its signature has that. Small models of this kind, without BatchNorm, also train stacked: --cohort-batching on.
+The class is called with the shape of an image (channels, height, width) and the number of classes, and with ``norm``
+because its signature has ``norm``. Small models without BatchNorm, such as this one, can also train stacked:
+--cohort-batching on.
 """
 
 from torch import Tensor, nn

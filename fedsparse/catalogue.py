@@ -1,7 +1,7 @@
-"""Every name that a setting may have, and what it stands for: ``package.module:attribute``.
+"""Every name that a setting may have, and the object that the name stands for: ``package.module:attribute``.
 
-Wherever one of these names may stand, a user's own ``module:attribute`` or ``path/to/file.py:attribute`` may stand
-too; ``fedsparse.plugins`` loads both. To add something of ours: its file, and a line here.
+A setting may also be a user's own ``module:attribute`` or ``path/to/file.py:attribute``; ``fedsparse.plugins`` loads
+both. Adding an object to the package takes its file and a line here.
 """
 
 COMPRESSORS = {
@@ -16,8 +16,8 @@ COMPRESSORS = {
     "lowrank": "fedsparse.compression.lowrank:LowRank",
     "powersgd": "fedsparse.compression.powersgd:PowerSGD",
 }
-"""Which coordinates of an update travel, or its layers as factors. Published combinations of these and a value coding
-are data: ``fedsparse.config.presets``."""
+"""They select the coordinates of an update that travel, or factor its layers. ``fedsparse.config.presets`` combines
+them with a value coding to further published methods."""
 
 VALUES = {
     "f32": "fedsparse.compression.values:F32",
@@ -31,7 +31,7 @@ VALUES = {
     "sign": "fedsparse.compression.values:Sign",
     "eden": "fedsparse.compression.eden:Eden",
 }
-"""How precisely values travel. Each has a number in the wire format, so that this list alone is closed to others."""
+"""Value codings. A user's own cannot be named here, because each coding has a number in the wire format."""
 
 MODELS = {
     "mlp": "fedsparse.models.mlp:mlp",
@@ -65,7 +65,7 @@ STRATEGIES = {
     "fedavg": "strategies.server_optimizer:ServerOptimizer",
     "fedavgm": "strategies.fedavgm:FedAvgM",
     "fedadam": "strategies.fedadam:FedAdam",
-    "fedprox": "strategies.server_optimizer:ServerOptimizer",  # its term is the clients': see training.loop
+    "fedprox": "strategies.server_optimizer:ServerOptimizer",  # clients add its proximal term: see training.loop
 }
 
 AGGREGATORS = {"mean": "fedsparse.aggregation.mean:Mean"}
@@ -84,4 +84,4 @@ TOPOLOGIES = {
 }
 
 OPTIMIZERS = {"sgd": "torch.optim:SGD"}
-"""Of a client's local training."""
+"""Optimizers of a client's local training."""

@@ -1,12 +1,12 @@
-"""What ends a command, told to the user in one line."""
+"""Errors that end a command; the user sees each as one line."""
 
 
 class ConfigError(ValueError):
-    """A mistake of the user's in a flag, a file or a run config."""
+    """The user made a mistake in a flag, a file or a run config."""
 
 
 class PluginError(ConfigError):
-    """A mistake in a file of the user's own; ``traceback`` is the whole of it, for the log."""
+    """A file of the user's own has a mistake; ``traceback`` is the whole traceback, for the log."""
 
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
@@ -14,7 +14,7 @@ class PluginError(ConfigError):
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on: all clients failed, the federation does not fit the settings, or the runtime died."""
+    """A run cannot go on: all clients failed, the federation does not fit the settings, or the runtime died."""
 
 
 class OutputError(OSError):

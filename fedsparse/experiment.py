@@ -1,7 +1,7 @@
-"""From a Config to all that follows from it: data, partition, task, network, layout, layers, topology method.
+"""A Config, and what is made from it: data, partition, task, network, layout, layers, topology method.
 
-The server, every client and every command make these here, so that they are the same for all of them. Each is made when
-it is first asked for: a command that only splits the data builds no network.
+The server, every client and every command make these here, so that they agree. Each is made at its first use, so that a
+command that only splits the data builds no network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ from partitions.partition_file import owners_from
 
 CALIBRATION_BATCH = 128
 MEMBERS = {"strategy": ("step", "forget", "state_dict", "load_state_dict"), "aggregator": ("add", "result")}
-"""What a user's own must have at least."""
+"""Attributes that a user's own strategy or aggregator must have at least."""
 
 
 @lru_cache(maxsize=4)
@@ -55,11 +55,11 @@ def load_dataset(name: str = "fashion-mnist-mini", data_dir: str = "data") -> Da
 
     Args:
         name: in ``catalogue.DATASETS``, the path of an .npz file or of a folder of images, or a reference to the user's
-            own: a function that is called with ``data_dir``, a Path, and returns what ``partitions.as_dataset`` takes.
-        data_dir: where data sets are kept.
+            own function, which is called with ``data_dir``, a Path, and returns what ``partitions.as_dataset`` takes.
+        data_dir: the folder that data sets are downloaded into and read from.
 
     Raises:
-        ConfigError: it cannot be had, or is not as it should be, or the user's own function fails.
+        ConfigError: the data set cannot be read or downloaded, has a fault, or the user's own function fails.
     """
     with blamed("dataset", name), data_errors():
         if name.endswith(".npz"):
@@ -74,14 +74,14 @@ def partition_of(
     dataset: str, data_dir: str, distribution: str, clients: int, seed: int, beta: float, classes_per_client: int,
     min_samples: int,
 ) -> Partition:  # fmt: skip
-    """Who holds which samples of a data set; the same arguments always give the same partition.
+    """The samples of every client; the same arguments always give the same samples.
 
     Args:
         distribution: in ``catalogue.PARTITIONERS``, the path of a .csv file that ``main.py partition`` wrote, or a
             reference to the user's own function (see ``partitions.partition``).
 
     Raises:
-        ConfigError: these samples cannot be split so.
+        ConfigError: the data set cannot be split in this way.
     """
     data = load_dataset(dataset, data_dir)
     with blamed("distribution", distribution), data_errors():
@@ -102,7 +102,7 @@ def partition_of(
 
 @contextmanager
 def data_errors() -> Iterator[None]:
-    """Turn errors of ``partitions``, which knows nothing of ours, into ConfigErrors."""
+    """Turn a DataError into a ConfigError, because ``partitions`` may not import ``fedsparse.errors``."""
     try:
         yield
     except DataError as error:
@@ -110,17 +110,17 @@ def data_errors() -> Iterator[None]:
 
 
 class Experiment:
-    """A Config, and what follows from it. Not shared by threads: each that trains needs a model of its own."""
+    """A Config, and what is made from it. Each thread that trains needs an Experiment of its own, for its model."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
     @cached_property
     def device(self) -> torch.device:
-        """Where clients train; where there are several GPUs, it becomes the thread's present one."""
+        """The device on which clients train; a GPU with an index becomes the thread's current one."""
         device = resolve_device(self.config.device)
         if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)  # Triton launches on the present one, and events belong to it
+            torch.cuda.set_device(device)  # Triton kernels and CUDA events use the thread's current GPU
         return device
 
     @cached_property
@@ -130,12 +130,12 @@ class Experiment:
 
     @cached_property
     def partition(self) -> Partition:
-        """Who holds which training samples."""
+        """The training samples of every client."""
         return partition_of(self.config.dataset, self.config.data_dir, **self.config.partitioning())
 
     @cached_property
     def task(self) -> Task:
-        """What the data set is for."""
+        """The loss and the metrics of the data set."""
         task = self.data.task
         return TASKS[task] if isinstance(task, str) else task
 
@@ -146,17 +146,17 @@ class Experiment:
 
     @property
     def layout(self) -> Layout:
-        """What stands where in the model's vector."""
+        """The layout of the model's vector."""
         return self.model.layout
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers that have a place in a topology."""
+        """The weight layers, which a topology describes."""
         return weight_layers(self.model.module, self.layout, self.config.dense_layer_names())
 
     @cached_property
     def method(self) -> TopologyMethod:
-        """How the weights that exist are chosen."""
+        """The method that chooses the weights that exist."""
         config = self.config
         if config.upload_pruning != "off":
             return UploadPruning(config.upload_sparsity, nm=config.n_of_m)
@@ -167,10 +167,10 @@ class Experiment:
         return method
 
     def network(self, seed: int) -> nn.Module:
-        """The network on the CPU; narrower, so that it has as many weights as a sparse one, for ``small-dense``.
+        """The network on the CPU. For ``small-dense`` it is so narrow that it has as many weights as a sparse network.
 
         Raises:
-            ValueError: no network is narrow enough.
+            ValueError: even the narrowest network has more weights.
         """
 
         def build(width: float) -> nn.Module:
@@ -202,7 +202,7 @@ class Experiment:
         return torch.arange(len(self.data.y_train), device=self.device)
 
     def fetch(self, indices: Tensor, generator: torch.Generator | None = None) -> Fetch:
-        """Batches of the samples ``indices``; augmented when there is a ``generator`` to draw from."""
+        """A function that makes batches of the samples ``indices``, augmented if there is a ``generator``."""
         data = self.data
 
         def batch(positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +215,7 @@ class Experiment:
         return batch
 
     def fetch_together(self, indices: Sequence[Tensor]) -> Fetch:
-        """Batches of several clients: int64 positions ``(c, b)`` in the samples of the first ``c`` of them."""
+        """A function that makes batches of the first ``c`` clients from int64 positions ``(c, b)`` in their samples."""
         joined, sizes = torch.cat(list(indices)), torch.tensor([len(i) for i in indices], device=self.device)
         starts, fetch = (sizes.cumsum(0) - sizes).unsqueeze(1), self.fetch(joined)
 
@@ -230,7 +230,7 @@ class Experiment:
         return normalise(self.data.x_test[positions], self.data.mean, self.data.std), self.data.y_test[positions]
 
     def calibration(self, indices: Tensor, samples: int, seed: int) -> list[Tensor]:
-        """Inputs as the model sees them, not augmented: of at most ``samples`` of the training samples ``indices``."""
+        """Normalised inputs, not augmented, of at most ``samples`` random ones of the training samples ``indices``."""
         order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:samples]
         chosen = indices[order.to(indices.device)]
         fetch = self.fetch(chosen)
@@ -238,11 +238,11 @@ class Experiment:
         return [fetch(part)[0] for part in positions.split(CALIBRATION_BATCH)]
 
     def check(self) -> "Experiment":
-        """Find out before a run what could stop it at once; returns this experiment.
+        """Find mistakes before a run that would stop it at once; returns this experiment.
 
         Raises:
-            ConfigError: data or a device that are not there, samples that cannot be split so, a model that does not fit
-                the data, a sparsity that cannot be met, or something of the user's own that is not as it should be.
+            ConfigError: data or a device is missing, the data cannot be split in this way, the model does not fit the
+                data, the sparsity cannot be met, or an object of the user's own has a fault.
         """
         config = self.config
         flat: dict[str, Any] = config.flat()

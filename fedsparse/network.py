@@ -1,7 +1,7 @@
-"""A clock for links that this machine does not have: how long a round would take over the clients' networks.
+"""A simulated clock: how long a round would take over the clients' network links.
 
-A client's round is its download, its computation and its upload, one after the other, with the latency once each way.
-A cohort's round takes as long as that of its slowest client. The bytes are those that really travel.
+A client downloads, computes and uploads, one after the other, with the latency once each way. A cohort's round takes as
+long as its slowest client. The clock counts the bytes that really travel.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from fedsparse.seeds import derive_seed
 
-MOST_SIGMA = 10  # at which one client in six is more than 20,000 times slower than the median
+MOST_SIGMA = 10  # at this sigma one client in six is over 20,000 times slower than the median
 SPREADS = {"uniform": "uniform:LOW:HIGH", "lognormal": "lognormal:MEDIAN:SIGMA"}
 
 
@@ -87,12 +87,12 @@ class SimulatedClock:
 
     Args:
         network: the clients' links.
-        compute_seconds: of every client's computation; 0 takes the seconds that each client measured.
+        compute_seconds: how long every client's computation takes; 0 for the seconds that each client measured.
         deadline: seconds after which an update comes too late; 0 for no deadline.
 
     Attributes:
-        seconds: of the slowest client so far, but at most the deadline; None while no client was timed, and for ever
-            where neither the links nor ``compute_seconds`` are set.
+        seconds: the time of the slowest client so far, but at most the deadline; None before the first client, and
+            always None when neither the links nor ``compute_seconds`` are set.
     """
 
     network: Network
@@ -109,7 +109,7 @@ class SimulatedClock:
             measured: the seconds that its computation really took.
 
         Returns:
-            The reason, in one line, why its update comes too late; empty where it does not.
+            One line that says why its update comes too late; empty when it is in time.
         """
         if not self.network and not self.compute_seconds:
             return ""

@@ -1,4 +1,4 @@
-"""From a name in a setting to the object it means: ours from the catalogue, or the user's own."""
+"""Finds the object that a setting names: one of the catalogue, or the user's own."""
 
 import importlib
 import importlib.util
@@ -17,16 +17,16 @@ from fedsparse.errors import ConfigError, PluginError
 
 
 def is_own(name: str) -> bool:
-    """Whether a setting names something of the user's own: ``module:attribute`` or ``path/to/file.py:attribute``."""
+    """Whether a setting names an object of the user's own: ``module:attribute`` or ``path/to/file.py:attribute``."""
     place, _, attribute = name.rpartition(":")
     return bool(place) and attribute.isidentifier()
 
 
 def named(catalogue: Mapping[str, str], name: str) -> Any:
-    """What ``name`` stands for in a dict of the catalogue, or the user's own object that it refers to.
+    """The object of a name in a dict of the catalogue, or the user's own object that ``name`` refers to.
 
     Raises:
-        PluginError: as :func:`load`.
+        PluginError: see :func:`load`.
     """
     return load(catalogue.get(name, name))
 
@@ -39,7 +39,7 @@ def load(reference: str) -> Any:
     """
     place, _, attribute = reference.rpartition(":")
     try:
-        if place.endswith(".pickle"):  # as ``fedsparse.run`` leaves it; as much to be trusted as a file of code
+        if place.endswith(".pickle"):  # from ``fedsparse.run``; executes code, as a .py file does
             return pickle.loads(Path(place).read_bytes())
         module = load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except PluginError as error:
@@ -57,7 +57,7 @@ def load(reference: str) -> Any:
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module in a file of the user's, executed once a process. Its own folder is searched for what it imports.
+    """The module in a file of the user's, executed once a process. The file may import modules of its own folder.
 
     Raises:
         PluginError: there is no such file.
@@ -65,7 +65,7 @@ def load_file(path: Path) -> ModuleType:
     path = path.expanduser().absolute()
     if not path.is_file():
         raise PluginError(f"there is no file {path}")
-    name = f"{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"  # two files of one name are two modules
+    name = f"{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"  # so that two files of one name are two modules
     if name not in sys.modules:
         if str(path.parent) not in sys.path:
             sys.path.append(str(path.parent))
@@ -82,7 +82,7 @@ def load_file(path: Path) -> ModuleType:
 
 
 def absolute(reference: str) -> str:
-    """A reference that holds in every process and working directory.
+    """The same reference for other processes and working directories.
 
     A relative path becomes absolute, and so does a module that is a file of the present folder. A module of a package
     keeps its name, because the package may be imported under it already.
@@ -98,7 +98,7 @@ def absolute(reference: str) -> str:
 
 
 def _origin(module: str) -> str | None:
-    """The file that a module is imported from; None where there is no such module."""
+    """The file that a module is imported from; None when there is no such module."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -107,7 +107,7 @@ def _origin(module: str) -> str | None:
 
 
 def call(function: Callable[..., Any], *positional: Any, **settings: Any) -> Any:
-    """``function`` with those of the ``settings`` that its signature takes: a user's own need not know them all."""
+    """Call ``function`` with the ``settings`` that its signature takes, because a user's own may take only some."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a function in C without a signature
@@ -118,7 +118,7 @@ def call(function: Callable[..., Any], *positional: Any, **settings: Any) -> Any
 
 
 def last_line(error: BaseException) -> str:
-    """An exception as its type and the first line of its message, and where in the user's file it was raised."""
+    """One line: an exception's type, the first line of its message, and the file and line that raised it."""
     text = (str(error).strip().splitlines() or [""])[0]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
@@ -127,10 +127,10 @@ def last_line(error: BaseException) -> str:
 
 @contextmanager
 def blamed(setting: str, name: str) -> Iterator[None]:
-    """Turn whatever the user's own ``name`` raises in here into one line that names its setting.
+    """A context that turns an exception of the user's own ``name`` into one line that names its setting.
 
     Raises:
-        PluginError: with the traceback for the log.
+        PluginError: in place of that exception, with its traceback for the log.
     """
     try:
         yield

@@ -24,7 +24,7 @@ class Result:
     """A finished run.
 
     Args:
-        folder: of the run, as ``main.py`` makes it too.
+        folder: the run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +42,7 @@ class Result:
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """What each round measured, by telemetry's tags, such as ``eval/accuracy``; the first is before round 1."""
+        """Each round's measurements by telemetry's tags, such as ``eval/accuracy``; round 0 is before training."""
         rounds: list[dict[str, Any]] = self._content["rounds"]
         return rounds
 
@@ -82,13 +82,13 @@ def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
     """Train a federation.
 
     Args:
-        settings: by name, in kebab or snake case, such as what ``Config.flat`` gives.
-        keywords: settings again, in snake case; stronger. A setting that names something of the user's own, such as
-            ``model``, may also be the class or function itself.
+        settings: by name, in kebab or snake case, for instance from ``Config.flat``.
+        keywords: more settings, in snake case; they override ``settings``. A setting that may name an object of the
+            user's own, such as ``model``, may also be that class or function itself.
 
     Raises:
         ConfigError: a mistake in the settings.
-        RunFailed: the run could not go on; what was measured is in its folder.
+        RunFailed: the run could not go on; its folder has the rounds up to then.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: see ``commands.door``
     from fedsparse.commands.run import checked, start
@@ -105,11 +105,11 @@ def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
 def reference_to(thing: Any, key: str, logdir: Path) -> str:
     """A reference by which every process finds a class or function of the user's.
 
-    Something that a module holds is named by that module. The main script, a notebook and a local scope cannot be
-    imported by other processes, so what is defined there is pickled, with its code, into ``<logdir>/objects``.
+    The reference to an object of a module is ``module:name``. Other processes cannot import the main script, a notebook
+    or a local scope, so an object from there is pickled, with its code, into ``<logdir>/objects``.
 
     Raises:
-        ConfigError: it is neither, or cannot be pickled.
+        ConfigError: ``thing`` is neither a class nor a function, or cannot be pickled.
     """
     if not callable(thing):
         raise ConfigError(f"{key} = {thing!r}: should be a name, a reference, or a class or function")
@@ -123,7 +123,7 @@ def reference_to(thing: Any, key: str, logdir: Path) -> str:
         content = cloudpickle.dumps(thing)
     except (pickle.PicklingError, TypeError) as error:
         raise ConfigError(f"{key} = {name}: {error}; put it into a file of its own") from None
-    name = re.sub(r"\W", "", name)  # "<lambda>"
+    name = re.sub(r"\W", "", name)  # because "<lambda>" is no file name
     file = logdir.expanduser().absolute() / "objects" / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}.pickle"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Where every random draw comes from: the experiment's seed, the round, the client, and what the draw is for."""
+"""Seeds of all random draws, each made from the experiment's seed, the round, the client and the draw's purpose."""
 
 from typing import Literal, get_args
 
@@ -16,6 +16,6 @@ def derive_seed(seed: int, purpose: Purpose, *, round: int = 0, partition_id: in
     ``numpy.random.SeedSequence`` hashes the four numbers, so that neighbouring rounds or clients share nothing.
     """
     numbers = [seed, round, partition_id, PURPOSES.index(purpose)]
-    # The same entropy as an array of 32-bit words, which NumPy takes faster than a list.
+    # NumPy takes an array of 32-bit words faster than a list; the entropy is the same.
     sequence = np.random.SeedSequence(np.array(numbers, np.uint32) if max(numbers) < 2**32 else numbers)
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1

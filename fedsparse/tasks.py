@@ -1,7 +1,7 @@
-"""What is learnt: what the loss of a batch is, and what is measured of its predictions.
+"""A task: the loss of a batch, and the metrics of its predictions.
 
-A data set names its task, or brings one of its own: a subclass of :class:`Task`, or any object with its members. The
-rest of the house asks the task, and never which one it is.
+A data set names its task, or has a task of its own: an object of a subclass of :class:`Task`, or with the same members.
+No other module tests which task it has.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 
 class Task:
-    """One of some classes for each prediction: a label for an image.
+    """Classification: each prediction chooses one class, for instance the label of an image.
 
     Attributes:
-        metrics: what is measured beside the loss, and how it is printed; the first is the run's headline. ``accuracy``
-            is the share of predictions that are ``correct``; any other one comes from ``derived``.
+        metrics: the metrics beside the loss, each with its print format; the first is shown as the run's main result.
+            ``accuracy`` is the share of predictions that are ``correct``; any other metric comes from ``derived``.
     """
 
     metrics: Mapping[str, str] = {"accuracy": ".2%"}
@@ -25,7 +25,7 @@ class Task:
         """Cross-entropy.
 
         Args:
-            outputs: of the model: scores, float, shape ``(*targets.shape, classes)``.
+            outputs: scores from the model, float, shape ``(*targets.shape, classes)``.
             targets: int64; each element is one prediction to make.
             reduction: ``none`` gives a flat vector with the loss of every prediction.
         """

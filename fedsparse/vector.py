@@ -30,14 +30,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which tensor stands where in a flat vector.
+    """The place of each tensor in a flat vector.
 
     Attributes:
         entries: one for each tensor, in the order of the vector.
-        parameters: how many elements are trainable weights, whose update is compressed. They come first; the buffers
-            behind them travel dense.
-        size: of the whole vector.
-        topology: the hash of the mask, where the vector holds only the weights that exist; 0 where it holds all.
+        parameters: how many elements are trainable weights, whose update is compressed. The weights come first; the
+            buffers behind them travel dense.
+        size: how many elements the whole vector has.
+        topology: the hash of the mask when the vector holds only the weights that exist; 0 when it holds all weights.
     """
 
     entries: tuple[Entry, ...]
@@ -59,7 +59,7 @@ class Layout:
 
     @cached_property
     def fingerprint(self) -> int:
-        """A 64-bit hash of all the attributes: two sides with equal fingerprints agree on every coordinate."""
+        """A 64-bit hash of all attributes: a client and a server with equal fingerprints agree on every coordinate."""
         text = repr([(e.name, e.shape) for e in self.entries]) + f" float32 {self.parameters}/{self.size}"
         text += f" topology {self.topology:016x}" if self.topology else ""
         return xxhash.xxh3_64_intdigest(text.encode())
@@ -96,5 +96,5 @@ class FlatModel:
 
 
 def digest(weights: np.ndarray) -> bytes:
-    """Eight bytes of a hash: two sides that agree on it hold the same weights, bit for bit."""
+    """An 8-byte hash: when it is equal, a client and the server hold the same weights, bit for bit."""
     return xxhash.xxh3_64_digest(weights.tobytes())

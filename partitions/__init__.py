@@ -1,8 +1,8 @@
-"""Data sets, and who holds which samples. This package imports nothing of ours.
+"""Data sets, and the partition of their samples over clients. This package imports no other package of the project.
 
 A data set is a function `load(data_dir)`: see `as_dataset`. A distribution is a function
-`owners(labels, clients, rng)`: see `partition`. Pictures of a partition are in `partitions.picture`, which is not
-imported here, because matplotlib would cost every client process most of a second.
+`owners(labels, clients, rng)`: see `partition`. `partitions.picture` draws a partition; it is not imported here,
+because its import of matplotlib would cost every client process most of a second.
 """
 
 from partitions.batches import augment, normalise, to_device

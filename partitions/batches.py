@@ -1,4 +1,4 @@
-"""From stored pixels to a model's input: on the device, a batch at a time, without a Python loop over images."""
+"""Makes stored pixels into a model's input: on the device, a batch at a time, without a Python loop over images."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -11,7 +11,7 @@ from partitions.dataset import Dataset
 
 
 def to_device(dataset: Dataset, device: str | torch.device) -> Dataset:
-    """The data set with every tensor on `device`; a later call in this process returns the same object again."""
+    """The data set with every tensor on `device`; the same call returns the same object again."""
     return _to_device(dataset, torch.device(device))
 
 
@@ -24,7 +24,7 @@ def _to_device(dataset: Dataset, device: torch.device) -> Dataset:
 
 
 def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(batch - mean) / std of each channel, as a new float32 tensor in the memory format of `batch`.
+    """(batch - mean) / std, channel by channel, as a new float32 tensor in the memory format of `batch`.
 
     Args:
         batch: (B, C, H, W), uint8 or float32.
@@ -35,11 +35,11 @@ def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def augment(batch: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Each image at its own random place in a black frame of `crop` pixels, mirrored with probability 1/2 if `flip`.
+    """Pad each image with `crop` black pixels, crop it at a random place, and with `flip` mirror half of the images.
 
     Args:
-        batch: (B, C, H, W), any dtype, not normalised yet, so that the frame is black.
-        generator: the only source of randomness. A CPU generator gives the same draws on every device.
+        batch: (B, C, H, W), any dtype, not normalised yet, so that 0 is black.
+        generator: the only source of randomness. A CPU generator gives the same draws for every device.
 
     Returns:
         (B, C, H, W) of the same dtype, contiguous; `batch` itself when there is nothing to do.
@@ -48,13 +48,13 @@ def augment(batch: Tensor, crop: int, flip: bool, generator: torch.Generator) ->
         return batch
     count, channels, height, width = batch.shape
     draws = torch.empty((3, count), dtype=torch.int64, device=generator.device)
-    draws[:2].random_(0, 2 * crop + 1, generator=generator)  # rows down, columns across; `crop`: not moved
-    draws[2].random_(0, 2 if flip else 1, generator=generator)  # 1: mirrored
+    draws[:2].random_(0, 2 * crop + 1, generator=generator)  # rows down, columns across; `crop` means not moved
+    draws[2].random_(0, 2 if flip else 1, generator=generator)  # 1 means mirrored
     down, across, mirrored = draws.to(batch.device, non_blocking=True).unsqueeze(2)
     framed = functional.pad(batch, (crop, crop, crop, crop)).flatten(2)
     column = torch.arange(width, device=batch.device)
     rows = down + torch.arange(height, device=batch.device)
     columns = across + torch.where(mirrored == 1, width - 1 - column, column)
     pixels = (rows * (width + 2 * crop)).unsqueeze(2) + columns.unsqueeze(1)  # (B, H, W), places in a framed image
-    # `gather` takes one index for all channels; indexing with [image, :, rows, columns] costs twice the time.
+    # `gather` needs one index for all channels, and half the time of indexing with [image, :, rows, columns].
     return framed.gather(2, pixels.view(count, 1, -1).expand(-1, channels, -1)).view_as(batch)

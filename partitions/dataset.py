@@ -1,4 +1,4 @@
-"""A data set: images and labels as tensors, and the few facts that training needs about them."""
+"""A data set: images and labels as tensors, with the facts about them that training needs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class DataError(ValueError):
-    """A data set cannot be had, or a partition cannot be made; the message is one line that a user can act on."""
+    """A data set cannot be read, or a partition cannot be made; the message is one line that a user can act on."""
 
 
-@dataclass(frozen=True, eq=False)  # compared and hashed by identity, so that `to_device` can remember its answers
+@dataclass(frozen=True, eq=False)  # hashed by identity, so that `to_device` can cache its results
 class Dataset:
-    """Images with labels, whole and in memory, neither normalised nor augmented yet.
+    """Images with labels in memory, neither normalised nor augmented yet.
 
     Attributes:
         classes: number of classes; every label is in [0, classes).
@@ -23,11 +23,11 @@ class Dataset:
         x_train, x_test: images, (N, C, H, W), uint8, or float32 when the source has floating-point pixels.
         y_train, y_test: labels, (N,), int64.
         mean, std: of each channel, (C,), float32, in the units of the stored pixels (0 to 255 for uint8).
-        crop: a random crop is taken after padding by this many pixels on each side; 0 for no crops.
+        crop: pixels of padding on each side before a random crop; 0 for no crops.
         flip: whether training images may be mirrored left to right.
-        owners: the natural client of each training sample, (N_train,), int64 in [0, natural clients), or None where
-            the source does not say who holds what.
-        task: the name of a task, or an object of the user's own (a `Task`). This package does not look at it.
+        owners: the natural client of each training sample, (N_train,), int64 in [0, natural clients); None if the
+            source does not name clients.
+        task: the name of a task, or a `Task` object of the user's own. This package does not use it.
     """
 
     classes: int
@@ -58,9 +58,9 @@ def from_images(
     y_test: Tensor,
     owners: NDArray[np.int64] | None = None,
 ) -> Dataset:
-    """A data set about which only its images and labels are known.
+    """A data set of images and labels alone.
 
-    Mean and deviation are those of `x_train`; augmentation crops by an eighth of the shorter side, and flips.
+    Mean and deviation are measured on `x_train`; augmentation crops by an eighth of the shorter side, and flips.
     """
     mean, std = channel_statistics(x_train)
     crop = min(x_train.shape[2:]) // 8
@@ -72,7 +72,7 @@ def from_images(
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, (C,) float32, of images (N, C, H, W) of any dtype.
 
-    Two passes over slices of 1024 images are exact even where the mean is far from 0, and never hold a float copy of
+    Two passes over slices of 1024 images are exact even when the mean is far from 0, and never hold a float copy of
     all images. A constant channel gets a standard deviation of 1, so that dividing by it is harmless.
     """
     pixels = images.numel() / images.shape[1]
@@ -84,5 +84,5 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an exception's message, or the name of its type where it has no message."""
+    """The first line of an exception's message, or the name of its type when it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,8 +2,9 @@
 
 For each class k, p_k ~ Dir(beta, ..., beta) over the clients, and client j gets the share p_kj of the class's samples
 (Yurochkin et al. 2019, arXiv:1905.12022, section 4; Li et al. 2022, arXiv:2102.02079, section 3). Hsu et al. 2019
-(arXiv:1909.06335), the first to use the Dirichlet distribution in this field, draw over the classes for each client
-instead, and all clients have the same size. A draw per class skews the sizes too, and uses every sample exactly once.
+(arXiv:1909.06335), the first to use the Dirichlet distribution in this field, draw shares of the classes for each
+client instead, and give all clients the same size. The draw for each class here skews the sizes too, and uses every
+sample exactly once.
 """
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from partitions.dataset import DataError
 from partitions.split import Ints, by_class
 
-LARGEST_BETA = 1e9  # shares are even long before; the sum of clients * beta overflows near 1e308
+LARGEST_BETA = 1e9  # shares are even long before; clients * beta overflows near 1e308
 
 
 def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float) -> Ints:
@@ -19,7 +20,7 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float)
 
     Args:
         labels: (N,) the class of each sample.
-        beta: concentration, above 0; 0.1 is strong skew, 100 is close to iid.
+        beta: concentration, above 0; 0.1 gives strong skew, 100 is close to iid.
 
     Raises:
         DataError: beta is out of range.
@@ -28,9 +29,9 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float)
         raise DataError(f"dirichlet: beta is {beta}; it must be above 0 and at most {LARGEST_BETA:g}")
     per_class = np.unique(labels, return_counts=True)[1]
     shares = proportions(len(per_class), clients, beta, rng)
-    # Each class is cut at the rounded running sums of its shares. So a client's count is less than one sample away from
-    # its share, and the counts of a class sum exactly. Rounding each share by itself would leave nothing for the many
-    # clients whose share is below half a sample; running sums give their samples to some of them.
+    # Each class is cut at the rounded running sums of its shares. So a client's count differs by less than one sample
+    # from its share, and the counts of a class have the exact sum. Rounding each share separately would give no sample
+    # to the many clients with a share below half a sample; running sums give samples to some of these clients.
     cuts = np.rint(np.cumsum(shares, axis=1) * per_class[:, None]).astype(np.int64)
     cuts[:, -1] = per_class
     counts = np.diff(cuts, axis=1, prepend=0)

@@ -1,4 +1,4 @@
-"""From what a loader returned to a checked data set."""
+"""Makes the result of a loader into a checked data set."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,8 +26,8 @@ def as_dataset(loaded: Dataset | Mapping[str, Any], name: str) -> Dataset:
         x_train, x_test   images, (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3, uint8, or floating point of any
                           scale
         y_train, y_test   labels, (N,) or (N, 1), whole numbers from 0
-        clients           if known, who holds each training sample: (N_train,), any whole numbers
-        class_names       if known, one string a class; else the labels are the names
+        clients           optional: the client of each training sample, (N_train,), any whole numbers
+        class_names       optional: one string a class; by default the labels are the names
 
     A mapping becomes a `Dataset` by `from_images`. Natural clients are renumbered from 0, in ascending order of the
     numbers given.
@@ -36,7 +36,7 @@ def as_dataset(loaded: Dataset | Mapping[str, Any], name: str) -> Dataset:
         name: of the data set; every error begins with it.
 
     Raises:
-        DataError: `loaded` is neither, or an array in it is not as above; the line names the array.
+        DataError: `loaded` is neither of the two, or an array in it is not as above; the line names the array.
     """
     try:
         if isinstance(loaded, Mapping):
@@ -67,7 +67,7 @@ def _array(loaded: Mapping[str, Any], key: str) -> Array:
     try:
         value = loaded[key]  # an .npz archive is read here, one array at a time
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    except Exception as error:  # bytes of a damaged archive and rows of unequal lengths raise many types of error
+    except Exception as error:  # damaged archives and rows of unequal lengths raise many types of error
         raise DataError(f"cannot read {key}: {reason(error)}") from error
     if array.size == 0:
         raise DataError(f"{key} is empty, shape {array.shape}")
@@ -87,7 +87,7 @@ def _images(key: str, array: Array) -> Tensor:
 
 
 def _channels_first(key: str, array: Array) -> Array:
-    """(N, C, H, W). The axis of length 1 or 3 holds the channels; where two axes could, a guess might be wrong."""
+    """(N, C, H, W). The axis of length 1 or 3 has the channels; two such axes are refused, not guessed."""
     if array.ndim == 3:
         return array[:, None]
     if array.ndim == 4:
@@ -102,7 +102,7 @@ def _channels_first(key: str, array: Array) -> Array:
 
 
 def _labels(key: str, array: Array) -> Tensor:
-    if array.ndim == 2 and array.shape[1] == 1:  # as Keras keeps CIFAR
+    if array.ndim == 2 and array.shape[1] == 1:  # Keras gives CIFAR's labels in this shape
         array = array[:, 0]
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{key} has shape {array.shape} and dtype {array.dtype}; labels are whole numbers, (N,)")
@@ -129,7 +129,7 @@ def _class_names(array: Array) -> tuple[str, ...]:
 
 
 def _checked(data: Dataset) -> Dataset:
-    """The data set, if its tensors fit together; little is asked of their shapes, since a task may want others."""
+    """The data set, if its tensors fit together. Their shapes are hardly checked, because they depend on the task."""
     for key in (*KEYS, "mean", "std"):
         if not isinstance(getattr(data, key), Tensor):
             raise DataError(f"{key} is of type {type(getattr(data, key)).__name__}, not a tensor")

@@ -1,4 +1,4 @@
-"""Independent and identically distributed: every client holds a uniform random sample of all, of the same size."""
+"""Independent and identically distributed: every client holds equally many samples, drawn uniformly at random."""
 
 import numpy as np
 

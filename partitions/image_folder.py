@@ -1,4 +1,4 @@
-"""A data set of one's own as a folder of images: train/<class>/*.png and test/<class>/*.png, or .jpg, .jpeg, .bmp."""
+"""A user's own data set as a folder of images: train/<class>/*.png and test/<class>/*.png, or .jpg, .jpeg, .bmp."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ from torch import Tensor
 from partitions.dataset import DataError, Dataset, from_images, reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # of Pillow; black and white becomes grey, a palette becomes RGB
+MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # Pillow's modes: black and white becomes grey, a palette RGB
 
 
 def load_folder(path: Path) -> Dataset:
     """Reads and checks the folder; labels follow the sorted names of the folders in train/.
 
-    Images are grey or RGB, of one size and one number of channels. Hidden files and files of other types are left out.
+    All images are grey or all are RGB, and all have one size. Hidden files and files of other types are left out.
 
     Raises:
-        DataError: a folder is absent or has no image, test/ has a class that train/ lacks, or an image is damaged or
-            unlike the first; the line names the folder or the file.
+        DataError: a folder is absent or has no image, test/ has a class that train/ lacks, an image is damaged, or
+            differs from the first one in size or channels; the line names the folder or the file.
     """
     train, test = (_files_by_class(path / split) for split in ("train", "test"))
     unknown = [name for name in test if name not in train]
@@ -69,13 +69,13 @@ def _kind(pixels: NDArray[np.uint8]) -> str:
 
 def _pixels(file: Path) -> NDArray[np.uint8]:
     """(C, H, W) of one image."""
-    from PIL import Image  # not at the top of the file, because other data sets do not need it
+    from PIL import Image  # imported here, because no other data set needs it
 
     try:
         with Image.open(file) as image:
             mode = image.mode
             pixels: NDArray[Any] = np.asarray(image.convert(MODES.get(mode, mode)))
-    except Exception as error:  # the type of error depends on the format, and on where Pillow meets the damage
+    except Exception as error:  # Pillow raises many types of error for damaged files
         raise DataError(f"{file}: damaged, or not an image ({reason(error)})") from error
     if mode not in MODES:
         raise DataError(f"{file}: Pillow calls its mode {mode}; images are grey or RGB, 8 bits a channel")

@@ -1,4 +1,4 @@
-"""Natural clients: the data set itself says who holds what, as FEMNIST does by the writer of each character.
+"""Natural clients: the data set names the client of each sample; in FEMNIST a client is the writer of a character.
 
 LEAF (Caldas et al. 2018, arXiv:1812.01097) keeps its data sets by user in this way.
 """

@@ -1,4 +1,4 @@
-"""A data set of one's own in a NumPy .npz file, with the arrays that `as_dataset` names."""
+"""A user's own data set in a NumPy .npz file, with the arrays that `as_dataset` names."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def load_npz(path: Path) -> Dataset:
         raise DataError(f"{path}: no such file")
     try:
         archive = np.load(path, allow_pickle=False)
-    except Exception as error:  # the type of error depends on where in the file NumPy meets the damage
+    except Exception as error:  # NumPy raises many types of error for damaged files
         why = "it is no .npz archive" if "pickle" in str(error) else reason(error)  # NumPy takes any text for a pickle
         raise DataError(f"{path}: cannot read the file: {why}") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):

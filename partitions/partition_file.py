@@ -14,7 +14,7 @@ ROW = re.compile(r"(\d{1,18}),(\d{1,18})")  # a number of 18 digits fits into in
 
 
 def write(path: Path, partition: Partition) -> None:
-    """Writes the partition in ascending order of the samples, which are numbered from 0 as in the training set.
+    """Writes the partition, samples in ascending order; sample i is the i-th of the training set, from 0.
 
     Raises:
         OSError: the file cannot be written.
@@ -27,8 +27,8 @@ def owners_from(path: Path) -> OwnersFunction:
     """The distribution that the file holds: a function for `partition`, which reads and checks the file when called.
 
     The function raises:
-        DataError: the file is absent, a line is not two whole numbers, a sample is there twice or not at all, or the
-            file is about another number of samples; the line of the message names the line of the file.
+        DataError: the file is absent, a line is not two whole numbers, or a sample is unknown, repeated or missing; the
+            message names the line of the file.
     """
     return as_given(partial(_owners, path))
 

@@ -1,4 +1,4 @@
-"""How many samples of each class each client of a partition holds, as numbers, as a picture and as a table."""
+"""The class histogram of a partition (how many samples of each class each client holds) as array, plot and table."""
 
 import io
 
@@ -17,7 +17,7 @@ from partitions.split import Ints, Partition
 
 # Paul Tol's "muted" scheme: ten colours that stay apart for every kind of colour vision.
 COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB")
-# Blues for counts, darker for more. They start at a blue that differs visibly from white, which is a count of 0.
+# Blues for counts, darker for more. The first blue differs visibly from white, because white means a count of 0.
 BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1.0, 256)))
 MOST_BARS = 30
 MOST_COLUMNS = 2000
@@ -38,7 +38,7 @@ def class_histogram(labels: ArrayLike, partition: Partition, classes: int) -> In
 
 
 def plot_partition(labels: ArrayLike, partition: Partition, class_names: tuple[str, ...]) -> Figure:
-    """`draw_partition` in a figure of its own, which is not registered with pyplot: `figure.savefig(path)`."""
+    """`draw_partition` in a new figure, without pyplot: save it by `figure.savefig(path)`."""
     if _few(partition, class_names):
         size = 9, 1.9 + 0.24 * max(len(partition), 4)
     else:
@@ -53,7 +53,7 @@ def draw_partition(
 ) -> None:
     """Draws the class histogram: stacked bars for few clients and classes, else a heat map.
 
-    Of more than 2,000 clients only 2,000 are drawn, evenly spaced, because the picture has no more columns of pixels.
+    Of more than 2,000 clients, 2,000 evenly spaced ones are drawn, because the picture has no more columns of pixels.
 
     Args:
         labels: (N,) integers, indices into `class_names`.
@@ -77,7 +77,7 @@ def _few(partition: Partition, class_names: tuple[str, ...]) -> bool:
 
 
 def _row_inches(classes: int) -> float:
-    """Height of all the rows of a heat map; with more than 30 classes the rows are thinner."""
+    """Height of all rows of a heat map together; with more than 30 classes the rows are thinner."""
     return 0.24 * min(max(classes, 10), 30)
 
 
@@ -100,7 +100,7 @@ def _bars(counts: Ints, name: str, class_names: tuple[str, ...], figure: Figure 
 
 
 def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...], figure: Figure | SubFigure) -> None:
-    """Classes down, clients across. Clients with the same main class stand side by side, and show as blocks."""
+    """A row for each class, a column for each client. Clients with the same main class are neighbours, as blocks."""
     clients, classes = counts.shape
     order = np.lexsort((-counts.max(axis=1), counts.argmax(axis=1)))
     counts = counts[order]

@@ -10,16 +10,17 @@ from partitions.split import Ints, by_class
 
 
 def owners(labels: Ints, clients: int, rng: np.random.Generator, *, classes_per_client: int) -> Ints:
-    """(N,) the client of each sample: `classes_per_client` random shards each, all of one size (give or take a sample).
+    """(N,) the client of each sample. Each client has `classes_per_client` random shards; sizes differ by at most one.
 
-    As in the paper, a shard may hold the end of one class and the start of the next, where sizes do not divide; and two
-    shards of one client may hold the same class. A shard holds three classes only if a class is smaller than a shard.
+    As in the paper, a shard may hold the end of one class and the start of the next, when class sizes are no multiple
+    of the shard size; and two shards of one client may hold the same class. A shard holds three classes only if a class
+    is smaller than a shard.
 
     Args:
         labels: (N,) the class of each sample.
 
     Raises:
-        DataError: more classes a client than there are, or shards without a sample.
+        DataError: `classes_per_client` exceeds the number of classes, or there are more shards than samples.
     """
     samples, classes, shards = len(labels), len(np.unique(labels)), clients * classes_per_client
     if not 1 <= classes_per_client <= classes:

@@ -1,4 +1,4 @@
-"""Who holds which samples: from a distribution to a partition, and a client's own held-out samples."""
+"""Splits samples over clients by a distribution, and splits off a client's held-out samples."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -18,12 +18,12 @@ F = TypeVar("F", bound=OwnersFunction)
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Which client holds which samples, every sample exactly once; two arrays, for any number of clients.
+    """The samples of every client, each sample held by exactly one client; two arrays for any number of clients.
 
     Attributes:
         order: (N,) int64, the sample indices, client after client, ascending within a client.
         offsets: (clients + 1,) int64; client i holds order[offsets[i]:offsets[i + 1]], which is `partition[i]`.
-        moved: how many samples were moved from the largest clients, so that every client holds `min_samples`.
+        moved: how many samples moved from the largest clients, so that every client holds `min_samples`.
         name: the distribution in words, such as "dirichlet, beta 0.1".
     """
 
@@ -56,7 +56,7 @@ class Partition:
 
 
 def as_given(owners: F) -> F:
-    """Marks a distribution that does not draw, because the data set or a file says who holds what; see `partition`."""
+    """Marks a distribution that draws nothing, because the data set or a file gives the owners; see `partition`."""
     owners.as_given = True  # type: ignore[attr-defined]
     return owners
 
@@ -80,20 +80,20 @@ def partition(
     `beta`, `classes_per_client` and `natural` that its signature takes. It returns the client of each sample: (N,)
     whole numbers in [0, clients).
 
-    A function marked by `as_given` says who holds what instead of drawing it: no sample is moved, and `clients` must be
-    the number of clients that it names, each with at least one sample.
+    For a function marked by `as_given`, which draws nothing, no sample is moved, and `clients` must be the number of
+    clients that the function names, each with at least one sample.
 
     Args:
         labels: (N,) integers, the class of each sample (a tensor, an array or a list).
         seed: 0 or above.
         name: of the distribution; `Partition.name` adds the settings that the distribution takes.
-        min_samples: the fewest samples of a client; samples are moved to clients that drew fewer, see `raise_to_floor`.
+        min_samples: the fewest samples of a client; a client that drew fewer is given more, see `raise_to_floor`.
         beta: the concentration of a Dirichlet distribution.
         classes_per_client: the number of shards of each client.
         natural: `Dataset.owners`.
 
     Raises:
-        DataError: the distribution returned something else, or these samples cannot meet the demand.
+        DataError: the distribution returned something else, or there are too few samples.
     """
     samples = np.asarray(labels, dtype=np.int64)
     given = getattr(owners, "as_given", False)
@@ -118,7 +118,7 @@ def partition(
 
 
 def _taken(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of the settings that the signature of `function` takes."""
+    """The settings that the signature of `function` takes."""
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return settings
@@ -126,7 +126,7 @@ def _taken(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, 
 
 
 def _checked(returned: ArrayLike, samples: int, name: str) -> Ints:
-    """What a distribution returned as (N,) int64, if it is whole numbers of this shape."""
+    """The result of a distribution as (N,) int64, after a check of its shape and dtype."""
     try:
         owners = np.asarray(returned)
     except (TypeError, ValueError) as error:
@@ -166,10 +166,10 @@ def by_class(labels: Ints, rng: np.random.Generator) -> Ints:
 def raise_to_floor(owners: Ints, clients: int, min_samples: int, rng: np.random.Generator) -> tuple[Ints, int]:
     """(owners, moved): every client holds at least `min_samples`, and `moved` samples have another owner than before.
 
-    The usual code draws the whole partition again until every client holds enough samples. That replaces the
-    distribution by another one without a word, and never ends when beta is small. Here the draw is kept, and only the
-    samples that are missing move: random samples, one at a time, each from the client that is the largest at that
-    moment, which misses it least. They are counted, so that the user can be told.
+    The usual code draws the whole partition again until every client holds enough samples. That silently changes the
+    distribution, and never ends when beta is small. Here the draw is kept, and only as many samples as are missing
+    move: random samples, one at a time, each from the client that is the largest at that moment. The samples are
+    counted, so that the run can report the number.
     """
     sizes = np.bincount(owners, minlength=clients)
     wanted = np.maximum(min_samples - sizes, 0)
@@ -180,7 +180,7 @@ def raise_to_floor(owners: Ints, clients: int, min_samples: int, rng: np.random.
     shuffled = rng.permutation(len(owners))
     grouped = shuffled[np.argsort(owners[shuffled], kind="stable")]
     starts = np.cumsum(sizes) - sizes
-    rank = np.arange(len(owners)) - np.repeat(starts, sizes)  # of each grouped sample among those of its owner
+    rank = np.arange(len(owners)) - np.repeat(starts, sizes)  # of each grouped sample among its owner's samples
     given = grouped[rank < np.repeat(gives, sizes)]
     owners = owners.copy()
     owners[rng.permutation(given)] = np.repeat(np.arange(clients), wanted)
@@ -188,9 +188,9 @@ def raise_to_floor(owners: Ints, clients: int, min_samples: int, rng: np.random.
 
 
 def _from_the_largest(sizes: Ints, missing: int) -> Ints:
-    """(clients,) how many samples each client gives, when the largest gives one, `missing` times.
+    """(clients,) how many samples each client gives when the largest client gives one, `missing` times.
 
-    The clients above some level come down to it; this finds the highest level that yields `missing` samples.
+    All clients above some level shrink to it; this finds the highest level that yields `missing` samples.
     """
     low, high = 0, int(sizes.max())
     while low < high:
@@ -205,8 +205,8 @@ def _from_the_largest(sizes: Ints, missing: int) -> Ints:
 def split_holdout(indices: Ints, fraction: float, seed: int | Sequence[int]) -> tuple[Ints, Ints]:
     """(train, held out) of one client's samples, both ascending; the same for the same seed.
 
-    `round(fraction * n)` of n samples are held out, but one sample at least stays for training: a client with a single
-    sample holds out none.
+    `round(fraction * n)` of n samples are held out, but at least one sample stays for training, so that a client with
+    a single sample holds out none.
 
     Raises:
         ValueError: `fraction` is not in [0, 1).

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR through torchvision: read from `data_dir`, or downloaded into it if absent."""
+"""MNIST, Fashion-MNIST and CIFAR by torchvision: read from `data_dir`, and downloaded into it if absent."""
 
 import contextlib
 import io
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from partitions.dataset import DataError, Dataset
 
-TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default, for instance behind a firewall that drops packets
+TIMEOUT_SECONDS = 30.0  # by default urllib would wait for ever behind a firewall that drops packets
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where torchvision keeps a data set; and mean, deviation (of pixels in [0, 1]) and augmentation in common use."""
+    """torchvision's class and folder of a data set, with the usual mean, deviation (of pixels in [0, 1]) and
+    augmentation."""
 
     torchvision_class: str
     folder: str
@@ -44,14 +45,14 @@ SOURCES = {
 
 
 def load(name: str, data_dir: Path) -> Dataset:
-    """The data set `name` of SOURCES, from torchvision's own layout under `data_dir`; downloaded only if it is absent.
+    """The data set `name` of SOURCES, in torchvision's folder under `data_dir`; downloaded only if it is absent.
 
     Raises:
         DataError: the data set is absent and cannot be downloaded, or its files are damaged.
     """
     source = SOURCES[name]
     train, test = _read(name, source, data_dir, train=True), _read(name, source, data_dir, train=False)
-    class_names = tuple(label.split(" - ")[0] for label in train.classes)  # MNIST says "0 - zero"
+    class_names = tuple(label.split(" - ")[0] for label in train.classes)  # MNIST's are like "0 - zero"
     return Dataset(
         classes=len(class_names),
         class_names=class_names,
@@ -79,13 +80,13 @@ def _images(split: Any) -> Tensor:
 
 
 def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
-    from torchvision import datasets  # not at the top of the file: this import takes a second
+    from torchvision import datasets  # imported here, because the import takes a second
 
     torchvision_class = getattr(datasets, source.torchvision_class)
     place = data_dir / source.folder
     try:
         return torchvision_class(data_dir, train=train, download=False)
-    except Exception as error:  # the type of error depends on where torchvision meets the damage
+    except Exception as error:  # torchvision raises many types of error for damaged files
         if not (isinstance(error, RuntimeError) and "download=True" in str(error)):
             raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
     print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
@@ -100,14 +101,14 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    """The one line of an error that says why: torchvision's messages run over several lines and repeat themselves."""
+    """The line of an error that gives the reason, because torchvision's messages have several lines that repeat it."""
     lines = [line for line in str(error).splitlines() if "urlopen error" in line] or str(error).splitlines()
     return lines[0].strip("<> ") if lines else type(error).__name__
 
 
 @contextlib.contextmanager
 def _quiet_download() -> Iterator[None]:
-    """Keeps torchvision's progress bars from the terminal, and ends a dead connection with an error."""
+    """A context that hides torchvision's progress bars, and ends a dead connection with an error."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)
     try:

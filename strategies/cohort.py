@@ -30,11 +30,11 @@ class Known:
     """What the server knows of one client: its line in the ledger.
 
     Attributes:
-        topology: the hash of the mask that it holds; None where that is unknown.
+        topology: the hash of the mask that the client holds; None when the server cannot know it.
         accepted_round: the last round whose payload was accepted from it; 0 for none.
-        weights_round: the round of the global weights that it surely holds; 0 where that is unknown.
+        weights_round: the round of the global weights that it surely holds; 0 when the server cannot know it.
         sent_round: the round of the weights in the last message to it.
-        sent_bytes: of the arrays in that message.
+        sent_bytes: how many bytes the arrays in that message had.
     """
 
     topology: int | None
@@ -44,7 +44,7 @@ class Known:
     sent_bytes: int = 0
 
     def lost(self) -> None:
-        """The client failed, or is at a fresh node: it may hold anything."""
+        """Forget what the client holds, because it failed or moved to a new node."""
         self.topology, self.weights_round = None, 0
 
 
@@ -54,15 +54,15 @@ class Cohort:
     Args:
         experiment: the settings.
         nodes: Flower's node id of every partition id.
-        topology: which weights exist; reads uploads.
-        downlink: how weights are sent.
+        topology: says which weights exist, and decodes uploads.
+        downlink: sends whole weights or compressed changes.
 
     Attributes:
-        state_folder: where clients keep what they remember; empty for their Context.
+        state_folder: the folder of the clients' state files; empty when clients keep their state in their Context.
         metrics: what the present round measured so far, under telemetry's tags.
         failures: the present round's failed clients, each with its reason.
-        timer: of the present round.
-        clock: of the simulated network.
+        timer: the stage timer of the present round.
+        clock: the simulated clock of the present round.
         late: how many clients came too late on the simulated network in this round.
     """
 
@@ -77,7 +77,7 @@ class Cohort:
         self._settings = ConfigRecord(self.config.flat())
         self._ledger: dict[int, Known] = defaultdict(lambda: Known(topology.start))  # by partition id
         self._members: dict[int, int] = {}  # node id -> partition id
-        self._asked: list[Metadata] = []  # of the last messages; Flower gives them their ids when they leave
+        self._asked: list[Metadata] = []  # of the last messages; Flower fills in their ids when it sends them
         self._asked_at = 0.0
         self._measures = Measures()
         self.clock = self._new_clock()
@@ -92,7 +92,7 @@ class Cohort:
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round))
             chosen = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
-            for client in self.nodes.update(grid):  # its Context stayed behind
+            for client in self.nodes.update(grid):  # a client at a new node has lost its Context
                 self._ledger[client].lost()
             self._members = {self.nodes.ids[client]: client for client in chosen}
 
@@ -100,8 +100,8 @@ class Cohort:
         return SimulatedClock(self.config.network(), self.config.compute_seconds, self.config.round_deadline)
 
     def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
-        """One message a client: the weights or their changes, all settings, the last round accepted from it, and its
-        mask where it holds another one."""
+        """One message a client: the weights or their changes, all settings, the last round accepted from the client,
+        and the mask unless the client holds it."""
         messages, sent = [], 0
         fixed = ConfigRecord({"round": round, "state-folder": self.state_folder, **self.topology.named})
         for node, client in self._members.items():
@@ -111,7 +111,7 @@ class Cohort:
             content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
             if mask := self.topology.mask_for(known.topology):
                 content["topology"] = mask
-                known.topology = None  # until the client answers: it may fail before or after it keeps the mask
+                known.topology = None  # until the client answers, because it may fail before or after it saves the mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
             known.sent_round, known.sent_bytes = self.downlink.round, array_bytes(content)
             sent += known.sent_bytes
@@ -124,7 +124,7 @@ class Cohort:
 
         That order is fixed because floating-point addition depends on it. The ledger is brought up to date.
         """
-        # For a node that it lost, the SuperLink answers in its own name.
+        # When a node is gone, the SuperLink sends the reply itself, with its own node id as the source.
         asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
         answered: dict[int | None, Message] = {}
         for message in replies:
@@ -149,7 +149,7 @@ class Cohort:
         return usable
 
     def upload(self, client: int, reply: Message, round: int) -> Upload | None:
-        """One client's reply to a train message, checked and decoded; None, and the client noted, if it is refused."""
+        """One client's reply to a train message, checked and decoded; None, and a failure noted, when it is refused."""
         received = array_bytes(reply.content)
         self._measures.count("comm/uplink_bytes", received)
         known = self._ledger[client]
@@ -171,7 +171,7 @@ class Cohort:
         return upload
 
     def close(self, samples: int) -> None:
-        """End a train phase: what its clients measured, averaged over ``samples``, becomes part of ``metrics``."""
+        """End a train phase: add the means of what its clients measured on ``samples`` samples to ``metrics``."""
         self.metrics |= self._measures.means(samples)
         if self.clock.seconds is not None:
             self.metrics["time/simulated"] = self.clock.seconds
@@ -195,7 +195,7 @@ class Cohort:
         return means
 
     def _fail(self, client: int, round: int, reason: str) -> None:
-        """Note a failure; the log gets its last line, which of a traceback is the error itself."""
+        """Note a failure by the last line of ``reason``, because the last line of a traceback is the error itself."""
         last = reason.splitlines()[-1]
         self.failures.append(f"client {client}: {last}")
         self.metrics["comm/failures"] = len(self.failures)

@@ -1,9 +1,9 @@
-"""What the server sends: its whole weights, or compressed changes of the weights that clients hold.
+"""The server sends its whole weights, or compressed changes of the weights that clients hold.
 
 Tang, Yu, Lian, Zhang and Liu, "DoubleSqueeze", ICML 2019 (compression both ways, error feedback on the server);
 Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression", NeurIPS 2021 (MCM): the
-server keeps its exact weights w, and the weights v that clients can hold. It sends C(w - v), and both sides add that to
-v. What one change leaves out is part of the next difference, which is the error feedback.
+server keeps its exact weights w, and the weights v that clients can hold. The server sends C(w - v), and both sides add
+C(w - v) to v. The next difference contains what C left out of this one: that is the error feedback.
 """
 
 import numpy as np
@@ -19,10 +19,10 @@ from fedsparse.vector import Layout, digest
 
 
 class Downlink:
-    """Keeps the last changes, and chooses the shorter way to bring a client up to date.
+    """Keeps the changes of the last rounds, and sends a client the shorter of missing changes and whole weights.
 
     Attributes:
-        round: of the weights that clients are brought up to.
+        round: the round of the weights v.
     """
 
     def __init__(self, config: Config) -> None:
@@ -31,13 +31,13 @@ class Downlink:
         self._layout: Layout | None = None
         self._known: np.ndarray | None = None  # v: float32, shape (layout.size,)
         self._since = 0  # the round in which v was last sent whole to all clients
-        self._changes: dict[int, bytes] = {}  # the payloads that made v of each round from that of the round before
+        self._changes: dict[int, bytes] = {}  # round -> the payload that made its v from the v before
 
     def advance(self, weights: Tensor, layout: Layout, round: int) -> Tensor:
-        """What clients of ``round`` train from, given the server's weights: float32, shape ``(layout.size,)``.
+        """The weights v that clients of ``round`` train from, given the server's: float32, shape ``(layout.size,)``.
 
-        Asked again for a round, it says the same. With another layout, such as that of another topology, it starts
-        anew: every client is sent the whole weights once.
+        A second call for a round returns the same v. After a change of the layout, for instance by a new topology,
+        every client is sent the whole weights once.
 
         Raises:
             NonFiniteError: NaN or infinity in the weights.
@@ -52,16 +52,16 @@ class Downlink:
             payload, _ = self._codec.encode(weights.numpy() - self._known, self._state, round=round, seed=seed)
             self._codec.decode(payload).add_to(self._known)
             self._changes[round] = payload
-            while sum(map(len, self._changes.values())) > 4 * self._layout.size:  # whole weights are shorter
+            while sum(map(len, self._changes.values())) > 4 * self._layout.size:  # beyond, whole weights are shorter
                 del self._changes[min(self._changes)]
         self.round = round
         return torch.from_numpy(self._known)
 
     def arrays_for(self, held: int, whole: ArrayRecord) -> ArrayRecord:
-        """What a client needs to know v: the changes since the weights of round ``held``, or ``whole``.
+        """The arrays from which a client learns v: the changes since the weights of round ``held``, or ``whole``.
 
         Args:
-            held: the round of the weights that the client surely holds; 0 where that is unknown.
+            held: the round of the weights that the client surely holds; 0 when the server cannot know it.
         """
         layout = self._layout
         if layout is None or self._known is None or not held or held < self._since:

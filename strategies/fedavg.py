@@ -4,8 +4,7 @@
     aggregate_train    check and decode the uploads one at a time, add them up, take the server's step,
                        let the topology follow, send the new weights
 
-How uploads are added up is the aggregator's matter, the step the server optimizer's, and which weights exist the
-topology's.
+The aggregator adds up the uploads, the server optimizer computes the step, and the topology says which weights exist.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,14 +34,14 @@ class FedAvg(Strategy):
 
     Args:
         experiment: the settings, and what follows from them.
-        topology: which weights exist, and the layout of the model; a payload made for another is refused.
+        topology: says which weights exist, and refuses a payload made for another layout.
         weights: initial global vector, float32 on the CPU, shape ``(layout.size,)``; changed in place.
         nodes: Flower's node id of every partition id.
 
     Attributes:
         weights: the present global vector.
-        cohort: the clients of the present round, and what it measured.
-        optimizer: of the server.
+        cohort: the clients of the present round, and what they measured.
+        optimizer: the server optimizer.
     """
 
     def __init__(self, experiment: Experiment, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
@@ -57,7 +56,7 @@ class FedAvg(Strategy):
         self._broadcast = ArrayRecord()
 
     def summary(self) -> None:
-        """Flower prints this before it starts; the run's own output says the same."""
+        """Print nothing, because the run prints its own header; Flower calls this before it starts."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -73,9 +72,9 @@ class FedAvg(Strategy):
         """Add up the uploads in the order of partition ids, and take the server's step.
 
         Raises:
-            RunFailed: not one reply carried a usable update, for other reasons than the simulated deadline.
+            RunFailed: no reply carried a usable update, unless all clients only missed the simulated deadline.
         """
-        self._broadcast.clear()  # Flower's loop holds it on, as large as the model, though all have answered
+        self._broadcast.clear()  # frees a model's worth of memory: Flower's loop still holds this record
         cohort, received = self.cohort, Replies(self._aggregator(), self.topology.current)
         for client, reply in cohort.answers(replies, server_round):
             if upload := cohort.upload(client, reply, server_round):
@@ -85,9 +84,9 @@ class FedAvg(Strategy):
         if samples:
             with cohort.timer("aggregate"):
                 self._step(server_round, received)
-        elif cohort.late < len(cohort):  # of a round for which all came too late, the weights stay as they were
+        elif cohort.late < len(cohort):  # when all clients are late, the weights stay as they are
             raise RunFailed(f"round {server_round}: all {len(cohort)} clients failed; {cohort.failures[0]}")
-        del received  # the broadcast below is as large
+        del received  # frees memory for the broadcast, which is as large
         cohort.close(samples)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.metrics))
 
@@ -110,10 +109,10 @@ class FedAvg(Strategy):
         self.cohort.metrics |= self.topology.metrics
 
     def broadcast(self, round: int) -> ArrayRecord:
-        """The global weights, those that exist, as clients of ``round`` receive them.
+        """The payload of the existing global weights for the clients of ``round``.
 
         Raises:
-            RunFailed: NaN or infinity in them.
+            RunFailed: NaN or infinity in the weights.
         """
         compact = self.topology.compact
         try:
@@ -132,7 +131,7 @@ class FedAvg(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The same cohort evaluates the new weights on its own held-out samples, when that is asked for."""
+        """With ``eval_clients``, the same cohort evaluates the new weights on its own held-out samples."""
         asked = self.config.eval_clients and self.evaluates(server_round)
         return self.cohort.messages(MessageType.EVALUATE, server_round, arrays) if asked else []
 

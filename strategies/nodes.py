@@ -1,4 +1,4 @@
-"""Which node holds which partition: Flower's node ids are random, and only partition ids make runs repeatable."""
+"""Finds out which node holds which partition: node ids are random in Flower, but partition ids make runs repeatable."""
 
 import logging
 import time
@@ -24,13 +24,13 @@ class FederationError(RunFailed):
 
 
 def meet_federation(grid: Grid, config: Config) -> tuple[Config, Sequence[int]]:
-    """The settings, with ``clients`` as many as there are nodes, and the node ids by partition id.
+    """The settings, with ``clients`` set to the number of nodes, and the node ids by partition id.
 
     Flower decides how many nodes there are; `flwr run .` starts two. When fewer than ``clients`` are connected and no
     more come, the federation consists of the connected ones.
 
     Raises:
-        FederationError: partitions that are missing or held twice.
+        FederationError: a partition is missing, or two nodes hold it.
     """
     if isinstance(grid, LocalGrid):
         return config, grid.get_node_ids()
@@ -66,8 +66,8 @@ class Nodes:
     def update(self, grid: Grid) -> list[int]:
         """Ask new nodes which partition they hold; returns the clients that have moved to a new node.
 
-        A new node takes the place of one that has left. The SuperLink lists a dead node for up to a minute: until then
-        the new node with the same partition is asked again in every round, and so is a node that did not answer.
+        A new node replaces a node of the same partition that has left. The SuperLink lists a dead node for up to a
+        minute; meanwhile every round asks the new node again. A node that did not answer is asked again, too.
         """
         if isinstance(grid, LocalGrid):
             return []

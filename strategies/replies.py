@@ -1,6 +1,6 @@
-"""A cohort's replies: each one read with care, all of them added up.
+"""Checks a cohort's replies one by one, and adds them up.
 
-Whatever is wrong with one reply costs that client its turn, and never ends the run.
+A wrong reply fails its client for this round, and never ends the run.
 """
 
 import math
@@ -43,14 +43,14 @@ def read_metrics(reply: Message, tags: Set[str], least: int = 1) -> tuple[int, d
 
 
 class Upload(NamedTuple):
-    """One client's reply, read.
+    """One client's reply, checked and decoded.
 
     Attributes:
-        update: in the coordinates of the flat vector.
-        topology: of the client, in rounds in which clients choose; None for the server's.
-        report: what the client says about weights that do not exist; None where it says nothing.
-        samples: that it trained on.
-        measured: by telemetry's tags.
+        update: the client's update, in the coordinates of the flat vector.
+        topology: the client's own, in rounds in which clients choose; None when it is the server's.
+        report: the client's gradient report on weights; None when it sent none.
+        samples: how many samples the client trained on.
+        measured: the client's measurements by telemetry's tags.
     """
 
     update: SparseUpdate
@@ -64,8 +64,8 @@ class Replies:
     """A round's uploads, added up one at a time.
 
     Args:
-        aggregator: new, for this round.
-        topology: of the server, which every client holds that has none of its own.
+        aggregator: a new one for this round.
+        topology: the server's; a client without a topology of its own trains under it.
     """
 
     def __init__(self, aggregator: Aggregator, topology: Topology) -> None:
@@ -73,8 +73,8 @@ class Replies:
         self.samples = 0
         self._aggregator = aggregator
         self._parameters = topology.mask.numel()
-        self._prunable = int(topology.prunable.count_nonzero())  # the sum of bools makes int64 of them
-        self._wishes: Tensor | None = None  # how many clients wish for each weight
+        self._prunable = int(topology.prunable.count_nonzero())  # sum() would copy the mask as int64
+        self._wishes: Tensor | None = None  # how many clients wish for each weight (see `consensus`)
         self._wishing = 0
 
     def add(self, upload: Upload) -> None:
@@ -86,20 +86,20 @@ class Replies:
         if upload.report:
             self.reports = self.reports or ReportSum(self._parameters)
             self.reports.add(upload.report, upload.samples)
-            if upload.report.indices.numel() < self._prunable:  # a report on every weight wishes for none of them
+            if upload.report.indices.numel() < self._prunable:  # a report on all weights prefers none
                 self._wish(upload.report.indices)
 
     def _wish(self, weights: Tensor) -> None:
-        """Note one client's wishes: positions, or a mask."""
+        """Count one client's wishes, given as positions or as a mask."""
         if self._wishes is None:
             self._wishes = torch.zeros(self._parameters, dtype=torch.int32)
         self._wishes[weights] += 1
         self._wishing += 1
 
     def result(self, old: Tensor, *, votes: bool) -> tuple[Tensor, Votes | None]:
-        """The update that the cohort's became, float32 ``(layout.size,)``, and the clients' votes where they are asked.
+        """The cohort's update, float32 ``(layout.size,)``, and the clients' votes, or None without ``votes``.
 
-        Called once, because the update is made in the place of the sums.
+        Call this once, because the update overwrites the sums.
 
         Args:
             old: the weights that the clients started from.
@@ -113,10 +113,10 @@ class Replies:
 
     @property
     def consensus(self) -> float | None:
-        """Of the weights that a client wishes for, the share that another one wishes for too, over all pairs of them.
+        """How far clients agree: the share of one client's wishes that a second client has too, over all such pairs.
 
-        Wishes are a client's mask where clients choose, or the few weights that it reports. None when fewer than two
-        clients wish.
+        A client wishes for the weights of its own mask, or for the few weights that it reports. None when fewer than
+        two clients wish.
         """
         if self._wishes is None or self._wishing < 2 or not self._wishes.any():
             return None
@@ -129,7 +129,7 @@ class Measures:
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
-        self._told: Counter[str] = Counter()  # how many clients measured each tag
+        self._clients: Counter[str] = Counter()  # how many clients measured each tag
 
     def count(self, tag: str, amount: float) -> None:
         """Add to one sum."""
@@ -137,17 +137,17 @@ class Measures:
 
     def add(self, measured: dict[str, float], samples: int) -> None:
         """Add one client's measurements."""
-        self._told.update(measured.keys())
+        self._clients.update(measured.keys())
         for tag, value in measured.items():
             self._sums[tag] += value * (samples if tag.startswith("train/") else 1.0)
 
     def means(self, samples: float) -> dict[str, float]:
-        """Means over samples of ``train/``, means over the clients that told it of ``compress/``, sums of the rest.
+        """``train/`` tags: means over samples; ``compress/`` tags: means over their clients; other tags: sums.
 
-        A client that sends an earlier payload again tells nothing of ``compress/``, for it has compressed nothing.
+        A client that sends an earlier payload again has no ``compress/`` tags, because it compressed nothing.
         """
         return {
             tag: value
-            / (samples if tag.startswith("train/") else self._told[tag] if tag.startswith("compress/") else 1)
+            / (samples if tag.startswith("train/") else self._clients[tag] if tag.startswith("compress/") else 1)
             for tag, value in self._sums.items()
         }

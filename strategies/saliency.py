@@ -1,4 +1,4 @@
-"""Before round 1: how much the loss of every client depends on each weight of the initial model (SSFL)."""
+"""Before round 1, SSFL asks every client how much its loss depends on each weight of the initial model."""
 
 import logging
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ log = logging.getLogger("fedsparse")
 def ask_saliency(
     grid: Grid, experiment: Experiment, nodes: Sequence[int], dense: ServerTopology, weights: ArrayRecord
 ) -> tuple[Tensor, dict[str, float]]:
-    """The clients' saliencies of the initial weights, summed by samples. Of a client only its largest values count.
+    """The sum of the clients' saliencies of the initial weights, weighted by samples. A client sends its largest alone.
 
     Args:
         dense: the topology in which every weight exists.
         weights: the broadcast of the initial weights.
 
     Returns:
-        float64, shape ``(parameters,)``; and the bytes that asking cost, under telemetry's tags.
+        The sum, float64, shape ``(parameters,)``; and the bytes both ways, under telemetry's tags.
 
     Raises:
         RunFailed: no client answered.
@@ -40,7 +40,7 @@ def ask_saliency(
     asked = [Message(question, dst_node_id=node, message_type=kind) for node in nodes]
     answers = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked, timeout=experiment.config.round_timeout)}
     total, received = ReportSum(experiment.layout.parameters), 0
-    for client, node in enumerate(nodes):  # in one order, because floating-point addition depends on it
+    for client, node in enumerate(nodes):  # in a fixed order, because floating-point addition depends on it
         if node not in answers or answers[node].has_error():
             reason = answers[node].error.reason if node in answers else ""
             log.warning("client %d did not tell its saliency: %s", client, (reason or "no reply").splitlines()[-1])

@@ -30,8 +30,8 @@ from strategies.server_topology import ServerTopology
 
 app = ServerApp()
 
-LARGE_STATE = 2**20  # bytes; about where copying a Context with every message begins to show
-LARGE_MEMORY = 2**32  # bytes; of all clients' Contexts, which this process holds
+LARGE_STATE = 2**20  # bytes of one client's Context: copying a larger one with every message takes noticeable time
+LARGE_MEMORY = 2**32  # bytes of all clients' Contexts, which this process holds
 
 
 @app.main()
@@ -41,8 +41,8 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def federate(grid: Grid, config: Config) -> Path:
-    """One federated run over any grid; the folder that it leaves."""
-    logging.getLogger("flwr").setLevel(logging.WARNING)  # because telemetry prints the same, once
+    """One federated run over any grid; returns the run folder."""
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # telemetry prints the same as Flower's INFO lines
     config, nodes = meet_federation(grid, config)
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
@@ -74,13 +74,13 @@ def federate(grid: Grid, config: Config) -> Path:
             recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
             model.vector.copy_(strategy.weights)
             save_model(model.module, folder / "model.pt")
-            if strategy.cohort.state_folder:  # it is as large as all clients' models, and of no use after the run
+            if strategy.cohort.state_folder:  # as large as a model a client, and of no use after the run
                 shutil.rmtree(strategy.cohort.state_folder, ignore_errors=True)
     return folder
 
 
 def announce(experiment: Experiment) -> None:
-    """Say where the run differs from what its settings suggest."""
+    """Print where the run differs from its settings: samples moved, or no readjustment."""
     config, moved = experiment.config, experiment.partition.moved
     if moved:
         print(f"{moved} samples changed hands, so that every client holds at least {config.min_samples}")
@@ -93,11 +93,11 @@ def announce(experiment: Experiment) -> None:
 def keeps_files(experiment: Experiment, grid: Grid) -> bool:
     """Whether clients keep their state in files of the run folder, by the settings or by ``auto``'s rule.
 
-    Files are for Contexts as large as the model, which double Flower's traffic, and for the Contexts of very many
-    clients, which fill the memory. Nodes that ``main.py`` did not start keep their Contexts, because they may be on
-    machines where the run folder means nothing. Clients that this process trains on a GPU keep their residuals on it
-    while all of them take at most a quarter of its free memory (dgc's momentum takes as much again); what they keep on
-    the host is bounded as elsewhere.
+    ``auto`` chooses files when one Context is large, because Flower copies it with every message, and when all Contexts
+    together would fill the memory. Nodes that ``main.py`` did not start keep their Contexts, because they may run on
+    machines without the run folder. Clients that this process trains on a GPU keep their residuals on the GPU while all
+    residuals take at most a quarter of its free memory (dgc's momentum takes as much again); for state on the host the
+    limit of all Contexts holds there too.
     """
     config = experiment.config
     if config.state_store != "auto":
@@ -113,7 +113,7 @@ def keeps_files(experiment: Experiment, grid: Grid) -> bool:
 
 
 def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid) -> FedAvg:
-    """The strategy with the topology of round 1, for which some methods ask the clients first."""
+    """The strategy with the topology of round 1; a method that needs the clients' saliency asks the clients first."""
     method, layers = experiment.method, experiment.layers
     weights = experiment.model.vector.cpu().clone()
     saliency, metrics = None, dict[str, float]()
@@ -130,9 +130,9 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid) -> F
 
 
 def keep_log(folder: Path) -> None:
-    """The run's warnings, and the whole tracebacks of failed clients, in ``log.txt``."""
+    """Write the run's warnings and the whole tracebacks of failed clients into ``log.txt``."""
     logger = logging.getLogger("fedsparse")
-    for earlier in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:  # a run in the same process
+    for earlier in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:  # of a run in the same process
         logger.removeHandler(earlier)
         earlier.close()
     handler = logging.FileHandler(folder / "log.txt", delay=True)
@@ -165,7 +165,7 @@ class RoundEnd:
         return MetricRecord({tag: v for tag, v in metrics.items() if tag.startswith("eval/")}) or None
 
     def _show_topology(self, round: int) -> None:
-        """For TensorBoard: densities of the layers, agreement of the clients, and the weights that exist."""
+        """Send TensorBoard the layers' densities, the clients' consensus, and a histogram of the weights that exist."""
         state = self.strategy.topology
         histograms = {}
         if state.metrics["topology/changed"] or round in (0, self.strategy.config.rounds):
@@ -174,7 +174,7 @@ class RoundEnd:
 
 
 def default_name(config: Config) -> str:
-    """Run folders tell their main settings."""
+    """A run folder's name, made of the main settings."""
     words = [config.dataset, config.distribution, config.strategy, config.compressor]
     if config.distribution == "dirichlet":
         words[1] += f"-{config.beta:g}"

@@ -1,4 +1,4 @@
-"""FedAvg's step (McMahan et al. 2017, algorithm 1), and what every server optimizer is."""
+"""FedAvg's step (McMahan et al. 2017, algorithm 1), and the base class of the other server optimizers."""
 
 from collections.abc import Mapping
 
@@ -9,10 +9,10 @@ from fedsparse.config import Config
 
 
 class ServerOptimizer:
-    """The step that the server takes for the cohort's mean update: here ``server_lr`` times that update.
+    """Turns the cohort's mean update into the server's step: here ``server_lr`` times that update.
 
-    Another optimizer overrides ``step``, and ``moments`` if it remembers anything of each weight. One of the user's own
-    is named by ``--strategy``, and is constructed with the same two arguments.
+    A subclass overrides ``step``, and ``moments`` when it keeps numbers for each weight. ``--strategy`` may name a
+    subclass of the user's own, which is constructed with the same two arguments.
 
     Args:
         config: the settings.
@@ -23,7 +23,7 @@ class ServerOptimizer:
     """
 
     usual_lr = 1.0
-    """What ``server-lr = auto`` means."""
+    """The learning rate that ``server-lr = auto`` stands for."""
 
     def __init__(self, config: Config, parameters: int) -> None:
         self.config = config
@@ -35,19 +35,19 @@ class ServerOptimizer:
         return {}
 
     def step(self, mean: Tensor) -> Tensor:
-        """What is added to the weights: float32, shape ``(parameters,)``, as ``mean``, which it may overwrite."""
+        """The change of the weights, float32, shape ``(parameters,)`` like ``mean``, which may be overwritten."""
         return mean.mul_(self.lr)
 
     def forget(self, stale: Tensor) -> None:
-        """Start anew for some weights, such as those that a topology has just added: bool, shape ``(parameters,)``."""
+        """Reset the moments of the weights in ``stale`` (bool, shape ``(parameters,)``): they left or just arrived."""
         for name, start in self.moments().items():
             self.memory[name].masked_fill_(stale, start)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the next steps depend on, for a checkpoint."""
+        """The state for a checkpoint: everything that the next steps depend on."""
         return dict(self.memory)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict`` gave."""
+        """Restore a state that ``state_dict`` returned."""
         for name in self.memory:
             self.memory[name].copy_(state[name])

@@ -1,7 +1,7 @@
-"""The server's side of a topology: which masks are on their way, what uploads mean, and which weights exist next.
+"""The server's side of a topology: it sends masks, reads uploads, and chooses the weights that exist next.
 
-A dense model is the topology in which every weight exists: no mask ever travels, and the short vector that payloads are
-about is the flat vector itself.
+A dense model is the topology in which every weight exists: no mask ever travels, and the short vector of ``Compact`` is
+the flat vector itself.
 """
 
 import torch
@@ -22,7 +22,7 @@ from fedsparse.sparsity.readjust import Report
 from fedsparse.sparsity.reports import decode_report
 from strategies.replies import Replies
 
-REMEMBERED = 8  # topologies from which a difference can be sent; a client that missed more gets the whole mask
+REMEMBERED = 8  # past topologies; a client that holds an older one gets the whole mask instead of a difference
 
 
 class ServerTopology:
@@ -30,14 +30,14 @@ class ServerTopology:
 
     Args:
         experiment: the settings, the model's layers and the topology's method.
-        topology: of round 1, on the CPU.
+        topology: the topology of round 1, on the CPU.
 
     Attributes:
-        start: the hash of what a client holds that was never sent a mask: every weight.
+        start: the hash of the full topology, which a client holds until it is sent a mask.
         current: the present topology.
-        compact: its short vector; the layout of broadcasts and of most updates.
+        compact: its short vector, with the layout of broadcasts and of most updates.
         metrics: what the last round measured, under telemetry's tags.
-        details: the same for TensorBoard alone.
+        details: further measurements, for TensorBoard alone.
     """
 
     def __init__(self, experiment: Experiment, topology: Topology) -> None:
@@ -46,7 +46,7 @@ class ServerTopology:
         full = Topology.full(self.layers, self.layout.parameters)
         self.start = full.hash
         self._recent = {full.hash: full}
-        self._masks: dict[int | None, ArrayRecord] = {}  # the present mask, by the topology that it differs from
+        self._masks: dict[int | None, ArrayRecord] = {}  # hash of a topology -> the present mask's difference
         self.metrics: dict[str, float] = {}
         self.details: dict[str, float] = {}
         self._set(topology)
@@ -70,14 +70,14 @@ class ServerTopology:
 
     @property
     def named(self) -> dict[str, int | str]:
-        """What every message says of the topology."""
+        """The hash and the version of the present topology, as every message carries them."""
         return {"topology": f"{self.current.hash:016x}", "topology-version": self.current.version}
 
     def mask_for(self, held: int | None) -> ArrayRecord | None:
         """The present mask for a client that holds the topology of hash ``held``; None when that is the present one.
 
         Args:
-            held: None where it is unknown what the client holds.
+            held: None when the server cannot know what the client holds.
         """
         if held == self.current.hash:
             return None
@@ -91,7 +91,7 @@ class ServerTopology:
         """A client's update, its own topology where clients choose, and its report.
 
         Raises:
-            PayloadError: anything is wrong with them.
+            PayloadError: one line that says what is wrong with the upload.
         """
         arrays = content.get("arrays")
         if not isinstance(arrays, ArrayRecord) or "update" not in arrays:
@@ -122,10 +122,11 @@ class ServerTopology:
         """Choose the next topology, and set the weights that do not exist in it to 0.
 
         Args:
-            weights: the aggregated ones, shape ``(layout.size,)``, changed in place.
+            weights: the new global weights, shape ``(layout.size,)``, changed in place.
 
         Returns:
-            bool, shape ``(parameters,)``: the weights whose optimizer state means nothing any more; None for none.
+            The weights whose moments the server optimizer must reset, bool, shape ``(parameters,)``; None when the
+            round readjusts nothing.
         """
         old, stale = self.current, None
         if self.method.is_readjustment(round):

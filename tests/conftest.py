@@ -15,5 +15,5 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-# A shell starts background jobs with Ctrl-C ignored, and their children inherit that; tests that send it need it heard.
+# A shell starts background jobs with SIGINT ignored, which children inherit; tests that send SIGINT need the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)

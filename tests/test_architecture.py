@@ -1,4 +1,4 @@
-"""The house plan, read from the imports: arrows point down only, and there is no circle."""
+"""Imports between packages point down only, as the table of rooms says, and have no circle."""
 
 import ast
 from pathlib import Path
@@ -45,7 +45,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports anywhere in it, but for those it needs for type annotations alone."""
+    """The modules that a file imports anywhere in it, except under TYPE_CHECKING."""
     tree = ast.parse(path.read_text())
     annotations = {
         id(node)
@@ -73,7 +73,7 @@ def room_of(module: str) -> str:
 
 
 def arrows() -> set[tuple[str, str]]:
-    """Every import of ours between two rooms."""
+    """Every import of the project between two rooms."""
     found = set()
     for module, path in modules().items():
         for imported in imports(path):
@@ -91,7 +91,7 @@ def test_arrows_point_down_only() -> None:
 
 
 @pytest.mark.parametrize(("package", "allowed"), [("flwr", FLOWER), ("partitions", SPLIT)])
-def test_what_only_some_rooms_know_stays_there(package: str, allowed: tuple[str, ...]) -> None:
+def test_flwr_and_partitions_are_imported_only_by_their_rooms(package: str, allowed: tuple[str, ...]) -> None:
     users = {
         room_of(module)
         for module, path in modules().items()
@@ -125,7 +125,7 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         visit(module)
 
 
-def test_a_file_name_says_what_is_in_it_wherever_it_is_quoted() -> None:
+def test_no_two_files_share_a_name() -> None:
     names = [path.name for module, path in modules().items() if not module.startswith("benchmarks")]
     assert {name for name in names if names.count(name) > 1} <= {"__init__.py"}
 

@@ -1,4 +1,4 @@
-"""fedsparse.run, as it is used in scripts, notebooks and from standard input."""
+"""fedsparse.run in scripts, in notebooks and from standard input."""
 
 import os
 import subprocess
@@ -52,14 +52,14 @@ def test_frame_is_the_rounds_as_a_table(tmp_path: Path) -> None:
     assert frame["eval/accuracy"].notna().all()
 
 
-def test_settings_may_be_a_mapping_and_keywords_are_stronger(tmp_path: Path) -> None:
+def test_settings_may_be_a_mapping_and_keywords_override_it(tmp_path: Path) -> None:
     settings = {"clients-per-round": 2, "rounds": 1} | {k: v for k, v in SMALL.items() if k not in ("rounds",)}
     result = fedsparse.run(settings, clients_per_round=4, logdir=str(tmp_path), workers=1)
     assert (result.config.rounds, result.config.clients_per_round) == (1, 4)
 
 
 @pytest.mark.parametrize("way", ["script", "standard input"])
-def test_objects_of_ones_own_reach_several_workers_without_a_main_guard(tmp_path: Path, way: str) -> None:
+def test_own_objects_reach_several_workers_without_a_main_guard(tmp_path: Path, way: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py"] if way == "script" else [sys.executable, "-"]
     options = {"capture_output": True, "text": True, "timeout": 240, "cwd": tmp_path, "env": environment()}
@@ -116,6 +116,6 @@ def test_importing_fedsparse_imports_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
-def test_a_name_that_is_not_there_is_told() -> None:
+def test_an_unknown_name_of_the_package_is_named() -> None:
     with pytest.raises(AttributeError, match="fedsparse has no 'rum'; it has"):
         fedsparse.rum  # noqa: B018

@@ -1,6 +1,6 @@
-"""How the updates of a cohort become one.
+"""Aggregators, which combine the updates of a cohort into one.
 
-A rule of the user's own is a class with the members of :class:`Aggregator`, named by ``--aggregator``.
+``--aggregator`` may name a class of the user's own with the members of :class:`Aggregator`.
 """
 
 from typing import Protocol
@@ -11,12 +11,12 @@ from fedsparse.compression import SparseUpdate
 
 
 class Aggregator(Protocol):
-    """One round's updates. Constructed anew for every round, with
+    """Combines one round's updates. A new object is constructed for every round, with
 
-        size: of the flat vector: the weights, then buffers such as BatchNorm's running statistics.
+        size: the length of the flat vector: the weights, then buffers such as BatchNorm's running statistics.
         mask: bool, shape ``(parameters,)``: the weights that exist.
 
-    The mean adds one update at a time and keeps none; a rule such as the median may keep all of them.
+    The mean adds up updates and keeps none of them; a rule such as the median may keep all.
     """
 
     def add(self, update: SparseUpdate, samples: int, mask: Tensor | None = None) -> None:
@@ -25,8 +25,8 @@ class Aggregator(Protocol):
         Args:
             update: decoded; ``update.add_to(vector)`` adds it to a vector, and ``update.to_dense()`` makes one of it.
                 A coordinate that the client did not send is absent, which is not a vote for zero.
-            samples: how many the client trained on.
-            mask: bool, shape ``(parameters,)``: the weights that this client holds, where they are not the mask's.
+            samples: how many samples the client trained on.
+            mask: bool, shape ``(parameters,)``: the weights that this client holds; None when it holds the round's.
         """
         ...
 

@@ -1,8 +1,8 @@
 """The mean of updates, each coordinate over the clients that hold it.
 
-Where all clients hold all weights this is FedAvg's mean (McMahan et al. 2017, algorithm 1); where masks differ it is
-FedDST's sparse weighted average (Bibikar et al. 2022, algorithm 1), written for updates, so that any server optimizer
-can follow. The mean update is 0 where no client holds a weight.
+When all clients hold all weights this is FedAvg's mean (McMahan et al. 2017, algorithm 1). When masks differ it is
+FedDST's sparse weighted average (Bibikar et al. 2022, algorithm 1), but of updates instead of weights, so that it works
+with any server optimizer. The mean update of a weight that no client holds is 0.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from fedsparse.compression import SparseUpdate
 
 
 class Votes(NamedTuple):
-    """The clients' weights, summed: what a topology that clients vote on is chosen by.
+    """The sum of the clients' weights, by which the server chooses a topology that clients vote on.
 
     Attributes:
         total: float64, shape ``(parameters,)``: ``sum n m w``, see ``select_by_votes``.
@@ -28,31 +28,31 @@ class Votes(NamedTuple):
 class Mean:
     """``sum n m u / sum n m``, one client at a time; 0 where no client holds a weight.
 
-    The sums are float64; float32 while every client holds every weight, which is plain averaging at half the memory.
+    The sums are float64, but float32 while every client holds every weight, to save half the memory.
 
     Args:
-        size: of the flat vector.
-        mask: bool, shape ``(parameters,)``: what a client without a mask of its own holds.
+        size: length of the flat vector.
+        mask: bool, shape ``(parameters,)``: the weights that a client without a mask of its own holds.
 
     Attributes:
         total: shape ``(size,)``: ``sum n m u``.
-        samples: of all clients.
+        samples: the samples of all clients together.
     """
 
     def __init__(self, size: int, mask: Tensor) -> None:
         self.mask = mask
         self.total = torch.zeros(size, dtype=torch.float32 if mask.numpy().all() else torch.float64)
         self.samples = 0.0
-        self._shared = 0.0  # samples of the clients that hold the shared mask: one number instead of a vector
-        self._apart: Tensor | None = None
+        self._shared = 0.0  # samples of the clients that hold the shared mask
+        self._apart: Tensor | None = None  # for each weight, samples of the clients that hold it by a mask of their own
 
     def add(self, update: SparseUpdate, samples: float, mask: Tensor | None = None) -> None:
         """Add a client's update, weighted by its number of samples (not of batches).
 
         Args:
-            update: it has no coordinates where its mask is False.
+            update: without coordinates where ``mask`` is False.
             samples: more than 0.
-            mask: bool, shape ``(parameters,)``: what this client holds, where it differs from the others.
+            mask: bool, shape ``(parameters,)``: the weights that this client holds; None for the shared mask.
         """
         if not samples > 0:
             raise ValueError(f"a client with {samples} samples has no weight in an average")
@@ -79,7 +79,7 @@ class Mean:
         return Votes(self.total[:parameters] + held * old[:parameters], held)
 
     def result(self) -> Tensor:
-        """The mean update, float32, shape ``(size,)``, in the place of the sums. Every client holds all buffers."""
+        """The mean update, float32, shape ``(size,)``; it overwrites the sums. Every client holds all buffers."""
         parameters = self.mask.numel()
         if self._apart is None:
             self.total.div_(self.samples)

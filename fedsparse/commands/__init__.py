@@ -1,7 +1,7 @@
 """The command line: `python main.py`, `fedsparse` and `python -m fedsparse` are all :func:`door`.
 
-A command is a file here and a line in ``COMMANDS``. Its function is called with the settings, the files named behind
-it, and its own flags as strings. Nothing heavy is imported before a command is known to be well typed.
+A command is a file here and a line in ``COMMANDS``. Its function is called with the settings, the files named after the
+command, and the command's own flags as strings. torch is imported only when the command line has no mistake.
 """
 
 import logging
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of `main.py partition | head` has seen enough
+    except BrokenPipeError:  # as in `main.py partition | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ConfigError, OutputError) as error:
@@ -90,46 +90,46 @@ def main(arguments: list[str]) -> int:
 
 
 def door() -> int:
-    """What `fedsparse` and `python main.py` run: :func:`main` on the command line, with the process's signals set."""
-    signal.signal(
-        signal.SIGINT, lambda *_: os._exit(130)
-    )  # imports take seconds, and Ctrl-C needs no traceback of them
-    # Before torch loads: with more than one thread, OpenMP's spinning makes processes side by side many times slower.
+    """The entry point of `fedsparse` and `python main.py`: :func:`main` on the command line, after setting signals."""
+    # Imports take seconds; Ctrl-C during an import should end the process without a traceback.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # This must precede the import of torch. With more OpenMP threads, several processes slow each other down many times
+    # by spinning.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.excepthook = thread_failed
     return main(sys.argv[1:])
 
 
 def warnings_handler() -> logging.Handler:
-    """Shows the run's warnings in the terminal, above its progress bar."""
-    from rich.logging import RichHandler  # here, because only a command that runs needs it
+    """A handler that shows the run's warnings in the terminal, above the progress bar."""
+    from rich.logging import RichHandler  # imported here, so that --help does not wait for it
 
     return RichHandler(show_path=False, show_time=False, level="WARNING")
 
 
 def listen_to_ctrl_c() -> None:
-    """Let Ctrl-C, a batch system's end and a closed terminal raise KeyboardInterrupt, so that results are saved."""
+    """Let Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt, so that results are saved."""
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(ending, signal.default_int_handler)
 
 
 def thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """Print what ended a thread, but not a full disk in TensorBoard's writer: the main thread tells that."""
+    """Print what ended a thread, except a full disk in TensorBoard's writer, because the main thread reports that."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
 
 
 def program_name() -> str:
-    """How the user calls this program."""
+    """The name by which the user called this program."""
     return "main.py" if Path(sys.argv[0]).name == "main.py" else "fedsparse"
 
 
 def keep_traceback(error: Exception, logdir: str) -> str:
-    """Write the traceback of a mistake in the user's own file into the log folder; says where, in brackets."""
+    """Write the traceback of a mistake in the user's own file into the log folder; returns its path in brackets."""
     if not isinstance(error, PluginError) or not error.traceback:
         return ""
     file = Path(logdir).expanduser() / "traceback.txt"

@@ -2,11 +2,14 @@
 
     python main.py bench-compressors [--model NAME | --size N] [settings]
 
-The updates are those of a short run of the settings; with ``--size`` N heavy-tailed random numbers (Student's t, 3
-degrees of freedom) in one square matrix take their place. ``time`` is encoding's over that of ``torch.topk`` on the
-same update, with error feedback where the method has it, after a first round; ``bits`` are the payload's over the
-values in it; ``error`` is ||x - C(x)|| / ||x||, without a residual; ``bound`` is the payload over log2 C(n, k) bits of
-indices (none where all or a seed travel) and the value coding's own bits. Means over clients.
+The updates come from a short run with these settings; with ``--size``, N heavy-tailed random numbers (Student's t, 3
+degrees of freedom) in one square matrix take their place. The columns are means over clients:
+
+    time    seconds to encode (with error feedback, if the method has it, after a first round) / seconds of torch.topk
+    bits    bits of the payload / number of values in it
+    error   ||x - C(x)|| / ||x||, without a residual
+    bound   bytes of the payload / (log2 C(n, k) bits of indices + the bits of the value coding); no bits of indices
+            when all coordinates, or a seed in their place, travel
 """
 
 import csv
@@ -69,7 +72,7 @@ def captured(config: Config) -> tuple[Layout, list[list[np.ndarray]]]:
 
 
 def synthetic(size: int) -> tuple[Layout, list[list[np.ndarray]]]:
-    """The same shape of updates from random numbers."""
+    """Updates of random numbers, in the same form as :func:`captured` gives."""
     side = math.isqrt(size)
     matrix = Entry("matrix", (side, size // side), 0, side * (size // side))
     rest = Entry("rest", (size - matrix.size,), matrix.size, size - matrix.size)
@@ -80,7 +83,7 @@ def synthetic(size: int) -> tuple[Layout, list[list[np.ndarray]]]:
 
 
 def measure(name: str, config: Config, layout: Layout, updates: list[list[np.ndarray]]) -> Row:
-    """One compressor's line."""
+    """One compressor's row of the table."""
     own = {"compressor": name, "values": "auto", "error-feedback": "auto", "unbiased": "auto"}
     compression = config.replace(**own).compression()
     codec, n = UpdateCodec(layout, **compression), layout.parameters
@@ -123,7 +126,7 @@ def bench_compressors(settings: Given, size: str = "") -> None:
 
 
 def bench(config: Config, size: int) -> None:
-    """The same with checked settings; ``size`` 0 is for updates of a run."""
+    """The command with checked settings; ``size`` 0 takes the updates of a run."""
     layout, updates = synthetic(size) if size else captured(config)
     source = f"{size} random numbers" if size else f"updates of {config.model}"
     print(f"{source}, {layout.parameters} parameters, density {config.density:g}\n")
@@ -150,7 +153,7 @@ def plot(rows: list[Row], source: str) -> Figure:
     """Error against bytes, one point a compressor."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    places: dict[tuple[float, float], list[Row]] = {}  # those that are all but equal share a label
+    places: dict[tuple[float, float], list[Row]] = {}  # rows that nearly coincide share a label
     for row in rows:
         places.setdefault((round(math.log10(row.bytes), 1), round(row.error, 1)), []).append(row)
     for together in places.values():

@@ -1,4 +1,4 @@
-"""The command line: a command, its files, every setting as a flag. Knows no command by name."""
+"""Parses the command line: a command, its files, every setting as a flag. The commands are the caller's."""
 
 import argparse
 import textwrap
@@ -17,13 +17,13 @@ from fedsparse.errors import ConfigError
 
 
 class Command(NamedTuple):
-    """A command: where its function is, what it does, its further arguments and its own flags."""
+    """A command: its function, its help, its further arguments and its own flags."""
 
     act: str
     """``module:function``, imported when the command is called."""
     help: str
     files: str = ""
-    """Its further arguments: none, one ``FILE``, or, with dots behind the name, one or more."""
+    """The name of its further arguments: empty for none, ``FILE`` for one, ``FILE...`` for one or more."""
     own: Mapping[str, str] = {}
     """Flags that are no settings, and their help; each goes to the function as a string."""
     given: Mapping[str, Any] = {}
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is one line."""
+    """An ArgumentParser that raises a mistake as a ConfigError, which the user sees as one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
@@ -51,13 +51,13 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -> Asked:
     """The command, the settings that ``--config`` and flags give, the command's further arguments, and its own flags.
 
-    Every setting goes to Config as the string it is: one place converts and checks, for flags and YAML alike.
+    Every setting stays a string, because Config alone converts and checks, for flags and YAML alike.
 
     Raises:
         ConfigError: one line that says what is wrong.
         SystemExit: after ``--help`` or ``--version``.
     """
-    pairs = pairwise(["", *arguments])  # a flag's value may have the name of a command
+    pairs = pairwise(["", *arguments])  # because a flag's value may have a command's name
     named = next((word for before, word in pairs if word in commands and not before.startswith("--")), "")
     own = commands[named].own if named else {}
     parser = _parser(commands, named, program)
@@ -87,7 +87,7 @@ def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -
 
 
 def _parser(commands: Mapping[str, Command], named: str, program: str) -> Parser:
-    """The parser; its help is that of the command ``named``, or of the program where none is named."""
+    """The parser, with the help of the command ``named``, or of the program when ``named`` is empty."""
     parser = Parser(
         program,
         usage=f"{program} {named or '[COMMAND]'} [FILE...] [--SETTING VALUE...]",
@@ -110,12 +110,12 @@ def _parser(commands: Mapping[str, Command], named: str, program: str) -> Parser
         group = parser.add_argument_group(str(settings.__doc__).rstrip("."))
         for name, field in settings.model_fields.items():
             key = name.replace("_", "-")
-            if key in own:  # a command's own flag may have the name of a setting, which it then is not
+            if key in own:  # the command's own flag replaces the setting of that name
                 continue
             text = f"{field.description}{_choices(field)} [{field.default}]".replace("%", "%%")
             is_switch = bool in (field.annotation, *get_args(field.annotation))
             switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
-            shown = argparse.SUPPRESS if named else text  # all settings are in the program's help
+            shown = argparse.SUPPRESS if named else text  # because the program's help shows all settings
             group.add_argument(f"--{key}", dest=key, default=argparse.SUPPRESS, metavar="VALUE", help=shown, **switch)
     return parser
 
@@ -148,7 +148,7 @@ def _version() -> str:
 
 
 def _choices(field: FieldInfo) -> str:
-    """What a setting may be, as a line of help."""
+    """The allowed values of a setting as a line of help; empty when it has no such list."""
     is_union = get_origin(field.annotation) in (Union, UnionType)
     options = get_args(field.annotation) if is_union else (field.annotation,)
     names = [str(name) for option in options if get_origin(option) is Literal for name in get_args(option)]

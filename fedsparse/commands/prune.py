@@ -22,7 +22,7 @@ from fedsparse.training.loop import evaluate
 
 PRUNERS: dict[str, Pruner] = {"sparsegpt": "sparsegpt", "magnitude": "magnitude"}
 RECALIBRATION = 2048
-"""Samples from which BatchNorm's statistics are measured anew."""
+"""How many samples BatchNorm's statistics are measured anew on."""
 
 
 def prune(
@@ -36,15 +36,15 @@ def prune(
     """`main.py prune`: print accuracy before and after, and every layer's sparsity; save the model in a run folder.
 
     Args:
-        settings: data set, model and seed, stronger than those of the ``config.yaml`` beside the checkpoint.
-        checkpoint: a state dict, as a run writes it to ``model.pt``.
+        settings: data set, model and seed; they override the ``config.yaml`` beside the checkpoint.
+        checkpoint: the file of a state dict, such as a run's ``model.pt``.
         method: a key of ``PRUNERS``.
-        sparsity: of every layer but the first and the last; empty where ``nm`` says it.
+        sparsity: of every layer that is not in ``dense-layers``; empty when ``nm`` is given.
         nm: keep N of every M input channels.
         samples: how many training samples to calibrate on, drawn from the pooled data.
 
     Raises:
-        ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
+        ConfigError: an argument is missing or wrong, or the checkpoint is missing, damaged, or of another model.
     """
     beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
     own = read_yaml(beside) if beside.is_file() else {}
@@ -61,7 +61,7 @@ def prune(
         accuracy[when] = evaluate(
             experiment.model, experiment.fetch_test, len(experiment.data.y_test), experiment.task
         ).accuracy
-        print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # at once: what follows may take minutes
+        print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # now, because pruning may take minutes
 
     measure("before")
     masks = prune_model(
@@ -110,7 +110,7 @@ def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
     """Load a state dict into ``module``, in place.
 
     Raises:
-        ConfigError: one line: not a checkpoint, or of another model than ``name``.
+        ConfigError: the file is not a checkpoint, or is of another model than ``name``.
     """
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)

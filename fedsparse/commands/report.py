@@ -9,7 +9,7 @@ from partitions.picture import draw_partition
 
 
 def report(settings: Given, *folders: str) -> None:
-    """`main.py report RUN_FOLDER...`: accuracy against uplink, who holds which classes, a table."""
+    """`main.py report RUN_FOLDER...`: a plot of accuracy over uplink, the partition if all runs share it, a table."""
     config = Config.from_mapping(settings).absolute_paths()
     comparison = Comparison(folders)
     figure = comparison.figure(parts=1 + comparison.shares_partition())

@@ -1,4 +1,4 @@
-"""Train a federation, on the engine that the settings name."""
+"""Train a federation on the engine of the settings."""
 
 import json
 import os
@@ -19,10 +19,10 @@ def run(settings: Given) -> None:
 
 
 def checked(settings: Given) -> Config:
-    """The settings with absolute paths, after a look at everything that could stop a run at once.
+    """The settings with absolute paths, after a check of everything that could stop a run at once.
 
     Raises:
-        ConfigError: a mistake in the settings or in anything that they name, or a flag without effect.
+        ConfigError: a mistake in the settings or in an object or file that they name, or a flag without effect.
         OutputError: results cannot be written.
     """
     config = without_mistakes(settings)
@@ -36,7 +36,7 @@ def checked(settings: Given) -> Config:
 
 
 def start(config: Config) -> Path:
-    """Run checked settings; the folder of results."""
+    """Run checked settings; returns the run folder."""
     if config.engine == "flower":
         from fedsparse.engine.flower_run import run_flower
 
@@ -44,7 +44,7 @@ def start(config: Config) -> Path:
     from clients.preload import DATA
     from strategies.server_app import federate
 
-    os.environ[DATA] = json.dumps([config.dataset, config.data_dir])  # for the fork server, which LocalGrid starts
+    os.environ[DATA] = json.dumps([config.dataset, config.data_dir])  # the fork server reads it; LocalGrid starts that
     with LocalGrid(
         "clients.client_app:app",
         config.clients,

@@ -8,11 +8,11 @@ from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
 
 CHECKED = ("dataset", "data-dir", "device", "model", "norm", "compressor", "strategy", "topology", "sparsity")
-"""Settings whose check looks at something outside them."""
+"""Settings whose check reads a file, a device or a user's own code, so that cells with the same ones need one check."""
 
 
 def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
-    """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all."""
+    """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all cells."""
     if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
         raise ConfigError(f"jobs = {jobs}: should be auto or at least 1")
     plan = read_sweep(file, settings)

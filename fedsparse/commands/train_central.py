@@ -1,4 +1,4 @@
-"""Training on the pooled data: the upper bound of any federation, and what one-shot pruning starts from."""
+"""Training on the pooled data: the upper bound of any federation, and the start of one-shot pruning."""
 
 import math
 import time
@@ -21,18 +21,18 @@ from fedsparse.training.loop import evaluate, train
 def train_central(settings: Given) -> None:
     """`main.py train-central`: a federation of one client that holds every sample, without server or wire.
 
-    A round is ``epochs`` passes over all training samples, so that ``--rounds 10`` makes ten; the learning rate's
-    schedule and the evaluations go by rounds, as in a federation. The initial weights are those of a federation of the
-    same seed. Writes ``model.pt`` and ``result.json`` into a run folder.
+    A round is ``epochs`` passes over all training samples. The learning rate's schedule and the evaluations go by
+    rounds, as in a federation. The initial weights are those of a federation of the same seed. Writes ``model.pt`` and
+    ``result.json`` into a run folder.
 
     Raises:
-        ConfigError: settings of a sparse network, which this does not train.
+        ConfigError: the settings ask for a sparse network, which this command does not train.
         RunFailed: training diverged.
     """
     config = checked(settings)
     if config.topology_method != "dense":
         raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
-    config = config.replace(strategy="fedavg")  # fedprox would pull every round back to where it began
+    config = config.replace(strategy="fedavg")  # because fedprox would pull weights back to a round's start
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
     model, task = experiment.model, experiment.task

@@ -1,4 +1,4 @@
-"""Update -> payload -> update: which coordinates travel, how precisely, in how few bytes, and who keeps the rest."""
+"""Update -> payload -> update: selection of coordinates, value coding, index coding, and error feedback."""
 
 from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.codec import NonFiniteError, UpdateCodec

@@ -1,4 +1,4 @@
-"""Operations on a vector that is a NumPy array on the CPU or a torch tensor on a device, where the two differ."""
+"""Operations that NumPy (for vectors on the CPU) and torch (for vectors on a device) spell differently."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ AnyArray = TypeVar("AnyArray", bound=Array)
 def as_vector(update: Array) -> Array:
     """``update``, of any floating dtype, as contiguous float32: NumPy from the CPU, torch from a device.
 
-    Nothing is copied where it is float32 and contiguous already.
+    An update that is float32 and contiguous is not copied.
     """
     if isinstance(update, Tensor):
         update = update.detach().to(torch.float32).contiguous()
@@ -29,24 +29,24 @@ def as_vector(update: Array) -> Array:
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """``array`` on the CPU, without a copy where it is there already."""
+    """``array`` on the CPU; not copied when it is there already."""
     return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
 
 
 def on_same_device(array: Array, other: Array) -> Array:
-    """``array`` where ``other`` is: NumPy, or torch on its device. Nothing is copied where it is there already."""
+    """``array`` on the device of ``other``: NumPy, or torch on that device. Not copied when it is there already."""
     if isinstance(other, np.ndarray):
         return to_numpy(array)
     return (torch.tensor(array) if isinstance(array, np.ndarray) else array).to(other.device)
 
 
 def overwritable(array: AnyArray) -> AnyArray:
-    """``array`` itself, or, where it is a read-only view, a new array of its shape with arbitrary content."""
+    """``array`` itself; for a read-only view, a new array of its shape with arbitrary content."""
     return np.empty_like(array) if isinstance(array, np.ndarray) and not array.flags.writeable else array
 
 
 def concatenated(arrays: Sequence[Array]) -> Array:
-    """One array of all, which are at least one and all NumPy or all torch."""
+    """One array of all ``arrays``, at least one, all of them NumPy or all torch."""
     return np.concatenate(arrays) if isinstance(arrays[0], np.ndarray) else torch.cat(arrays)  # type: ignore[arg-type]
 
 
@@ -65,19 +65,19 @@ def true_indices(hits: Array) -> Array:
 
 
 def sum_of_squares(vector: Array) -> float:
-    """The sum of squares, in float32 and at the speed of one read of the memory; infinite where float32 overflows."""
+    """The sum of squares in float32, in one pass over the memory; infinite when float32 overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         return float(vector @ vector)
 
 
 def norm(vector: Array) -> float:
-    """The L2 norm, also where the sum of squares is too large or too small for float32."""
+    """The L2 norm, also when the sum of squares is too large or too small for float32."""
     total = sum_of_squares(vector)
     return math.sqrt(total) if 1e-30 < total < math.inf else float(np.linalg.norm(to_numpy(vector).astype(np.float64)))
 
 
 def to_bf16(values: np.ndarray, seed: int | None = None) -> np.ndarray:
-    """Finite float32 as bfloat16 (uint16): rounded at random, unbiased, or to the nearest where ``seed`` is None."""
+    """Finite float32 as bfloat16 (uint16): rounded at random, unbiased, or to the nearest when ``seed`` is None."""
     bits = values.view(np.uint32)
     limit = np.uint32(0x7F7F0000)  # the largest bfloat16; the next one is infinity
     if seed is None:
@@ -89,7 +89,7 @@ def to_bf16(values: np.ndarray, seed: int | None = None) -> np.ndarray:
 
 
 def from_bf16(halves: np.ndarray) -> np.ndarray:
-    """The float32 that a bfloat16 (uint16) stands for."""
+    """bfloat16 (uint16) as float32."""
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 

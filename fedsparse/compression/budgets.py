@@ -1,4 +1,4 @@
-"""How many coordinates an update may send in all, and how many each part of it."""
+"""How many coordinates an update may send, and how many of them each part gets."""
 
 import math
 
@@ -22,7 +22,7 @@ def proportional(sizes: np.ndarray, density: float) -> np.ndarray:
 def by_energy(sizes: np.ndarray, energies: np.ndarray, density: float) -> np.ndarray:
     """As many in all as :func:`proportional` gives, shared between the parts in proportion to their ``energies``.
 
-    Each part gets at least one and at most all of its coordinates. Where its share is larger than the part, the other
+    Each part gets at least one and at most all of its coordinates. When a share is larger than its part, the other
     parts get the excess.
 
     Args:
@@ -33,7 +33,7 @@ def by_energy(sizes: np.ndarray, energies: np.ndarray, density: float) -> np.nda
     total = int(proportional(sizes, density).sum())
     if not 0 < energies.sum() < math.inf:
         return proportional(sizes, density)
-    # Each part gets a trace of weight for its size: parts without energy can then take the excess of full parts.
+    # Each part gets a tiny weight for its size, so that parts without energy can take the excess of full parts.
     weights = energies / energies.sum() + 1e-9 * sizes / sizes.sum()
     shares, full = np.zeros(sizes.size), np.zeros(sizes.size, bool)
     while not full.all():
@@ -43,8 +43,8 @@ def by_energy(sizes: np.ndarray, energies: np.ndarray, density: float) -> np.nda
             break
         full |= over
     counts = np.clip(np.floor(shares), 1, sizes).astype(np.int64)
-    # Rounding down left some coordinates: they go to the largest fractions. At least one for each part may have been
-    # too many in all: they are taken from the largest counts.
+    # Rounding down leaves some coordinates, which go to the parts with the largest fractions. If instead the minimum of
+    # one for each part gave too many coordinates, the largest counts lose them.
     while (missing := total - int(counts.sum())) > 0:
         fractions = np.where(counts < sizes, shares - counts, -np.inf)
         counts[np.argsort(-fractions, kind="stable")[: min(missing, int((counts < sizes).sum()))]] += 1

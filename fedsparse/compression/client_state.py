@@ -1,4 +1,4 @@
-"""The compression memory of one client, between rounds."""
+"""The compression state of one client between rounds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ Flat = dict[str, Array | bytes | int]
 
 @dataclass
 class ClientState:
-    """The memory of one client.
+    """The compression state of one client.
 
     Attributes:
-        residual: float32, shape ``(layout.parameters,)``: the sum that was not sent yet (error feedback); None where
-            there is none. Between rounds it may be bfloat16, as uint16.
+        residual: float32, shape ``(layout.parameters,)``: the sum that was not sent yet (error feedback); None for no
+            residual. Between rounds it may be bfloat16, as uint16.
         memory: the arrays that the compressor keeps, by name, such as ``thresholds`` and ``momentum``. float32.
-        payload: the last payload sent, until ``UpdateCodec.settle`` hears whether the server accepted it; else empty.
+        payload: the last payload sent, until ``UpdateCodec.settle`` is told whether the server accepted it; else empty.
             Always empty without error feedback.
         sent_round: the last round in which a payload was sent; 0 for none.
-        topology: bits of the mask (``np.packbits``) of the weights that the arrays hold; empty where they hold all.
+        topology: bits of the mask (``np.packbits``) of the weights that the arrays hold; empty when they hold all.
     """
 
     residual: Array | None = None
@@ -43,7 +43,7 @@ class ClientState:
 
     @classmethod
     def from_dict(cls, flat: Mapping[str, Array | bytes | int]) -> "ClientState":
-        """The inverse of :meth:`to_dict`. Arrays may be read-only views: they are not copied, and never written to.
+        """The inverse of :meth:`to_dict`. Arrays may be read-only views, because they are never copied or written to.
 
         Raises:
             ValueError: a name or a type that :meth:`to_dict` does not give.

@@ -1,4 +1,4 @@
-"""From an update to a payload, and from the rest to the client's memory.
+"""Encodes an update into a payload, and keeps what the payload loses in the client's state.
 
 Selection, value coding, index coding and error feedback are four independent choices, made here once for all clients.
 """
@@ -45,29 +45,30 @@ class NonFiniteError(ValueError):
 
 
 class UpdateCodec:
-    """Encodes the updates of one layout. One codec serves all clients, because it holds no client's memory.
+    """Encodes the updates of one layout. One codec serves all clients, because it holds no client's state.
 
     Args:
         layout: of the model. Parameters are compressed; the buffers after them travel dense, in float32.
         compressor: a name in ``catalogue.COMPRESSORS``, or the user's own class as ``module:Class`` or
             ``path/to/file.py:Class``: see ``Selection``, ``FusedSelection`` and ``Factorization``.
         density: share of the parameters that is sent, in (0, 1].
-        scope: ``global`` selects from all parameters together, ``layer`` from each tensor on its own; value codings
-            with scales have one for all, or one for each tensor. Either scope keeps at least one coordinate of each
-            part: with ``layer`` no tensor starves, but a bias of ten sends one coordinate at density 0.01 too. The
-            stats of :meth:`encode` have the true density.
-        budget: with scope ``layer``, how many coordinates a tensor may send: ``proportional`` to its size, or to its
-            ``energy``, the squared norm of its part of update and residual.
+        scope: ``global`` selects from all parameters together, ``layer`` from each entry on its own; value codings
+            with scales have one scale for all, or one for each entry. With ``layer`` each entry sends at least one
+            coordinate, so that a bias of ten elements sends one at density 0.01 too. The stats of :meth:`encode` have
+            the true density.
+        budget: with scope ``layer``, how many coordinates an entry may send: ``proportional`` to its size, or to its
+            ``energy``, the squared norm of its part of update plus residual.
         values: a name in ``catalogue.VALUES``.
-        error_feedback: what is not sent, or is lost by value coding, is added to the client's next update. Where
-            nothing can be lost (``none`` with ``f32``) no residual is kept, and a payload that never arrives is lost.
-        unbiased: make the expectation of what is sent, over the seed, the update itself: values are rounded at random,
-            and those of randomk multiplied by size / k. Not with error feedback, which would feed that noise back.
-        residual_dtype: ``f32``, or ``bf16`` for half the memory. It is rounded at random, because a sum of many small
-            updates rounded to the nearest would stand still.
-        residual_decay: factor on the residual for every round that the client missed, because its rest was for a model
-            that has moved on. 1 is error feedback as the papers prove it. A smaller factor discards mass for good, most
-            of it where clients are seldom sampled (at 0.88, nine missed rounds leave a third).
+        error_feedback: add whatever was not sent, or was lost by value coding, to the client's next update. ``none``
+            with ``f32`` loses nothing, and so keeps no residual; a payload that never arrives is then lost.
+        unbiased: make the decoded update, in expectation over the seed, the update itself: values are rounded at
+            random, and the values of randomk multiplied by size / k. Error feedback excludes it, because error feedback
+            would feed that noise back.
+        residual_dtype: ``f32``, or ``bf16`` for half the memory. ``bf16`` rounds at random, because rounding to the
+            nearest would drop small updates again and again.
+        residual_decay: factor on the residual for every round that the client missed, because an old residual belongs
+            to an old model. 1 is error feedback as the papers prove it. A smaller factor discards part of the residual
+            for good, most of it when clients are seldom sampled (at 0.88, nine missed rounds leave a third).
         warmup_rounds: rounds over which the density falls exponentially to ``density``; 0 for none.
         options: the compressor's own arguments.
 
@@ -132,8 +133,8 @@ class UpdateCodec:
             ``residual_norm`` (L2), ``compress_seconds``, ``encode_seconds``.
 
         Raises:
-            NonFiniteError: the update has NaN or infinity, and ``state`` is as before; or its sum with the residual
-                overflows, and ``state`` is spoiled.
+            NonFiniteError: the update has NaN or infinity (``state`` is unchanged), or its sum with the residual
+                overflows (``state`` must not be used again).
             ValueError: a wrong shape or seed, a payload in ``state`` that was not settled, or indices of the user's own
                 compressor that break its contract.
         """
@@ -148,7 +149,7 @@ class UpdateCodec:
         payload = wire.encode(self.layout, round, segments + buffers)
         encode_seconds = time.perf_counter() - coded
         residual_norm = self._keep_rest(state, segments)  # last, because segments may hold views of the residual
-        if self.error_feedback:  # else a lost payload is not put back, and need not be stored
+        if self.error_feedback:  # keeps the payload, so that settle() can put a lost one back
             state.payload, state.sent_round = payload, round
             if self.residual_dtype == "bf16" and state.residual is not None:
                 state.residual = to_bf16(to_numpy(state.residual), seed)
@@ -166,12 +167,12 @@ class UpdateCodec:
         return wire.decode(payload, self.layout)
 
     def settle(self, state: ClientState, accepted_round: int | None) -> None:
-        """Acknowledges the last payload, or takes it back. Call it before every :meth:`encode`; twice changes nothing.
+        """Acknowledges the last payload, or takes it back. Call it before every :meth:`encode`; repetition is harmless.
 
         Args:
             state: of the client.
-            accepted_round: the last round whose payload the server accepted from this client; None for never. Where it
-                is before the round of the payload in ``state``, that payload was lost, and with error feedback its
+            accepted_round: the last round whose payload the server accepted from this client; None for never. When
+                this is before the round of the payload in ``state``, that payload was lost, and with error feedback its
                 values return to the residual. The momentum of a selection stays as it is.
         """
         if state.payload and (accepted_round or 0) < state.sent_round and self.error_feedback:
@@ -184,7 +185,7 @@ class UpdateCodec:
     def _accumulate_and_select(
         self, update: Array, state: ClientState, density: float, round: int, seed: int
     ) -> tuple[Array, Indices]:
-        """The sum of residual and update, which ``state.residual`` becomes; and the coordinates of it that travel."""
+        """The sum of residual and update (``state.residual`` becomes this sum), and its coordinates that travel."""
         parts = self._parts(update, state, density)
         if self.is_fused:
             vector, indices = self.selection.select(update, state, parts, round, seed)
@@ -218,10 +219,10 @@ class UpdateCodec:
         return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], threshold
 
     def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
-        """Takes out of the residual what the server decodes from ``segments``; returns the norm of the rest."""
+        """Subtracts what the server decodes from ``segments`` from the residual; returns the norm of the rest."""
         if state.residual is None and not self.factorization:
             return 0.0
-        # Without error feedback, zeros in place of the residual still show a product of factors that overflows.
+        # Without error feedback, zeros take the residual's place, to find a product of factors that overflows.
         rest = np.zeros(self.layout.parameters, np.float32) if state.residual is None else state.residual
         add_segments(rest, wire.as_received(self.layout, segments), -1.0)
         rest_norm = self._finite_norm(rest)
@@ -240,7 +241,10 @@ class UpdateCodec:
         return vector
 
     def _finite_norm(self, values: Array, at: np.ndarray | None = None) -> float:
-        """The L2 norm of the values of all coordinates, or of those ``at`` some; one read shows that all are finite.
+        """The L2 norm of ``values``, which is finite only if all values are.
+
+        Args:
+            at: the coordinates of the values; None for all coordinates.
 
         Raises:
             NonFiniteError: a value is NaN or infinite.
@@ -253,7 +257,7 @@ class UpdateCodec:
         return total
 
     def _prepare_residual(self, parameters: Array, state: ClientState, round: int) -> None:
-        """Gives ``state`` a decayed float32 residual on the device of the parameters; without error feedback None."""
+        """Makes the residual in ``state`` decayed float32 on the device of the parameters; None without feedback."""
         if not self.error_feedback:
             state.residual = None
         elif state.residual is None:
@@ -267,7 +271,7 @@ class UpdateCodec:
                 state.residual = state.residual * self.residual_decay**missed
 
     def _parts(self, update: Array, state: ClientState, density: float) -> list[Part]:
-        """The ranges to select from, and how many coordinates to keep of each."""
+        """The ranges to select from, each with its number of coordinates to keep."""
         sizes = np.array([b - a for a, b in self.ranges])
         counts = proportional(sizes, density)
         if self.by_energy:

@@ -1,4 +1,4 @@
-"""From the name of a compressor to the object: one of ours, or the user's own, whose mistakes are told in one line."""
+"""Makes the compressor of a name: one of the catalogue, or the user's own, whose mistakes become one line."""
 
 import traceback
 from typing import Any
@@ -21,7 +21,7 @@ def build_compressor(name: str, options: dict[str, Any]) -> Any:
         options: the arguments of its constructor.
 
     Raises:
-        ValueError: there is no such compressor, an option is wrong, or the user's own cannot be used.
+        ValueError: there is no such compressor, an option is wrong, or the user's own class has a fault.
     """
     if name in COMPRESSORS:
         return named(COMPRESSORS, name)(**options)
@@ -38,7 +38,7 @@ def build_compressor(name: str, options: dict[str, Any]) -> Any:
 
 
 def check_indices(name: str, vector: Array, indices: Indices, parts: list[Part]) -> None:
-    """Refuses indices of ``vector`` that break the contract of ``Selection``; for compressors of the user's own.
+    """Checks that the indices of a user's own compressor keep the contract of ``Selection``.
 
     Raises:
         PluginError: one line that names the compressor.

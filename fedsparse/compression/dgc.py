@@ -1,8 +1,8 @@
 """Deep gradient compression: top-k over accumulated momentum instead of accumulated updates.
 
 Lin, Han, Mao, Wang and Dally, "Deep Gradient Compression", ICLR 2018. Section 3.1: sampled, hierarchical threshold;
-3.2: momentum correction and local clipping; 3.3: momentum factor masking. The warm-up of the density (section 3.3) is
-open to every compressor: see ``budgets.py``.
+3.2: momentum correction and local clipping; 3.3: momentum factor masking. Every compressor can have the warm-up of the
+density (section 3.3): see ``budgets.py``.
 """
 
 import numpy as np
@@ -17,13 +17,12 @@ from fedsparse.compression.selection import Indices, Part
 class DGC:
     """Adds each client's momentum to its residual instead of its update, and sends the largest magnitudes of the sum.
 
-    The paper finds them by a hierarchical threshold (one from a sample, then top-k among the magnitudes that reach it).
-    hggtopk works in this way, and is exact: it does the selection here.
+    The paper finds these by a hierarchical threshold (a threshold from a sample, then top-k among the magnitudes that
+    reach it). hggtopk selects here, because it works in this way and is exact.
 
-    A client of a federation is absent for many rounds, and its momentum then points where the model was long ago. Here
-    each missed round counts as a round with an update of zero, which shrinks the momentum by the factor ``momentum``;
-    where every client takes part in every round, this is the paper's method. An update is the sum of local steps, and
-    clipping applies to this sum.
+    A client of a federation misses many rounds, so that its momentum becomes stale. Here each missed round counts as a
+    round with an update of zero, which multiplies the momentum by the factor ``momentum``; when every client takes part
+    in every round, this is the paper's method. An update is the sum of local steps, and clipping applies to this sum.
 
     A lost payload returns to the residual alone. The momentum of its coordinates stays cleared, because the payload
     holds that momentum.
@@ -48,7 +47,7 @@ class DGC:
         """See :meth:`FusedSelection.select`."""
         velocity = self.advance(update, state, round)
         vector, indices = self.largest.select(velocity, state, parts, round, seed)
-        if vector is velocity:  # without error feedback; the masking below must not clear the values to send
+        if vector is velocity:  # happens without error feedback; masking must not clear the values to send
             vector = velocity.copy() if isinstance(velocity, np.ndarray) else velocity.clone()
         for chosen in indices or ():
             velocity[chosen] = 0

@@ -4,25 +4,25 @@ Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak and Mitzenmacher, "EDEN: Co
 Distributed Mean Estimation for Federated Learning", ICML 2022, sections 3 and 4 (at one bit it is their "DRIVE",
 NeurIPS 2021, whose section 4 has both scales).
 
-The rotation is a randomised Hadamard transform, taken twice. The papers take it once as a shortcut. But that maps a
-vector with few large values to few distinct values, whose signs are biased; the second transform mixes them. Only a
-uniform rotation is exactly unbiased: a few large values among zeros keep a bias, which vanishes as blocks grow (for 1
-and 0.5 the mean is off by 3.6 % of their norm in a block of 32, and by less than 0.1 % in a block of 256). Every
-machine decodes the same bits, because the transform only adds, in a fixed order, and takes its signs from the raw bits
-of PCG64.
+The rotation is a randomised Hadamard transform, taken twice. The papers take it once, as a shortcut for a uniform
+rotation. But one transform maps a vector with few large values to few distinct values, whose signs are biased; the
+second transform mixes them. Only a uniform rotation is exactly unbiased: a few large values among zeros keep a bias,
+which vanishes as blocks grow (for 1 and 0.5 the mean is off by 3.6 % of their norm in a block of 32, and by less than
+0.1 % in a block of 256). Every machine decodes the same bits, because the transform only adds, in a fixed order, and
+takes its signs from the raw bits of PCG64.
 """
 
 import numpy as np
 
 from fedsparse.compression.levels import block_lengths, block_maxima, relative
 
-BLOCK = 1 << 12  # values rotated together: so many that the rotated ones are almost normal, yet a cache holds them
-CHUNK = 1 << 16  # values transformed at a time: a core's L2 cache holds them
-SMALLEST = 1 << 5  # a shorter block is filled up with zeros to this
+BLOCK = 1 << 12  # values rotated together: enough to be almost normal after rotation, few enough for a cache
+CHUNK = 1 << 16  # values transformed at a time: as many as a core's L2 cache holds
+SMALLEST = 1 << 5  # zeros fill up a shorter block to this length
 
 
 class Eden:
-    """The scale is ||x||^2 / ||R x||_1 to be unbiased, and ||R x||_1 / d to be as close to x as possible."""
+    """The scale ||x||^2 / ||R x||_1 is unbiased; the scale ||R x||_1 / d is closest to x. ``unbiased`` chooses."""
 
     code = 9
 
@@ -53,7 +53,7 @@ class Eden:
         signs = np.where(negative, np.float32(-1), np.float32(1))
         turned = rotate(signs, widths, int.from_bytes(body[:8], "little"), back=True)
         scales = np.frombuffer(body[8:end], "<f4")
-        with np.errstate(over="ignore", invalid="ignore"):  # of a hostile scale; the receiver checks the values
+        with np.errstate(over="ignore", invalid="ignore"):  # a hostile scale may overflow; the receiver checks
             return turned[places(lengths, widths)] * np.repeat(scales, lengths)
 
 
@@ -63,7 +63,7 @@ def padded(lengths: np.ndarray) -> np.ndarray:
 
 
 def places(lengths: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The position of each value once all blocks are filled up to ``widths``: int64, shape ``(lengths.sum(),)``."""
+    """The position of each value when all blocks are filled up to ``widths``: int64, shape ``(lengths.sum(),)``."""
     return np.arange(int(lengths.sum())) + np.repeat((widths - lengths).cumsum() - (widths - lengths), lengths)
 
 
@@ -93,7 +93,7 @@ def hadamard(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def hadamard_rows(x: np.ndarray) -> np.ndarray:
-    """The transform of every row: of an (a, b) grid of its a b values, first the columns, then the rows."""
+    """The transform of every row: its a b values form an (a, b) grid, whose columns and then rows are transformed."""
     width = x.shape[1]
     b = 1 << (width.bit_length() // 2)
     x = butterflies(x.reshape(-1, width // b, b))

@@ -20,9 +20,9 @@ def factor_counts(entry: Entry, rank: int) -> np.ndarray:
 def product(values: np.ndarray, entry: Entry) -> np.ndarray:
     """``P Q^T`` of float32 factors that stand column after column: float32, shape ``(entry.size,)``; it may overflow.
 
-    Clients that add such products to the weights they hold must all get the same bits, but each BLAS adds in an order
-    of its own. So each row of a factor is rounded to a grid of 22 bits or more below its largest value. On this grid
-    float64 sums of products are exact, whatever the order; only the result is rounded, to float32.
+    Clients that add such products to their weights must all get the same bits, but each BLAS adds in an order of its
+    own. So each row of a factor is rounded to a grid of 22 bits or more below its largest value. On this grid float64
+    sums of products are exact in any order; only the result is rounded, to float32.
     """
     rows, columns = matrix_shape(entry)
     rank = values.size // (rows + columns)

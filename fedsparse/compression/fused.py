@@ -31,14 +31,14 @@ def collect_on_device(
 
     Args:
         update: float32, shape ``(n,)``, contiguous, on a GPU.
-        residual: the same; or None, where ``out`` must be ``update`` and nothing is written.
-        out: as ``update``; may be ``residual``.
+        residual: like ``update``. With None, ``out`` must be ``update``, and nothing is written.
+        out: like ``update``; may be ``residual``.
         threshold: float32, shape ``()``, on the same GPU, so that the CPU does not wait for it.
         capacity: the most indices to collect.
 
     Returns:
-        The sorted int64 indices of magnitudes >= threshold; None where there are more than ``capacity``. The CPU waits
-        for their count alone.
+        The sorted int64 indices of magnitudes >= threshold; None when there are more than ``capacity``. The CPU waits
+        only for their count.
     """
     n = update.numel()
     found = torch.empty(capacity, dtype=torch.int64, device=update.device)

@@ -1,9 +1,9 @@
 """A threshold from the normal distribution: the magnitude that ``k`` of n normal coordinates would exceed.
 
 Shi, Chu, Cheung and See, "Understanding Top-k Sparsification in Distributed Deep Learning", 2019, algorithm 1
-(GaussianK). The algorithm corrects the threshold at most four times, by a half each time. Updates have heavy tails, for
-which that is not enough: published code sends 26 times too many coordinates or too few. Here bisection goes on until
-the count is within a third of ``k``.
+(GaussianK). The algorithm corrects the threshold at most four times, by a half each time. That is not enough for the
+heavy tails of updates: published code sends 26 times too many coordinates, or too few. Here bisection goes on until the
+count is within a third of ``k``.
 """
 
 import math
@@ -29,5 +29,5 @@ def gaussian_indices(part: Array, k: int) -> Array:
     quantile = float(ndtri(1 - k / len(part) / 2))  # both tails
     mean = float(part.mean())
     guess = abs(mean) + math.sqrt(max(0.0, sum_of_squares(part) / len(part) - mean * mean)) * quantile
-    guess = guess if guess < highest else highest  # also where the sum overflowed and the guess is NaN
+    guess = guess if guess < highest else highest  # also when the sum overflowed, so that guess is NaN
     return select_near(magnitudes, k, near_threshold(magnitudes, k, guess, 0.0, highest))

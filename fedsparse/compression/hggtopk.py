@@ -3,8 +3,8 @@
 The ideas are those of HGG-TopK, "history-guided gradient top-k" (published as code, github.com/wzx666-yf/HGG-topk): a
 logarithmic histogram of the magnitudes, and the last round's threshold as a guide. Here a strided sample gives a
 threshold that slightly more than k magnitudes reach. ONE fused pass adds the residual, compares and collects these
-candidates. They are trimmed to exactly k; of equal magnitudes the first are kept. Where a threshold proves too high, it
-is lowered and the pass repeated: the sample decides how long the selection takes, never its result.
+candidates. They are trimmed to exactly k; of equal magnitudes the first are kept. A threshold that was too high is
+lowered, and the pass repeated. So the sample decides how long the selection takes, but never its result.
 
 Vectors on the CPU are NumPy arrays, because ``flatnonzero`` and comparisons are many times faster there than torch's.
 Vectors on a device stay on it.
@@ -23,7 +23,7 @@ from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.selection import Indices, Part
 from fedsparse.compression.topk import largest
 
-SAMPLE = 1 << 14  # elements of a large vector that give a threshold, whose error falls with the root of their number
+SAMPLE = 1 << 14  # sampled elements of a large vector; the threshold's error falls with the root of their number
 CHUNK = 1 << 16  # elements: update, residual and magnitudes of a chunk stay in a core's L2 cache together
 BIN_SHIFT = 17  # bits of a float32 below the histogram's bins: 64 bins an octave
 
@@ -65,7 +65,7 @@ def top_indices(
 
     Args:
         update: float32, shape ``(n,)``, finite.
-        residual: the same; or None, where ``out`` must be ``update`` and nothing is written.
+        residual: like ``update``. With None, ``out`` must be ``update``, and nothing is written.
         out: float32, shape ``(n,)``; may be ``residual``.
         k: 1 to n.
         guide: the threshold that this function returned last time, or 0.
@@ -74,7 +74,7 @@ def top_indices(
         Sorted int64 indices, exactly ``k``; and the threshold that candidates had to reach.
 
     Raises:
-        FloatingPointError: fewer than ``k`` elements are numbers.
+        FloatingPointError: so many elements are NaN that fewer than ``k`` remain.
     """
     stride = sample_stride(update.size)
     sample = np.abs(update[::stride] if residual is None else update[::stride] + residual[::stride])
@@ -91,17 +91,17 @@ def top_indices(
 
 
 def sample_stride(n: int) -> int:
-    """The distance between the sampled elements of ``n``: a 16th of few elements is sampled, ``SAMPLE`` of many.
+    """The distance between sampled elements of ``n``, to sample a 16th of a small vector, ``SAMPLE`` of a large one.
 
-    It is odd, because an even one could always hit the same columns of a matrix.
+    The stride is odd, because an even stride could always hit the same columns of a matrix.
     """
     return max(1, n // min(SAMPLE, max(SAMPLE // 8, n // 16))) | 1
 
 
 def guide_fits(sample: np.ndarray, share: float, guide: float, stride: int) -> bool:
-    """Whether ``guide`` may serve as the threshold: as many of the sample reach it as must reach a new threshold.
+    """Whether ``guide`` may serve as the threshold: enough elements of the sample reach it, but not too many.
 
-    At most half as many again may reach it, because the time for more candidates is longer than for a new threshold.
+    Above one and a half times the wanted number, the extra candidates take longer than a new threshold.
     """
     if guide <= 0.0:
         return False
@@ -112,18 +112,18 @@ def guide_fits(sample: np.ndarray, share: float, guide: float, stride: int) -> b
 def sampled_count(size: int, share: float, stride: int) -> int:
     """How many of a sample of ``size`` must reach a threshold so that at least ``share`` of all elements reach it.
 
-    It is the count c with c - 3 sqrt(c) = share * size, where sqrt(c) is the standard deviation of such a count. A
-    ``stride`` of 1 means that the sample is the whole vector, and its count exact.
+    The count c solves c - 3 sqrt(c) = share * size, because sqrt(c) is the standard deviation of such a count. A
+    ``stride`` of 1 means that the sample is the whole vector, so that the count is exact.
     """
     wanted = share * size
     return math.ceil(((3 + math.sqrt(9 + 4 * wanted)) / 2) ** 2 if stride > 1 else wanted)
 
 
 def sampled_threshold(sample: np.ndarray, share: float, stride: int) -> float:
-    """A magnitude that at least ``share`` of all elements reach, but few more: from a logarithmic histogram.
+    """A magnitude that at least ``share`` of all elements reach, but few more, from a logarithmic histogram.
 
-    The bits of a non-negative float32, read as an integer, are a piecewise linear logarithm of it. So their upper part
-    is the number of its bin, also for zero and denormals, and no logarithm need be computed.
+    The bits of a non-negative float32, read as an integer, are a piecewise linear logarithm of the number. So the upper
+    bits are the number's bin, also for zero and denormals, without computing a logarithm.
     """
     wanted = sampled_count(sample.size, share, stride)
     if wanted >= sample.size:
@@ -161,11 +161,11 @@ def collect(
 
 
 def positions(hits: np.ndarray) -> np.ndarray:
-    """``np.flatnonzero`` for bools of which few are true, in half of its time.
+    """``np.flatnonzero`` for arrays with few true bools, in half the time.
 
-    ``np.flatnonzero`` is slow for an array of which up to a tenth is true, because it branches at each bool, and fast
-    for any other. Here one call finds the words of eight bools that hold a true one, a second call the true bools of
-    these words; of both arrays a larger share is true.
+    ``np.flatnonzero`` is slow for an array that is true in up to a tenth of its places, because it branches at each
+    bool. Here a first call finds the words of eight bools that hold a true bool, and a second call finds the true bools
+    in these words; a larger share of both arrays is true.
     """
     if hits.size % 8:
         return np.flatnonzero(hits)
@@ -173,7 +173,7 @@ def positions(hits: np.ndarray) -> np.ndarray:
     held = np.flatnonzero(words != 0)
     found = np.flatnonzero(words.take(held).view(np.bool_))
     held -= np.arange(held.size)
-    held *= 8  # by how many bools each word moved when the empty words before it were left out
+    held *= 8  # now by how many bools each word moved when the empty words were left out
     found += held.take(found >> 3)
     return found
 
@@ -193,7 +193,7 @@ def top_indices_on_device(update: Tensor, residual: Tensor | None, out: Tensor, 
     threshold = torch.topk(sample, wanted, sorted=False).values.min()
     capacity = min(2 * wanted * stride, update.numel())
     candidates = collect_on_device(update, residual, out, threshold, capacity)
-    if candidates is None or candidates.numel() < k:  # the sample was not like the whole
+    if candidates is None or candidates.numel() < k:  # the sample was misleading
         return largest(out.abs(), k)
     return candidates[largest(out[candidates].abs(), k)]
 

@@ -1,4 +1,4 @@
-"""The coordinates of the selected values, in few bytes: sorted, distinct integers below ``size`` <-> bytes.
+"""Codes the coordinates of selected values in few bytes: sorted, distinct integers below ``size`` <-> bytes.
 
 Golomb-Rice: Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 12, 1966, in Rice's power-of-two case; parameter:
 Kiely, "Selecting the Golomb parameter in Rice coding", JPL IPN Progress Report 42-159, 2004.
@@ -19,24 +19,24 @@ class IndexCodec(IntEnum):
     ALL = 0  # every coordinate: no bytes
     BITMAP = 1  # one bit a coordinate
     GAPS = 2  # distances between neighbours, entropy-coded by pcodec
-    RICE = 3  # the same by a Golomb-Rice code, which has no tables: shorter for few indices
+    RICE = 3  # the same distances in a Golomb-Rice code, which has no tables, and so is shorter for few indices
     SEED = 4  # drawn at random: the seed, and a count for each group
     FACTORS = 5  # no bytes: the values are two factors of a whole layer
-    OTHER_GAPS = 6  # GAPS of the coordinates left out, where fewer are left out than kept
+    OTHER_GAPS = 6  # GAPS of the coordinates left out, when fewer are left out than kept
     OTHER_RICE = 7  # RICE of the coordinates left out
 
 
 OTHERS = {IndexCodec.GAPS: IndexCodec.OTHER_GAPS, IndexCodec.RICE: IndexCodec.OTHER_RICE}
-RICE_LIMIT = 2048  # indices; up to so many pcodec's tables matter, and Rice is tried too, at four times the time
-PIECE = 1 << 18  # indices in one pcodec chunk, which is the most that fits in one page
-PIECE_BYTES = 6 * PIECE  # more than any chunk of so many indices takes
+RICE_LIMIT = 2048  # up to so many indices Rice is tried too (four times the time), because pcodec's tables cost bytes
+PIECE = 1 << 18  # indices in one pcodec chunk, the most that fit in one page
+PIECE_BYTES = 6 * PIECE  # more than any chunk of PIECE indices takes
 CONFIG = ChunkConfig(compression_level=6, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
 PCODEC_VERSION = FileCompressor().write_header()
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 
 class IndexFault(ValueError):
-    """The bytes of a set of indices are wrong; the message says in one line how."""
+    """The bytes of a set of indices have a fault; the message says in one line which."""
 
 
 def pack(indices: np.ndarray, size: int) -> tuple[IndexCodec, bytes]:
@@ -70,11 +70,11 @@ def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.nda
     """The inverse of :func:`pack`: sorted, distinct int64 indices below ``size``.
 
     Args:
-        codec, body: anything at all; they are checked.
-        count: of the indices; the caller has checked that it is at most ``size``.
+        codec, body: received, and checked here.
+        count: how many indices; the caller has checked that it is at most ``size``.
 
     Raises:
-        IndexFault: for any fault of the body.
+        IndexFault: the body has a fault.
     """
     for direct, other in OTHERS.items():
         if codec is other:
@@ -82,8 +82,8 @@ def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.nda
     if codec is IndexCodec.BITMAP:
         return unpack_bitmap(body, count, size)
     gaps = (unpack_gaps if codec is IndexCodec.GAPS else unpack_rice)(body, count, size)
-    # A gap is the distance to the neighbour less one, so that the indices ascend whatever the body. Gaps and their
-    # count are below 2^32, and their sum below 2^64; where it passes 2^63, the last index is negative, and refused.
+    # A gap is the distance to the neighbour minus one, so that any gaps give ascending indices. Gaps and their count
+    # are below 2^32, so that their sum is below 2^64; a sum above 2^63 makes the last index negative, which is refused.
     indices = gaps.astype(np.int64)
     indices += 1
     indices[:1] -= 1
@@ -104,7 +104,7 @@ def unpack_bitmap(body: memoryview, count: int, size: int) -> np.ndarray:
 
 
 def pack_gaps(gaps: np.ndarray) -> bytes:
-    """uint32 gaps as pcodec's bare chunks. Their count is not in them, because the segment has it."""
+    """uint32 gaps as pcodec's bare chunks. The chunks have no count, because the segment has it."""
     parts = []
     for start in range(0, gaps.size, PIECE):
         chunk = FileCompressor().chunk_compressor(gaps[start : start + PIECE], CONFIG)
@@ -128,7 +128,7 @@ def unpack_gaps(body: memoryview, count: int, size: int) -> np.ndarray:
         raise
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as fault:  # a panic in Rust becomes a PanicException, which is no Exception
+    except BaseException as fault:  # pcodec's PanicException is a BaseException
         raise IndexFault(f"gaps that pcodec cannot read ({str(fault).splitlines()[0][:80]})") from None
     if at != len(body):
         raise IndexFault(f"{len(body) - at} bytes after the gaps")
@@ -156,7 +156,7 @@ def unpack_rice(body: memoryview, count: int, size: int) -> np.ndarray:
     if b > 31 or count > RICE_LIMIT or 8 * (len(body) - 1) > count * (b + 1) + (size >> b) + 7:
         raise IndexFault("a Rice code that is too long for its counts")
     bits = np.unpackbits(np.frombuffer(body[1:], np.uint8))
-    ones = np.flatnonzero(bits[: count + (size >> b)])[:count]  # the longest that the unary part can be
+    ones = np.flatnonzero(bits[: count + (size >> b)])[:count]  # no longer than a unary part can be
     end = int(ones[-1]) + 1 if ones.size else 0
     if ones.size != count or not 0 <= bits.size - end - b * count < 8 or bits[end + b * count :].any():
         raise IndexFault("a Rice code of the wrong length")
@@ -171,9 +171,9 @@ def draw(seed: int, group: int, count: int, size: int) -> np.ndarray:
 
     They come from the raw output of PCG64, because NumPy promises never to change it, unlike ``Generator.choice``.
     """
-    chosen, left = np.zeros(size, np.bool_), min(count, size - count)  # of more than half, draw those to leave out
+    chosen, left = np.zeros(size, np.bool_), min(count, size - count)  # for more than half, draws the rest
     bits, needed = np.random.PCG64(np.random.SeedSequence([seed, group])), left
-    while needed:  # a draw may repeat an earlier one; drawing only as many as are missing keeps all sets equally likely
+    while needed:  # because a draw may repeat an index; drawing only the missing number keeps all sets equally likely
         chosen[bits.random_raw(needed) % np.uint64(size)] = True
         needed = left - int(np.count_nonzero(chosen))
     return np.flatnonzero(chosen if left == count else ~chosen)

@@ -8,11 +8,11 @@ logarithmic ones: NUQSGD (Ramezani-Kebrya et al., JMLR 2021, section 3.1); to th
 
 import numpy as np
 
-BLOCK = 256  # values that share a scale: an outlier spoils few of them, and the scale takes an eighth of a bit a value
+BLOCK = 256  # values that share a scale: an outlier spoils only these, and the scale costs an eighth of a bit a value
 
 
 def block_lengths(counts: np.ndarray, block: int) -> np.ndarray:
-    """The lengths of all blocks in order, where groups of ``counts`` values are cut into blocks of at most ``block``.
+    """The lengths of all blocks in order, when groups of ``counts`` values are cut into blocks of at most ``block``.
 
     No block is empty.
     """
@@ -31,7 +31,7 @@ def block_maxima(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def relative(values: np.ndarray, scales: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Values divided by the scale of their block, 0 where the scale is 0; in [-1, 1] if the scale is the maximum."""
+    """Values divided by the scale of their block, 0 if the scale is 0; in [-1, 1] if the scale is the maximum."""
     spread = np.repeat(scales, lengths)
     return np.divide(values, spread, out=np.zeros_like(values), where=spread > 0)
 
@@ -94,9 +94,9 @@ class Ternary:
     """-1, 0 or 1 times a scale for each group, five of them in a byte.
 
     Values are clipped first, as in the paper (section 3.3), at 2.5 times their root mean square. The scale is then the
-    largest clipped magnitude. So the expectation of the unbiased coding is the clipped values, of which a few are too
-    small. Without clipping, the few largest values would decide the noise of all: on updates of a CNN the squared error
-    is then 5 to 6 times the square of the update, and 0.7 times with clipping.
+    largest clipped magnitude. So the expectation of the unbiased coding is the clipped update. Without clipping, the
+    few largest values would decide the noise of all values: on updates of a CNN the squared error is then 5 to 6 times
+    the square of the update, and 0.7 times with clipping.
     """
 
     code = 6

@@ -1,9 +1,9 @@
-"""The update of a layer as two thin factors, of as small a rank as holds the asked share of its energy.
+"""The update of a layer as two thin factors, of the smallest rank that holds a given share of its energy.
 
 Halko, Martinsson and Tropp, "Finding Structure with Randomness", SIAM Review 53, 2011: range finder and power iteration
 (algorithm 4.4), then an SVD of the projection (section 5.1). The algorithm makes the basis orthonormal after each
-product with A and with A^T. Here that is done after each product with A^T A: half as many QRs, and less precise only
-below about 1e-6 of the largest singular value.
+product with A and with A^T. Here the basis is made orthonormal after each product with A^T A, which takes half as many
+QRs, and is less precise only below about 1e-6 of the largest singular value.
 Sparse test matrix: Clarkson and Woodruff, "Low Rank Approximation and Regression in Input Sparsity Time", STOC 2013.
 """
 
@@ -16,12 +16,12 @@ OVERSAMPLING = 5  # columns of the sketch beyond the rank, at least (section 4.2
 
 
 class LowRank:
-    """Sketches a matrix, and keeps as many principal directions of the sketch as hold ``energy``.
+    """Sketches a matrix, and keeps the fewest principal directions of the sketch that hold ``energy``.
 
     Args:
-        energy: share of the squared norm to keep, in (0, 1]; less is kept only where the allowed rank is too small.
+        energy: share of the squared norm to keep, in (0, 1]; less is kept only when the allowed rank is too small.
         power_iterations: products with A^T A that sharpen the sketch.
-        residual_iterations: how often the rest is factored again; each time has an equal share of the rank.
+        residual_iterations: how often the rest is factored again; each time gets an equal share of the rank.
         balance: scale rows to an equal sum of magnitudes first, so that small rows are kept as well as large ones.
         sparse: sketch with a matrix of one element a row, which takes one read of the matrix instead of a product.
         rank: the largest rank; 0 for the rank that the density allows.
@@ -65,7 +65,7 @@ class LowRank:
         return (p if scale is None else p * scale), q
 
     def approximate(self, matrix: Tensor, rank: int, remain: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Factors of as few columns as leave at most ``remain`` of the squared norm, but at most ``rank``."""
+        """Factors with the fewest columns that leave at most ``remain`` of the squared norm, but at most ``rank``."""
         if matrix.shape[0] < matrix.shape[1]:  # QR and SVD take the short side
             q, p = self.approximate(matrix.T, rank, remain, seed)
             return p, q
@@ -74,8 +74,8 @@ class LowRank:
         for _ in range(self.power_iterations):
             basis = orthonormal(matrix.T @ (matrix @ basis))
         projected = matrix @ basis
-        # The eigenvectors of projected^T projected would be the same, but float32 loses those whose singular values are
-        # below 3e-4 of the largest, because they are squared there.
+        # The eigenvectors of projected^T projected are the same in theory, but squaring makes float32 lose directions
+        # with singular values below 3e-4 of the largest.
         _, singular, directions = torch.linalg.svd(torch.linalg.qr(projected, mode="r").R)
         energies, vectors = singular.square(), directions.T
         if remain > 0:

@@ -1,4 +1,4 @@
-"""Layers as matrices: which layers travel as factors, and which entries dense."""
+"""Layers as matrices: decides which layers travel as factors and which entries travel dense, and codes them."""
 
 import math
 from typing import Protocol
@@ -26,7 +26,7 @@ class Factorization(Protocol):
         """``P`` and ``Q`` with ``matrix`` close to ``P Q^T``.
 
         Args:
-            matrix: float32, shape ``(m, n)``, of which no magnitude is above 1. Not to be written to.
+            matrix: float32, shape ``(m, n)``, no magnitude above 1. Not to be written to.
             rank: the most columns that the factors may have, at least 1.
             memory: the client's arrays by name, kept from round to round; the method may read and replace them.
             name: of the layer.
@@ -44,8 +44,8 @@ def code_matrices(
 ) -> list[wire.Coded]:  # fmt: skip
     """Codes the parameters of ``layout``, one entry after the other, in segments that cover them.
 
-    A convolution of shape (out, in, height, width) is a matrix (out, in height width). Entries of one dimension, and
-    matrices that are shorter as they are, travel dense. Dense neighbours share a segment.
+    A convolution of shape (out, in, height, width) is a matrix (out, in * height * width). Entries of one dimension,
+    and matrices whose factors would be longer, travel dense. Dense neighbours share a segment.
 
     Args:
         vector: float32, shape ``(layout.parameters,)``, finite.
@@ -72,7 +72,7 @@ def code_matrices(
 
 
 def allowed_rank(entry: Entry, rank: int, density: float, values: ValueCodec) -> int:
-    """The largest rank for an entry; 0 where factors would not save two segment headers, so that it travels dense."""
+    """The largest rank for an entry; 0 (the entry travels dense) when factors would not save two segment headers."""
     if len(entry.shape) < 2 or not entry.size:
         return 0
     rows, columns = matrix_shape(entry)

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class PowerOfTwo:
-    """A float32 without its mantissa, which decides whether the value is rounded up to the next power of two."""
+    """A float32 without its mantissa; the mantissa decides whether the value is rounded up to the next power of two."""
 
     code = 8
 

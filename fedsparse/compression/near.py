@@ -1,4 +1,4 @@
-"""About k of the largest magnitudes, by thresholds alone: the part that gaussian and redsync share."""
+"""Selects about the k largest magnitudes by a threshold; gaussian and redsync share this."""
 
 import numpy as np
 
@@ -24,8 +24,8 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
         high: a threshold that fewer than ``k`` magnitudes reach, or the largest magnitude.
 
     Returns:
-        A threshold that about ``k`` magnitudes reach, a number within a third of ``k``. Where ties allow none: the
-        largest float32 that too many magnitudes reach.
+        A threshold that about ``k`` magnitudes reach, a number within a third of ``k``. When ties allow no such number:
+        the largest float32 that too many magnitudes reach.
     """
     threshold, left = np.float32(guess), magnitudes
     lowest, highest = np.float32(low), np.float32(high)
@@ -35,7 +35,7 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
         if is_near(number, k):
             return float(threshold)
         if number > k:
-            lowest, left = threshold, left[hits]  # only these can reach the higher thresholds to come
+            lowest, left = threshold, left[hits]  # no other can reach a higher threshold
         else:
             highest = threshold
         threshold = lowest + (highest - lowest) / 2
@@ -46,7 +46,7 @@ def near_threshold(magnitudes: Array, k: int, guess: float, low: float, high: fl
 def select_near(magnitudes: Array, k: int, threshold: float) -> Array:
     """The sorted int64 indices of the magnitudes that reach ``threshold``.
 
-    Where ties let too many reach it, they are those of the ``k`` largest, because no threshold can split ties.
+    When too many reach it because of ties, the result is the ``k`` largest instead, because no threshold splits ties.
     """
     indices = true_indices(magnitudes >= threshold)
     return indices if is_near(len(indices), k) else indices[largest(magnitudes[indices], k)]

@@ -1,4 +1,4 @@
-"""No selection: every coordinate travels. The dense baseline, through the same wire as everything else."""
+"""No selection: every coordinate travels. This is the dense baseline, in the same wire format."""
 
 from fedsparse.compression.arrays import Array
 from fedsparse.compression.selection import Part

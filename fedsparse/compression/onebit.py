@@ -1,8 +1,8 @@
-"""One bit a value, and for each group the mean of its positive and that of its negative values.
+"""One bit a value, and for each group the mean of its positive values and the mean of its negative values.
 
 Seide, Fu, Droppo, Li and Yu, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed
 Training of Speech DNNs", Interspeech 2014, section 3.2 (threshold zero). The paper uses it with error feedback. Its
-groups are the columns of a weight matrix; here a group is a tensor of the model, or with scope global the whole update.
+groups are the columns of a weight matrix; here a group is an entry of the layout, or the whole update (scope global).
 """
 
 import numpy as np

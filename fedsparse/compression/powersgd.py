@@ -1,4 +1,4 @@
-"""PowerSGD: one step of subspace iteration a round, which starts from the last round's result.
+"""PowerSGD: one step of subspace iteration a round, starting from the client's last result.
 
 Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization", NeurIPS
 2019, algorithm 1 and section 4.2 (warm start).
@@ -14,9 +14,9 @@ from fedsparse.compression.lowrank import orthonormal
 class PowerSGD:
     """P = orthonormal(A Q), Q = A^T P; the client keeps Q as the start of its next round.
 
-    On average that is ten rounds later. In the default job (rank 2, 60 rounds, 2000 matrices) such an old Q of the
-    client's own still leaves the least relative error, 0.26. The best Q for the last averaged update, which the server
-    would have to send, leaves 0.28, and a random Q 0.40.
+    With 10 of 100 clients a round, the next round of a client is on average ten rounds later. In the default job (rank
+    2, 60 rounds, 2000 matrices) the client's old Q still leaves the least relative error, 0.26. The best Q for the last
+    averaged update, which the server would have to send, leaves 0.28, and a random Q 0.40.
 
     Args:
         rank: of the factors; 0 for the rank that the density allows.
@@ -40,6 +40,6 @@ class PowerSGD:
             start = torch.randn(matrix.shape[1], rank, generator=generator).to(matrix.device)
         p = orthonormal(matrix @ start)
         q = matrix.T @ p
-        if bool(q.any()):  # the Q of an update of zeros is no start
+        if bool(q.any()):  # a Q of zeros would be a useless start
             memory[f"powersgd/{name}"] = to_numpy(q)
         return p, q

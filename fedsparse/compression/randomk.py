@@ -1,4 +1,4 @@
-"""Random-k: coordinates drawn from a seed that both sides share, so that only the seed travels.
+"""Random-k: coordinates drawn at random; the seed travels in their place, and the server draws them again.
 
 Konečný et al., "Federated Learning: Strategies for Improving Communication Efficiency", 2016, section 2 (random mask);
 Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018, definition 2.1.

@@ -1,4 +1,4 @@
-"""What a selection is: the choice of the coordinates of ``residual + update`` that travel in a round."""
+"""The interface of selections, which choose the coordinates of ``residual + update`` that travel in a round."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -25,11 +25,11 @@ class Selection(Protocol):
     """A compressor that keeps some coordinates. One instance serves all clients.
 
     The contract: the indices of a part are int64, sorted and distinct, count from the start of the vector and lie in
-    the part's range. How many they are is the selection's own affair: topk, hggtopk, dgc and randomk keep exactly ``k``
-    of each part, gaussian and redsync within a third of ``k``, threshold any number.
+    the part's range. Each selection decides how many: topk, hggtopk, dgc and randomk keep exactly ``k`` of each part,
+    gaussian and redsync within a third of ``k``, threshold any number.
 
-    A class may say ``seeded = True`` where its indices of part i are those of ``indices.draw(seed, i, ...)``: the seed
-    then travels in their place.
+    A class may set ``seeded = True`` if its indices of part i are ``indices.draw(seed, i, ...)``: the seed then travels
+    in their place.
     """
 
     def indices(self, vector: Array, parts: list[Part], memory: dict[str, Array], seed: int) -> Indices:
@@ -48,8 +48,8 @@ class Selection(Protocol):
 
 
 class FusedSelection(Protocol):
-    """A selection that must see the update before the residual is added: hggtopk, which selects while it adds, and dgc,
-    which adds momentum first. It has ``select`` in place of ``indices``; the contract is the same.
+    """A selection that gets the update before the residual is added: hggtopk selects while it adds, and dgc adds
+    momentum first. It has ``select`` in place of ``indices``; the contract is the same.
     """
 
     def select(
@@ -64,13 +64,13 @@ class FusedSelection(Protocol):
             round: the server's round, from 1.
 
         Returns:
-            The vector that was selected from, which is ``state.residual`` where that is not None; and the indices.
+            The vector that was selected from (``state.residual``, unless that is None), and the indices.
         """
         ...
 
 
 def accumulate(update: Array, state: ClientState) -> Array:
-    """Adds ``update`` to ``state.residual`` and returns the sum; ``update`` itself where there is no residual."""
+    """Adds ``update`` to ``state.residual`` and returns the sum; ``update`` itself when there is no residual."""
     if state.residual is None:
         return update
     total: Any = overwritable(state.residual)

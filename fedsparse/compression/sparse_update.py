@@ -40,7 +40,7 @@ class SparseUpdate:
         add_segments(accumulator, self.segments, weight)
 
     def to_dense(self) -> np.ndarray:
-        """float32, shape ``(layout.size,)``, zero where nothing was sent."""
+        """float32, shape ``(layout.size,)``; a coordinate that was not sent is 0."""
         dense = np.zeros(self.layout.size, np.float32)
         for s in self.segments:
             dense[s.start : s.start + s.size][slice(None) if s.indices is None else s.indices] = s.values
@@ -48,7 +48,7 @@ class SparseUpdate:
 
 
 def add_segments(accumulator: np.ndarray | Tensor, segments: Iterable[Segment], weight: float) -> None:
-    """As :meth:`SparseUpdate.add_to`, for an accumulator that need not be longer than the segments."""
+    """As :meth:`SparseUpdate.add_to`, for an accumulator that may end with the last segment."""
     if isinstance(accumulator, Tensor) and accumulator.device.type == "cpu":
         accumulator = accumulator.numpy()
     for s in segments:

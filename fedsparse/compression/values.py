@@ -1,4 +1,4 @@
-"""How precisely the selected values travel. With error feedback, the residual keeps what a coding loses."""
+"""Value codings. With error feedback, the residual keeps what a coding loses."""
 
 from functools import cache
 from typing import Protocol, cast
@@ -15,8 +15,8 @@ class ValueCodec(Protocol):
     """float32 values <-> bytes, whose length follows from the counts alone.
 
     ``counts`` are the sizes of consecutive groups of values, one for each part that was selected from. A coding with
-    scales has one scale for each group. Which codings can be unbiased, and which are fine enough for factors, stands in
-    ``fedsparse.config.presets``.
+    scales has one scale for each group. ``fedsparse.config.presets`` lists the codings that can be unbiased, and the
+    codings that are fine enough for factors.
 
     Attributes:
         code: the number of the coding in the wire format.
@@ -31,8 +31,8 @@ class ValueCodec(Protocol):
     def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes | memoryview:
         """Codes float32 ``values``, shape ``(counts.sum(),)``, as closely as possible.
 
-        Where ``unbiased``, it rounds at random instead, so that the expectation over ``seed`` is the value itself; only
-        codings of ``UNBIASED_VALUES`` can. The returned bytes may be a view of ``values``.
+        With ``unbiased``, which only codings of ``UNBIASED_VALUES`` take, it rounds at random instead, so that the
+        expectation over ``seed`` is the value itself. The returned bytes may be a view of ``values``.
         """
         ...
 
@@ -90,7 +90,7 @@ class BF16:
 
 
 class Sign:
-    """One bit a value and one scale a group, the mean magnitude. No other scale is closer to the values of the group.
+    """One bit a value, and one scale a group: the mean magnitude, which of all scales is closest to the values.
 
     Bernstein et al., "signSGD", ICML 2018; the scale: Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019,
     algorithm 1.
@@ -110,5 +110,5 @@ class Sign:
         scales = np.frombuffer(body[: 4 * counts.size], "<f4").astype(np.float32)
         negative = np.unpackbits(np.frombuffer(body[4 * counts.size :], np.uint8), count=int(counts.sum()))
         values = np.repeat(scales, counts)
-        values.view(np.uint32)[:] |= negative.astype(np.uint32) << 31  # the sign bit itself
+        values.view(np.uint32)[:] |= negative.astype(np.uint32) << 31  # sets the sign bits
         return values

@@ -1,13 +1,14 @@
-"""``fedsparse/1``: what travels between a client and the server, to the byte.
+"""The wire format ``fedsparse/1`` of payloads between a client and the server.
 
     "fsp" version:u8 flags:u16 segments:u16 fingerprint:u64 round:u32       little-endian, as everything here
     a segment:  index:u8 value:u8 grouping:u16 size:u32 count:u32 length:u32, ``length`` bytes of indices, the values
     xxh3:u32    the low half of XXH3-64 of all bytes before it
 
-Without indices, the values of the first segment stand at a multiple of four bytes, where NumPy reads them fastest.
+When the first segment has no indices, its values stand at a multiple of four bytes, because NumPy reads them fastest
+there.
 Segments cover the flat vector one after the other. A segment covers ``size`` coordinates and has ``count`` values: of
 some of the coordinates, or of the two factors of a whole layer, column after column. The length of the values follows
-from their codec and counts. The checksum finds accidents, but attackers can compute it as well: so each field is
+from their codec and counts. The checksum finds accidents, but an attacker can compute it as well. So each field is
 checked too, before anything larger than the layout is allocated.
 """
 
@@ -35,7 +36,7 @@ CODECS = {codec.code: codec for codec in map(value_codec, VALUES)}
 
 
 class PayloadError(ValueError):
-    """A payload that is not accepted; the message says in one line what is wrong with it."""
+    """A payload is not accepted; the message says in one line what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Coded:
 
     Attributes:
         size: how many coordinates it covers.
-        indices: int64, sorted and distinct, counted from its start: the coordinates of the values; None means all.
+        indices: int64, sorted and distinct, counted from the segment's start: the coordinates of the values; None
+            means all.
         codec: the coding of ``body``.
         body: the coded values.
         counts: int64, the sizes of the groups of values.
@@ -80,8 +82,8 @@ def group_counts(
 
 
 def layer_edges(layout: Layout, start: int, size: int) -> np.ndarray:
-    """Where the layout's entries begin inside a segment, counted from its start; and last, the segment's end."""
-    starts = {e.start - start for e in layout.entries if start < e.start < start + size}  # a set: entries may be empty
+    """Where the layout's entries begin inside a segment, counted from its start; then the segment's end."""
+    starts = {e.start - start for e in layout.entries if start < e.start < start + size}  # a set, for empty entries
     return np.array([0, *sorted(starts), size])
 
 
@@ -124,7 +126,7 @@ def encode_segment(segment: Coded) -> list[bytes | memoryview]:
 
 
 def as_received(layout: Layout, segments: Sequence[Coded]) -> Iterator[Segment]:
-    """What :func:`decode` makes of segments that were encoded."""
+    """The segments that :func:`decode` will make of these."""
     start = 0
     for s in segments:
         values = s.codec.decode(memoryview(s.body), s.counts)
@@ -138,11 +140,11 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
     """Reads and checks a payload.
 
     Args:
-        payload: what :func:`encode` gave, or anything else.
-        layout: the receiver's own; the payload must have been made for the same.
+        payload: bytes from :func:`encode`; any other bytes raise.
+        layout: the receiver's own; the payload must have been made for the same layout.
 
     Raises:
-        PayloadError: for any fault. By then nothing larger than a few times the layout was allocated.
+        PayloadError: the payload has a fault. No more than a few times the layout was allocated by then.
     """
     if not HEADER.size + CHECKSUM.size <= len(payload) <= 4 * layout.size + 64:
         raise PayloadError(f"payload of {len(payload)} bytes for a layout of {layout.size} coordinates")
@@ -158,7 +160,7 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"payload is for layout {fingerprint:016x}, not {layout.fingerprint:016x}")
     most = 2 * len(layout.trainable) + 2  # each entry alone, dense segments between them, and the buffers
-    if segments > most:  # each takes time, however few its bytes
+    if segments > most:  # because even an empty segment takes time
         raise PayloadError(f"payload of {segments} segments; this layout needs no more than {most}")
     found, start, rest = [], 0, body[HEADER.size :]
     for _ in range(segments):
@@ -202,7 +204,7 @@ def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segmen
 
 
 def layer_at(layout: Layout, start: int, size: int) -> Entry:
-    """The layer of the layout that starts and ends with a segment, and has factors."""
+    """The layer, an entry of two dimensions or more, that starts and ends with a segment."""
     for entry in layout.trainable:
         if (entry.start, entry.size) == (start, size) and len(entry.shape) >= 2:
             return entry
@@ -210,7 +212,11 @@ def layer_at(layout: Layout, start: int, size: int) -> Entry:
 
 
 def checked_factors(layer: Entry, count: int, length: int, grouping: int) -> np.ndarray:
-    """The sizes of the groups of a factored segment's values, where its header makes sense."""
+    """The sizes of the groups of a factored segment's values.
+
+    Raises:
+        IndexFault: the segment's header does not fit its layer.
+    """
     rows, columns = matrix_shape(layer)
     rank, rest = divmod(count, rows + columns)
     if rest or rank > min(rows, columns) or length or grouping != WHOLE:

@@ -1,8 +1,8 @@
 """One typed, validated Config: the same names on the command line, in YAML and in Flower's run config.
 
 A field ``clients_per_round`` is ``--clients-per-round``, ``clients-per-round:`` and ``clients-per-round=``. Precedence:
-defaults, then ``--config FILE``, then flags. The fields stand in groups, a file each; what follows from one group
-alone stands there, and here what follows from several.
+defaults, then ``--config FILE``, then flags. Each group of fields has a file. A method that needs the fields of one
+group stands in that file; a method that needs several groups stands here.
 """
 
 import difflib
@@ -47,7 +47,7 @@ class Config(
     @model_validator(mode="before")
     @classmethod
     def _refuse_switches_for_numbers(cls, settings: Any) -> Any:
-        """YAML's yes and true would pass as the number 1."""
+        """Refuse yes and true for a number, because pydantic would take them for 1."""
         for key, value in settings.items():
             field = cls.model_fields.get(str(key).replace("-", "_"))
             if isinstance(value, bool) and field is not None and field.annotation in (int, float):
@@ -69,7 +69,7 @@ class Config(
                 "would depend on what else this machine does"
             )
         self._check_topology()
-        self.compression(), self.downlink_compression()  # each says what contradicts what
+        self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
         for key, name in (("compressor", self.compressor), ("downlink-compressor", self.downlink_compressor)):
             if sparse and name in FACTORIZATIONS:
@@ -101,7 +101,7 @@ class Config(
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Validate keys and values, in kebab or snake case, from wherever they come.
+        """A Config of these settings; the keys may be in kebab or snake case.
 
         Raises:
             ConfigError: one line that names the key, the value and what is allowed.
@@ -116,7 +116,7 @@ class Config(
         return Network(self.uplink_mbps, self.downlink_mbps, self.latency_ms, self.seed)
 
     def partitioning(self) -> dict[str, Any]:
-        """What decides who holds which samples: the arguments of ``experiment.split`` behind the data set."""
+        """The arguments of ``experiment.partition_of`` after the data set."""
         return {
             "distribution": self.distribution,
             "clients": self.clients,
@@ -127,7 +127,7 @@ class Config(
         }
 
     def readjustment(self) -> dict[str, Any]:
-        """The arguments of a topology's method."""
+        """The arguments of a ``TopologyMethod``."""
         return {
             "sparsity": self.sparsity,
             "distribution": self.sparsity_distribution,
@@ -139,11 +139,11 @@ class Config(
 
     @property
     def proximal(self) -> float:
-        """FedProx's mu, the weight of a client's term (mu / 2) ||w - w_global||^2; 0 where there is none."""
+        """FedProx's mu, the weight of a client's term (mu / 2) ||w - w_global||^2; 0 for other strategies."""
         return self.proximal_mu if self.strategy == "fedprox" else 0.0
 
     def absolute_paths(self) -> Self:
-        """The same, with paths that hold wherever the run happens: Flower's runtime has another working directory."""
+        """A copy with absolute paths, because Flower's runtime has another working directory."""
         flat = self.flat()
         changes = {key: absolute(value) for key, value in flat.items() if key in OWN and is_own(value)}
         paths = {key: flat[key] for key in ("data-dir", "logdir", "outfile")}
@@ -153,13 +153,13 @@ class Config(
         return self.replace(**{key: str(Path(p).expanduser().absolute()) for key, p in paths.items() if p}, **changes)
 
     def worker_count(self) -> int:
-        """Processes for a cohort: as asked, or as many as there are cores and clients to use them."""
+        """Processes for a cohort: ``workers``, or one for each core, but never more than clients in a cohort."""
         if self.workers != "auto":
             return min(self.workers, self.clients_per_round)
         return max(1, min(core_count(), self.clients_per_round))
 
     def flat(self) -> dict[str, Any]:
-        """The settings under their kebab-case names, of types that TOML, YAML and Flower's ConfigRecord hold."""
+        """The settings by kebab-case name; TOML, YAML and Flower's ConfigRecord can hold their values."""
         dumped = self.model_dump(by_alias=True)
         return {key: dumped[key] for key in KEYS}
 
@@ -169,18 +169,18 @@ class Config(
 
 
 GROUPS: tuple[type[Settings], ...] = Config.__bases__
-"""In the order of ``--help`` and of ``config.yaml``."""
+"""The groups of settings, in the order of ``--help`` and of ``config.yaml``."""
 
 KEYS = tuple(name.replace("_", "-") for group in GROUPS for name in group.model_fields)
 """The kebab-case names of all settings."""
 
 OWN = ("dataset", "distribution", "model", "optimizer", "strategy", "aggregator", "compressor", "downlink-compressor",
        "topology")  # fmt: skip
-"""Settings that may name something of the user's own."""
+"""Settings that may name an object of the user's own."""
 
 
 def unknown_key(key: str, prefix: str = "") -> str:
-    """The line for a key that no field has, with the nearest one that exists."""
+    """The error line for an unknown key, with the nearest key that exists."""
     near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
     hint = f"; did you mean {prefix}{near[0]}?" if near else "; see --help"
     return f"unknown setting {prefix}{key}{hint}"

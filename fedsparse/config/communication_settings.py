@@ -59,7 +59,7 @@ class CommunicationSettings(Settings):
     """Precision of the values in changes of the global weights; auto as for values."""
 
     def compression(self) -> dict[str, Any]:
-        """The arguments of ``UpdateCodec`` behind the layout, for updates.
+        """The arguments of ``UpdateCodec`` after the layout, for updates.
 
         Raises:
             ValueError: settings that contradict each other.
@@ -70,7 +70,7 @@ class CommunicationSettings(Settings):
         return chosen | self._options(chosen["compressor"])
 
     def downlink_compression(self) -> dict[str, Any]:
-        """The same for changes of the global weights. Their rest is fed back by the next difference: see Downlink."""
+        """The same arguments for changes of the global weights. The codec keeps no residual: see ``Downlink``."""
         chosen = resolve(self.downlink_compressor, self.downlink_values, error_feedback=True)
         if chosen["compressor"] == "dgc":
             raise ValueError("downlink-compressor = dgc: its momentum is a client's; choose hggtopk, the same without")
@@ -83,7 +83,7 @@ class CommunicationSettings(Settings):
         return self.downlink_compressor == "none" and self.downlink_values in ("auto", "f32")
 
     def _options(self, compressor: str) -> dict[str, Any]:
-        """A compressor's own arguments."""
+        """The compressor's own arguments."""
         lowrank = ("energy", "power_iterations", "residual_iterations", "balance", "sparse")
         options: dict[str, dict[str, Any]] = {
             "dgc": {"momentum": self.dgc_momentum, "clipping": self.dgc_clipping or None},

@@ -1,4 +1,4 @@
-"""Which settings have an effect beside which others: one table, for notices to the user and for a sweep's cells."""
+"""A table of what each setting needs to have an effect, for notices to the user and for a sweep's cells."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -15,23 +15,23 @@ ONLY_PLACE_AND_SPEED = ("name", "logdir", "outfile", "workers", "data-dir", "sta
 
 
 class Need(NamedTuple):
-    """What must hold for a setting to have an effect."""
+    """A condition under which a setting has an effect."""
 
     words: str
-    """The need as a message says it: "distribution = dirichlet"."""
+    """The condition in a message, such as "distribution = dirichlet"."""
     settings: tuple[str, ...]
-    """The settings that decide; the message says what they are."""
+    """The settings that decide whether the condition is met; the message gives their values."""
     is_met: Callable[[Config], bool]
 
 
 def given(config: Config, key: str) -> str:
-    """A setting's value, as a config file has it."""
+    """A setting's value, as a config file writes it."""
     value = getattr(config, key.replace("-", "_"))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def meant(config: Config, key: str) -> str:
-    """What a setting's value stands for, where that is ``auto`` or a preset; else the value."""
+    """A setting's value, with ``auto`` and presets replaced by the value that they stand for."""
     match key:
         case "compressor" | "values" | "scope":
             return str(config.compression()[key])
@@ -45,7 +45,7 @@ def meant(config: Config, key: str) -> str:
 
 
 def one_of(key: str, *names: str, own: bool = True) -> Need:
-    """The setting ``key`` means one of the names or, unless ``own`` is False, something of the user's own."""
+    """The setting ``key`` means one of the names or, unless ``own`` is False, an object of the user's own."""
 
     def is_met(config: Config) -> bool:
         value = meant(config, key)
@@ -60,7 +60,7 @@ def none_of(key: str, *names: str) -> Need:
 
 
 def either_way(*names: str) -> Need:
-    """The updates or the changes of the global weights are compressed by one of the methods, or by the user's own."""
+    """The uplink or the downlink uses one of the compressors, or one of the user's own."""
     up, down = one_of("compressor", *names), one_of("downlink-compressor", *names)
     return Need(
         f"compressor or downlink-compressor = {either(names)}",
@@ -70,7 +70,7 @@ def either_way(*names: str) -> Need:
 
 
 def uses_density(key: str) -> tuple[Need, ...]:
-    """The compressor that the setting ``key`` names goes by its density."""
+    """The compressor that the setting ``key`` names depends on its density."""
     return (
         none_of(key, "none", "threshold"),
         Need("rank = 0", ("rank",), lambda config: not config.rank or meant(config, key) not in FACTORIZATIONS),
@@ -82,7 +82,7 @@ def either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-NOT_PRUNED = one_of("upload-pruning", "off")  # pruned clients upload all that is left
+NOT_PRUNED = one_of("upload-pruning", "off")  # a client that prunes uploads every weight that is left
 LOSSY = Need(
     "updates that are not sent whole",
     ("compressor", "values"),
@@ -128,7 +128,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "lowrank-balance": (either_way("lowrank"),),
     "lowrank-sparse": (either_way("lowrank"),),
     "downlink-density": uses_density("downlink-compressor"),
-    # By the setting alone, since with ``auto`` it is the sparsity that chooses a topology.
+    # This tests the setting itself, because ``auto`` chooses the topology by the sparsity.
     "sparsity": (Need("another topology than dense", ("topology",), lambda config: config.topology != "dense"),),
     "sparsity-distribution": (none_of("topology", "dense", "small-dense", "ssfl"),),
     "dense-layers": (
@@ -150,21 +150,22 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "client-timeout": (one_of("engine", "local"),),
     "cohort-batching": (one_of("engine", "local"),),
 }
-"""What each setting needs; a setting that is not here always has an effect. What is the user's own may use any."""
+"""The needs of each setting; a setting that is not here always has an effect. An object of the user's own may use any
+setting."""
 
 
 def has_effect(key: str, config: Config) -> bool:
-    """Whether a run with these settings depends on the one called ``key``."""
+    """Whether a run with these settings depends on the setting ``key``."""
     return all(need.is_met(config) for need in NEEDS.get(key, ()))
 
 
 def without_effect(config: Config, keys: Iterable[str]) -> list[str]:
-    """One line for each of the ``keys`` that has no effect, with the first of its needs that is not met."""
+    """One line for each of the ``keys`` that has no effect, with its first unmet need."""
     lines = []
     for key in keys:
         unmet = next((need for need in NEEDS.get(key, ()) if not need.is_met(config)), None)
         if unmet:
-            values = ", ".join(_told(config, setting) for setting in unmet.settings)
+            values = ", ".join(_in_words(config, setting) for setting in unmet.settings)
             value = given(config, key) or '""'
             lines.append(f"{key} = {value} has no effect: it needs {unmet.words}, and {values}")
     return lines

@@ -1,6 +1,6 @@
-"""python -m fedsparse.config.generate writes the defaults to where people and Flower read them.
+"""python -m fedsparse.config.generate writes the defaults into ``configs/default.yaml`` and ``pyproject.toml``.
 
-These are ``configs/default.yaml`` and ``[tool.flwr.app.config]`` in ``pyproject.toml``.
+People read the first; Flower reads ``[tool.flwr.app.config]`` in the second.
 """
 
 import json
@@ -15,7 +15,7 @@ TABLE = "[tool.flwr.app.config]\n"
 
 
 def default_yaml() -> str:
-    """The defaults as a settings file, a comment a group."""
+    """The defaults as a settings file, with a comment for each group."""
     flat = Config.from_mapping({}).flat()
     parts = ["# Every setting with its default; python main.py --help explains them.\n"]
     for group in GROUPS:

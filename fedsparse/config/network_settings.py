@@ -25,7 +25,7 @@ class NetworkSettings(Settings):
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms", mode="before")
     @classmethod
     def _accept_plain_numbers(cls, value: Any) -> Any:
-        """YAML and TOML give a number where one is written."""
+        """Turn a number into text, because YAML and TOML read a plain number as one."""
         return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")

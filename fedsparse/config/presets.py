@@ -1,4 +1,4 @@
-"""Published compressors that are a selection and a value coding under one name: data, not second implementations."""
+"""Presets: published compressors that combine a selection and a value coding, named here without code of their own."""
 
 from typing import Any, Literal
 
@@ -8,13 +8,13 @@ FACTORIZATIONS = ("lowrank", "powersgd")
 """Compressors that factor layers instead of selecting coordinates."""
 
 UNBIASED = ("none", "randomk")
-"""Selections that, multiplied by size / k, are on average the update itself."""
+"""Selections whose values, multiplied by size / k, are the update in expectation."""
 
 UNBIASED_VALUES = ("f32", "bf16", "int8", "int4", "ternary", "power-of-two", "eden")
-"""Value codings that can round at random, so that their expectation is the value itself."""
+"""Value codings that can round at random, so that the decoded value is the value in expectation."""
 
 FINE_VALUES = ("f32", "f16", "bf16", "int8")
-"""Value codings whose relative error is so small that factors of a matrix survive it."""
+"""Value codings with a relative error so small that the product of two coded factors is still good."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Sattler, Wiedemann, Müller, Samek, "Robust and Communication-Efficient Federated Learning from Non-IID Data",
@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Vargaftik et al. 2022: see eden.py.
     "eden": {"compressor": "none", "values": "eden", "unbiased": True},
 }
-"""What each name means. The values are the method itself; the rest is what it does unless told otherwise."""
+"""The settings of each preset. Its ``values`` are fixed; the user's settings override ``unbiased`` and ``scope``."""
 
 
 def resolve(
@@ -42,20 +42,20 @@ def resolve(
     unbiased: bool | Auto = "auto",
     scope: str = "auto",
 ) -> dict[str, Any]:
-    """The arguments of ``UpdateCodec`` that a compressor's name and the settings beside it stand for.
+    """The arguments of ``UpdateCodec`` for a compressor's name and the settings beside it.
 
-    A method that is unbiased by its paper needs no error feedback; asked for error feedback it rounds to the nearest.
-    Anything else feeds back unless told otherwise. Values are float16 where coordinates are left out, else float32,
-    or bfloat16 to be rounded at random. The scope is global unless the method has scales of its own for each layer.
+    With ``auto``, a method that its paper makes unbiased has no error feedback, and every other method has it. With
+    error feedback, an unbiased method rounds to the nearest instead. ``values`` of a selection are f16, f32 if it sends
+    all coordinates, or bf16 if it is unbiased. The scope is global, unless a preset scales by layer.
 
     Args:
         name: in ``COMPRESSORS`` or ``PRESETS``.
-        values: a coding, or auto.
-        error_feedback, unbiased: or auto.
+        values: a value coding, or auto.
+        error_feedback, unbiased: a bool, or auto.
         scope: global, layer or auto.
 
     Raises:
-        ValueError: a preset with values that are not its own; error feedback of something unbiased.
+        ValueError: values other than the preset's, or error feedback together with unbiased.
     """
     preset = {"compressor": name} | PRESETS.get(name, {})
     if values != "auto":
@@ -81,7 +81,7 @@ def check_parts(compressor: str, values: str, error_feedback: bool, unbiased: bo
     """Refuse parts of a codec that do not fit together.
 
     Raises:
-        ValueError: one line that says which.
+        ValueError: one line that names the parts.
     """
     if unbiased and error_feedback:
         raise ValueError("unbiased rounding and error feedback exclude each other")

@@ -1,4 +1,4 @@
-"""What every group of settings is made of: pydantic models whose fields are flags, YAML keys and run-config keys."""
+"""The base class of all groups of settings: pydantic models whose fields are flags, YAML keys and run-config keys."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ class Given(dict[str, Any]):
     """Settings as the user gave them, by kebab-case names.
 
     Attributes:
-        typed: the names of those that were flags or keywords, and did not come from a file.
+        typed: the names of the settings that came as flags or keywords, not from a file.
     """
 
     typed: frozenset[str] = frozenset()
@@ -36,12 +36,12 @@ class Given(dict[str, Any]):
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks a text field that must be one of some names, or refer to something of the user's own.
+    """Marks a text field that must be one of some names, or refer to an object of the user's own.
 
     Args:
-        names: that are allowed.
+        names: the allowed names.
         own: whether ``module:attribute`` and ``path/to/file.py:attribute`` are allowed too.
-        suffixes: endings of file names that are allowed too.
+        suffixes: endings of file names that are allowed too, each with its description.
         folders: whether a path with a slash in it is allowed too.
     """
 

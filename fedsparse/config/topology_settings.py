@@ -53,5 +53,5 @@ class TopologySettings(Settings):
         return (int(n), int(m)) if m else None
 
     def dense_layer_names(self) -> list[str]:
-        """``dense_layers``, one by one."""
+        """``dense_layers`` as a list of names."""
         return [name.strip() for name in self.dense_layers.split(",") if name.strip()]

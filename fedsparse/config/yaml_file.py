@@ -1,4 +1,4 @@
-"""Settings from a YAML file: what they mean is Config's matter, here they only have to be a mapping without doubts."""
+"""Reads the settings of a YAML file, and refuses a file that is no clear mapping. Config checks the settings."""
 
 import re
 from collections.abc import Hashable
@@ -11,7 +11,7 @@ from fedsparse.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key given twice, of which YAML would silently take the last."""
+    """Refuses a key that is given twice, because YAML would silently take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [str(key.value).replace("_", "-") for key, _ in node.value]
@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# What YAML 1.1 takes for something else than the word it is here: 2:4 for 124, to the base of 60, and off for false.
+# These words stay text: YAML 1.1 would read 2:4 as 124 (base 60), and on and off as true and false.
 WORD = ("tag:yaml.org,2002:str", re.compile(r"(\d+:\d+|on|off)$"))
 _Loader.yaml_implicit_resolvers = {
     first: [WORD, *others] for first, others in yaml.SafeLoader.yaml_implicit_resolvers.items()

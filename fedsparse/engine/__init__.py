@@ -1,4 +1,4 @@
-"""Where a run happens: Flower's Grid inside this process, or `flwr run` as a child."""
+"""The two engines: LocalGrid, which is Flower's Grid inside this process, and `flwr run` as a child process."""
 
 from fedsparse.engine.local_grid import LocalGrid
 

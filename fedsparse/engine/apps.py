@@ -1,4 +1,4 @@
-"""The client's app, called once a message; or one call that trains several clients together."""
+"""Calls the ClientApp once for each message, or once for several clients that train together."""
 
 import logging
 import traceback
@@ -15,10 +15,10 @@ App = Callable[[Message, Context], Message]
 
 
 class Apps:
-    """The app that ``client_app`` refers to and, unless it is empty, the function of ``together``: see ``LocalGrid``.
+    """The ClientApp that ``client_app`` refers to, and the function that ``together`` refers to: see ``LocalGrid``.
 
     Raises:
-        PluginError: one of the two cannot be loaded.
+        PluginError: ``client_app`` or ``together`` cannot be loaded.
     """
 
     def __init__(self, client_app: str, together: str = "") -> None:
@@ -26,12 +26,12 @@ class Apps:
         self._together: Callable[..., App] | None = load(together) if together else None
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """A reply to each message; where the app raises, an error reply that carries the traceback."""
+        """A reply to each message; an error reply with the traceback if the app raises."""
         app = self._app
         if len(messages) > 1 and self._together:
             try:
                 app = self._together(messages, contexts)
-            except Exception as error:  # called one by one, only the client with the fault fails
+            except Exception as error:  # one by one, only the client with the fault fails
                 log.warning("training together failed, so these clients train one by one: %s", error)
         return [_answer(app, message, context) for message, context in zip(messages, contexts, strict=True)]
 

@@ -27,7 +27,7 @@ from fedsparse.telemetry.progress import WRITTEN
 
 SCRIPTS = Path(sys.executable).parent
 STARTUP_SECONDS = 60
-SAVING_SECONDS = 10  # that the run gets after Ctrl-C, to save what it measured
+SAVING_SECONDS = 10  # after Ctrl-C, for the run to save its results
 
 
 def run_flower(config: Config, app_folder: Path) -> Path:
@@ -56,7 +56,7 @@ def run_flower(config: Config, app_folder: Path) -> Path:
             "client-resources-num-cpus": 1,
             "client-resources-num-gpus": _gpu_share(config),
         }
-        if "RAY_ADDRESS" not in os.environ:  # a Ray cluster that runs already has a count of its own
+        if "RAY_ADDRESS" not in os.environ:  # because an existing Ray cluster has its own number of CPUs
             resources["init-args-num-cpus"] = config.worker_count()
         command = [
             str(SCRIPTS / "flwr"),
@@ -64,7 +64,7 @@ def run_flower(config: Config, app_folder: Path) -> Path:
             *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
         ]
         log = _stream(command, environment)
-        # `flwr run` exits 0 even when the run has failed, so the run's status is asked for.
+        # Because `flwr run` exits 0 even when the run has failed, this asks for the run's status.
         status = subprocess.run(
             [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
             env=environment,
@@ -78,7 +78,7 @@ def run_flower(config: Config, app_folder: Path) -> Path:
 
 
 def _gpu_share(config: Config) -> float:
-    """The share of a GPU for each client; above 0 where there is a GPU, because at 0 Ray would hide it from torch."""
+    """The share of a GPU for each client; above 0 on a GPU, because Ray hides the GPU from a client with share 0."""
     wanted = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
     share = torch.cuda.device_count() / config.worker_count() if wanted else 0.0
     return math.floor(1e4 * min(share, 1.0)) / 1e4  # rounded down, so that the last client fits
@@ -98,7 +98,7 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # where a user's own modules are found
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # for a user's own modules
     }
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
@@ -155,9 +155,9 @@ def _reason(log: list[str]) -> str:
 
 
 def _end_all(mark: str) -> None:
-    """End every process with ``mark`` in its environment: Ray's daemons leave the session and outlive the SuperLink.
+    """End every process with ``mark`` in its environment, because Ray's daemons outlive the SuperLink and its session.
 
-    A run that goes on is interrupted first, so that it saves what it measured. A second Ctrl-C does not cut this short.
+    A run that still goes on is interrupted first, so that it saves its results. A second Ctrl-C has no effect here.
     """
     handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

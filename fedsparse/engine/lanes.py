@@ -1,7 +1,7 @@
 """Two threads that call clients on a GPU: while one client's update is compressed and coded, the next client trains.
 
-Each thread does all of its work on a CUDA stream of its own. The clients' app sees to it that one client trains at a
-time, and that the threads share no model. So the GPU holds a second model, and the allocator a second cache.
+Each thread does all of its work on a CUDA stream of its own. The ClientApp ensures that one client trains at a time,
+and that each thread has a model of its own. So the GPU holds a second model, and the allocator a second cache.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 2.0
-"""How long an interrupted call may take to end."""
+"""How long to wait for an interrupted call to end."""
 
 
 class Lanes:
@@ -30,13 +30,14 @@ class Lanes:
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._busy: set[int] = set()
         self._lock = threading.Lock()
-        # Daemons, because Ctrl-C may come during a call that no exception ends, and Python's exit waits for no daemon.
+        # The threads are daemons, because Python's exit does not wait for daemons: Ctrl-C may come during a call, for
+        # instance into CUDA, that no exception can end.
         self._threads = [threading.Thread(target=self._work, args=(device,), daemon=True) for _ in range(2)]
         for thread in self._threads:
             thread.start()
 
     def map(self, call: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
-        """The results of ``call`` for every job; jobs start in their order, and so are the results.
+        """The results of ``call`` for every job, in the order of the jobs, which also start in this order.
 
         When a call raises, or Ctrl-C ends the wait, no further job starts, and the calls at work are interrupted.
         """
@@ -65,7 +66,7 @@ class Lanes:
     def _work(self, device: torch.device) -> None:
         if self._on_gpu:
             torch.cuda.set_stream(torch.cuda.Stream(device))
-        with suppress(KeyboardInterrupt):  # of an interrupt that came when the call had just ended
+        with suppress(KeyboardInterrupt):  # when an interrupt comes just after the call
             while task := self._tasks.get():
                 task()
 
@@ -77,7 +78,7 @@ class Lanes:
             self._busy.add(thread)
         try:
             result = call(job)
-            if self._on_gpu:  # because the client's next call may read on the other stream what this call left
+            if self._on_gpu:  # because the client's next call may read the results on the other stream
                 torch.cuda.current_stream().synchronize()
             future.set_result(result)
         except BaseException as error:

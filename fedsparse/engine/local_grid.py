@@ -32,11 +32,11 @@ class LocalGrid(Grid):
             ``path/to/file.py:attribute``.
         clients: number of nodes; their ids are 0 to ``clients - 1``.
         together: a reference to a function that takes train messages and their Contexts, trains these clients at once,
-            and returns an app that answers each message; used while ``group`` is above 1.
+            and returns an app that answers each message. It is called when ``group`` is above 1.
         workers: processes; with 1, and no ``client_timeout``, the clients run in this process.
         threads: torch threads of each worker.
-        client_timeout: seconds after which a client is given up and its worker replaced; 0 for never.
-        preload: modules to import before workers are forked, so that they share the memory of what the modules hold.
+        client_timeout: seconds after which a client fails and its worker is replaced; 0 for never.
+        preload: modules to import before workers are forked, so that all workers share the memory of these modules.
 
     Attributes:
         in_process: whether clients run in this process.
@@ -57,13 +57,13 @@ class LocalGrid(Grid):
         client_timeout: float = 0.0,
         preload: Sequence[str] = (),
     ) -> None:
-        # Message() asks this private class of Flower for the sender; on Flower's runtime the launcher sets it.
+        # Message() takes the sender from this private class of Flower, which Flower's launcher sets on its runtime.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
         self.clients = clients
         self._contexts: dict[int, Context] = {}
         self.in_process = workers == 1 and not client_timeout
         references = absolute(client_app), absolute(together) if together else ""
-        self._apps = Apps(*references)  # loaded here with workers too, so that a mistake in a reference is told once
+        self._apps = Apps(*references)  # here even with workers, so that a wrong reference raises at once
         self._pool = None if self.in_process else Pool(*references, workers, threads, client_timeout, preload)
         self._lanes: Lanes | None = None
         self.group = 1
@@ -89,10 +89,10 @@ class LocalGrid(Grid):
             self._lanes = Lanes(device)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Deliver every message; replies in the order of the messages.
+        """Deliver every message; returns the replies in the order of the messages.
 
-        A client that raises gives a reply with an error, as on Flower's runtime, and keeps the Context that it had.
-        After ``timeout`` seconds no further client starts, and the list lacks the replies that have not come.
+        When a client raises, its reply is an error, as on Flower's runtime, and its Context stays as it was. After
+        ``timeout`` seconds no further client starts, and the list lacks the missing replies.
         """
         batch = list(messages)
         deadline = time.monotonic() + timeout if timeout else None
@@ -109,7 +109,8 @@ class LocalGrid(Grid):
 
     def _call(self, group: list[Message]) -> list[Message]:
         contexts = [self._context(message.metadata.dst_node_id) for message in group]
-        # Copies, so that what a failing client wrote is dropped; of the dictionaries alone, not of the records in them.
+        # The clients get copies of their Contexts, so that a failing client changes nothing. Only the dictionaries are
+        # copied, not the records in them.
         attempts = [Context(**{**vars(c), "state": c.state.copy()}) for c in contexts]
         replies = self._apps.answer(group, attempts)
         for reply, attempt in zip(replies, attempts, strict=True):

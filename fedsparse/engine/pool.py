@@ -1,6 +1,6 @@
 """A persistent pool of worker processes that answer messages for LocalGrid.
 
-A worker that dies or hangs loses the replies of its present job only, one client's or those of a group that trains
+When a worker dies or hangs, only the replies of its present job are lost: one client's, or those of a group that trains
 together. The pool replaces the worker, and the round goes on. Contexts stay in the parent process and change only when
 a whole reply has arrived, so that a lost worker damages no client's state.
 """
@@ -29,7 +29,7 @@ from flwr.common.constant import ErrorCode
 from fedsparse.engine.apps import Apps
 
 STARTUP_SECONDS = 30.0
-"""Added to the time limit of a new worker's first job, in which the app reads its data and builds its model."""
+"""Added to the time limit of a worker's first job, because the app then reads its data and builds its model."""
 
 Answer = tuple[list[Message], list[RecordDict]]
 """The replies to a group's messages, and the new states of the group's Contexts."""
@@ -37,12 +37,12 @@ Answer = tuple[list[Message], list[RecordDict]]
 
 @contextmanager
 def _starting_a_process() -> Iterator[None]:
-    """What ``multiprocessing`` needs while it starts a worker, and with the first worker the fork server.
+    """A context in which ``multiprocessing`` may start a worker, and with the first worker the fork server.
 
-    - An empty ``__main__``: ``multiprocessing`` makes every worker import the parent's, which a notebook and standard
-      input do not have as a file, and which a script without a guard would run again.
-    - PYTHONPATH: the fork server of Python 3.11 imports the app without the parent's ``sys.path``.
-    - Ctrl-C blocked: the fork server would die of it until it ignores it.
+    - ``__main__`` is empty: ``multiprocessing`` makes every worker import the parent's ``__main__``, which is no file
+      in a notebook or from standard input, and which in a script without a guard would start the run again.
+    - PYTHONPATH is the parent's ``sys.path``, because the fork server of Python 3.11 imports the app without it.
+    - Ctrl-C is blocked, because it would kill a fork server that has just started and does not ignore it yet.
     """
     resource_tracker.ensure_running()  # before Ctrl-C is blocked, because the tracker's start unblocks it
     path, main = os.environ.get("PYTHONPATH"), sys.modules["__main__"]
@@ -71,7 +71,7 @@ class Pool:
         workers: processes.
         threads: torch threads of each process.
         client_timeout: the most seconds that one client may take; 0 for no limit.
-        preload: modules that the fork server imports, so that the workers share the memory of what they hold.
+        preload: modules that the fork server imports, so that all workers share the memory of these modules.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Pool:
     def run(
         self, groups: list[list[Message]], context_of: Callable[[int], Context], deadline: float | None
     ) -> list[Message]:
-        """Replies in the order of ``groups``, each of them a worker's job; without those later than ``deadline``."""
+        """Replies in the order of ``groups``, without replies after ``deadline``. Each group is one worker's job."""
         try:
             return self._run(groups, context_of, deadline)
-        except BaseException:  # after Ctrl-C no worker may write into the run folder, which is about to be tidied up
+        except BaseException:  # because after Ctrl-C no worker may still write into the run folder
             self.close()
             raise
 
@@ -140,7 +140,7 @@ class Pool:
 
 
 def _patience(deadline: float | None, *workers: "_Worker") -> float | None:
-    """Seconds until the next limit; None where there is no limit."""
+    """Seconds until the earliest limit; None when there is no limit."""
     limits = [limit for limit in (deadline, *(worker.limit for worker in workers)) if limit is not None]
     return max(0.0, min(limits) - time.monotonic()) if limits else None
 
@@ -153,7 +153,7 @@ class _Worker:
         answer: the future answer to that job.
         limit: when the job must be done, by ``time.monotonic``; None for no limit.
         allowed: the same limit in words.
-        records: the ArrayRecords that the process holds, by id: it is sent the weights of a round once.
+        records: the ArrayRecords that the process holds, by id, so that it is sent the weights of a round only once.
     """
 
     def __init__(self, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
@@ -170,7 +170,7 @@ class _Worker:
         self.records: dict[int, ArrayRecord] = {}
 
     def start(self, job: int, group: list[Message], contexts: list[Context]) -> None:
-        """Send a group's messages to the process; arrays that the process holds already are replaced by their ids."""
+        """Send a group's messages to the process, with ids in place of the arrays that it already holds."""
         patience = self.client_timeout * len(group) + (STARTUP_SECONDS if self.new else 0.0)
         self.limit = time.monotonic() + patience if self.client_timeout else None
         start = f" and {STARTUP_SECONDS:g} s for its worker's start" if self.new else ""
@@ -186,8 +186,8 @@ class _Worker:
         self.records |= new
         self.answer = Future()
         task = (stripped, new, list(self.records), contexts)
-        # A thread of its own, so that a process that stopped in the middle of a message does not block the parent. A
-        # daemon, because Ctrl-C may come in the middle of a message, and Python's exit does not wait for daemons.
+        # A thread exchanges the messages, so that a process that stops in the middle of a message does not block the
+        # parent. The thread is a daemon, because Ctrl-C may come then, and Python's exit does not wait for daemons.
         Thread(target=self._exchange, args=(task, self.answer), daemon=True).start()
         self.job = job  # last, because kill() waits for the answer of a worker that has a job
 
@@ -199,7 +199,7 @@ class _Worker:
             answer.set_exception(error)
 
     def outcome(self) -> Answer | str | None:
-        """The replies and new states; the reason why there will be none; or None while the process works."""
+        """The replies and new states; or the reason why they will not come; or None while the process works."""
         if self.answer.done():
             try:
                 answered = self.answer.result()
@@ -217,7 +217,7 @@ class _Worker:
         return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
     def kill(self) -> None:
-        """End the process, and wait until the thread that talks to it has seen the end of the pipe."""
+        """End the process, and wait until the exchanging thread has seen the end of the pipe."""
         self.process.kill()
         self.process.join()
         if self.job is not None:
@@ -234,10 +234,10 @@ def with_content(message: Message, content: RecordDict) -> Message:
 
 def _serve(connection: Connection, references: tuple[str, str], threads: int, number: int) -> None:
     """The main function of a worker: answer messages until the parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the group; the parent ends workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too, but the parent ends them
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())  # the GPU that "cuda" without a number means
+        torch.cuda.set_device(number % torch.cuda.device_count())  # "cuda" without a number now means this GPU
     apps = Apps(*references)
     records: dict[int, ArrayRecord] = {}
     while True:

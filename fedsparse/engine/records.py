@@ -1,4 +1,4 @@
-"""How bytes travel in Flower's records: as Arrays that only this project's apps can read."""
+"""Puts bytes into Flower's records, as Arrays that only this project's apps can read."""
 
 from flwr.app import Array, ArrayRecord, RecordDict
 
@@ -18,6 +18,6 @@ def mask_array(mask: bytes) -> Array:
 
 
 def array_bytes(content: RecordDict) -> int:
-    """The bytes of all Arrays in a message: of everything that travels, without settings and metrics."""
+    """The bytes of all Arrays in a message; settings and metrics are not counted."""
     records = [record for record in content.values() if isinstance(record, ArrayRecord)]
     return sum(len(array.data) for record in records for array in record.values())

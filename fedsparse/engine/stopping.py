@@ -1,7 +1,7 @@
-"""A ServerApp that Flower's runtime stops ends as it does after Ctrl-C, and so saves what it measured.
+"""When Flower's runtime stops a ServerApp, it ends as after Ctrl-C, and so saves its results.
 
 A ServerApp in a process of its own gets SystemExit from Flower. In Flower's simulation the ServerApp is a thread beside
-the main thread, and would end without any exception.
+the main thread, and would end without any exception: ``stoppable`` raises one.
 """
 
 import threading
@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 4.0  # Flower ends the process by force after 5
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise KeyboardInterrupt in this thread when another thread begins to end the process, which waits meanwhile."""
+    """Raise KeyboardInterrupt in this thread when another thread ends the process; that thread waits meanwhile."""
     thread, done = threading.get_ident(), threading.Event()
 
     def stop() -> None:

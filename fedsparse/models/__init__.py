@@ -1,8 +1,8 @@
-"""Networks. Adding one: a function ``(input_shape, classes, norm, width) -> nn.Module``, and a line in the catalogue.
+"""Networks. To add one, write a function ``(input_shape, classes, norm, width) -> nn.Module`` and a catalogue line.
 
 A network of the user's own is a class or function that is called with ``input_shape`` (channels, height, width of an
-image) and ``classes``, by name, and with ``norm`` and ``width`` if its signature has them. It gives an ``nn.Module``
-from images, float32 ``(batch, *input_shape)``, to scores ``(batch, classes)``.
+image) and ``classes``, by name, and with ``norm`` and ``width`` if its signature has them. It must return an
+``nn.Module`` from images, float32 ``(batch, *input_shape)``, to scores ``(batch, classes)``.
 """
 
 import torch
@@ -23,11 +23,11 @@ def build_model(
         input_shape: channels, height, width of one image.
         classes: number of outputs.
         norm: "batch" or "group", for networks that normalise.
-        seed: of the weights; the global random state of torch is left as it was.
-        width: multiplies the channels and units of every hidden layer; at least one of each remains.
+        seed: of the weights; torch's global random state does not change.
+        width: multiplies the channels and units of every hidden layer, each at least 1.
 
     Raises:
-        ConfigError: the user's own gives something else than a module.
+        ConfigError: the user's own does not return a module.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

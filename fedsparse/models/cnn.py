@@ -1,4 +1,4 @@
-"""Small convolutional networks of the federated learning papers. They have no normalisation layers."""
+"""Small convolutional networks of the federated learning papers, without normalisation layers."""
 
 from torch import nn
 
@@ -51,8 +51,8 @@ def _two_convolutions(
 ) -> nn.Module:
     first, second, hidden = (scaled(n, width) for n in (*channels, hidden))
     features = second * (input_shape[1] // 4) * (input_shape[2] // 4)
-    # Pooling before the rectifier gives the same numbers as after it, because both are monotone, for a quarter of the
-    # rectifier's work.
+    # Pooling before the rectifier saves three quarters of its work, and gives the same numbers, because both are
+    # monotone.
     return nn.Sequential(
         nn.Conv2d(input_shape[0], first, kernel, padding=kernel // 2),
         nn.MaxPool2d(2),

@@ -12,7 +12,7 @@ BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual")
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Make the forward pass keep only the inputs of residual blocks; the backward pass computes their insides again.
+    """Make the forward pass keep only the inputs of residual blocks; the backward pass computes the rest again.
 
     Chen et al. 2016, "Training deep nets with sublinear memory cost". The model is changed in place; without residual
     blocks it stays as it is.

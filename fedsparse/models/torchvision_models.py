@@ -1,7 +1,7 @@
 """torchvision's own networks, with the usual changes for images of 28 to 32 pixels.
 
-They were made for images of 224 pixels, which they halve five times. Here the stem keeps the resolution, as in the
-CIFAR experiments of the ResNet paper (He et al. 2016, section 4.2) and in most work since.
+torchvision's networks are for images of 224 pixels, and halve the resolution five times. Here the stem keeps the
+resolution, as in the CIFAR experiments of the ResNet paper (He et al. 2016, section 4.2) and in most later work.
 """
 
 import math
@@ -61,7 +61,7 @@ def _vgg(name: str, input_shape: Shape, classes: int, norm: str, width: float = 
     for i, layer in enumerate(model.features):
         if isinstance(layer, nn.BatchNorm2d):
             model.features[i] = _norm_layer(norm)(layer.num_features)
-        if isinstance(layer, nn.MaxPool2d):  # so that 28 pixels end in 2x2: BatchNorm needs several values a channel
+        if isinstance(layer, nn.MaxPool2d):  # so that 28 pixels end in 2x2, because BatchNorm needs several values
             layer.ceil_mode = True
     stem = model.features[0]
     model.features[0] = nn.Conv2d(input_shape[0], stem.out_channels, 3, padding=1)
@@ -72,7 +72,7 @@ def _vgg(name: str, input_shape: Shape, classes: int, norm: str, width: float = 
 
 
 def _slimmed(model: nn.Module, width: float, norm: str) -> nn.Module:
-    """``model`` with ``width`` times the channels, except those of its input and output; 1.0 leaves it as it is."""
+    """``model`` with ``width`` times the hidden channels; unchanged for 1.0."""
     if width == 1.0:
         return model
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -1,4 +1,4 @@
-"""Finished runs side by side: accuracy over the bytes uploaded, and a table."""
+"""Compares finished runs: accuracy over the uploaded bytes, and a table."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,14 +34,14 @@ class Comparison:
         ]
 
     def shares_partition(self) -> bool:
-        """Whether the same clients hold the same samples in all runs; where runs differ in their seed, of one seed."""
+        """Whether all runs of one seed have the same partition."""
         return len({repr((c.dataset, c.replace(seed=0).partitioning())) for c in self.configs}) == 1
 
     def figure(self, parts: int = 1) -> Figure:
-        """Accuracy over uplink, and over simulated seconds where a run has measured them.
+        """Accuracy over uplink, and also over simulated seconds if a run has measured them.
 
         Args:
-            parts: subfigures side by side; the first has the curves, and the others are empty.
+            parts: subfigures side by side; the first has the curves, and the rest are empty.
         """
         simulated = any("time/simulated_total" in row for _, result in self.runs for row in result["rounds"])
         width = parts + simulated

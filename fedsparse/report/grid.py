@@ -1,11 +1,11 @@
-"""A sweep file: which settings it tries.
+"""Reads a sweep file into cells, one for each combination of settings.
 
 base:                             settings of every cell
   rounds: 50
 grid:                             every combination; a list a setting
   seed: [0, 1, 2]
   distribution: [iid, dirichlet]
-  beta: [0.1, 0.5]                without effect in iid, so that a seed has three cells, not four
+  beta: [0.1, 0.5]                no effect with iid, so that each seed has three cells, not four
 runs:                             rows that are not a product; each is combined with the whole grid
   - {compressor: none}
   - {compressor: topk, density: [0.01, 0.1]}      a list makes a row of each of its values
@@ -36,7 +36,7 @@ class Cell:
 
     Attributes:
         chosen: the settings from ``grid`` and ``runs`` that have an effect; they distinguish the cell.
-        config: all its settings, validated.
+        config: all settings of the run, validated.
     """
 
     chosen: Settings
@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The name of its folder: its chosen settings, and a hash of all settings that its numbers depend on."""
+        """The name of the cell's folder: the chosen settings, and a hash of all settings that decide its numbers."""
         words = ",".join(f"{key}={value}" for key, value in self.chosen.items())
         digest = hashlib.sha256(repr(identity(self.config.flat())).encode()).hexdigest()[:8]
         return f"{re.sub(r'[^-+=,.A-Za-z0-9]+', '_', words)[:120]}-{digest}".lstrip("-.")
@@ -52,7 +52,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file: its name, its cells (no two alike), and the arguments of ``plot_rows`` for its picture."""
+    """A sweep file: its name, its distinct cells, and the arguments of ``plot_rows`` for its picture."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -63,11 +63,11 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     """The sweep that a YAML file describes, every cell validated.
 
     Args:
-        path: of the file; its stem is the sweep's name.
-        overrides: settings from the command line: stronger than ``base``, and weaker than ``grid`` and ``runs``.
+        path: the file; its stem is the sweep's name.
+        overrides: settings from the command line. They override ``base``; ``grid`` and ``runs`` override them.
 
     Raises:
-        ConfigError: one line, naming the file and what is wrong in it.
+        ConfigError: one line that names the file and its mistake.
     """
     content = read_yaml(path)
     try:
@@ -84,7 +84,7 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
         if both := {key for run in rows for key in run if key in grid[0]}:
             raise ConfigError(f"{min(both)} is in both grid and runs")
-        # By grid first: where the grid begins with the seed, a whole table is there after the first seed.
+        # The grid is the outer loop, so that with the seed as its first axis the first seed already fills the table.
         chosen = [run | combination for combination in grid for run in rows]
         cells = distinct(_cell(base, c) for c in chosen)
         plot = _plot(_mapping(content, "plot"))
@@ -116,7 +116,7 @@ def _cell(base: Settings, chosen: Settings) -> Cell:
 
 
 def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """The cells, without those whose numbers depend on the same settings as an earlier cell's."""
+    """The cells without repetitions: a cell is left out if an earlier cell must give the same numbers."""
     first: dict[object, Cell] = {}
     for cell in cells:
         first.setdefault(identity(cell.config.flat()), cell)

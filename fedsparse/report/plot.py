@@ -1,4 +1,4 @@
-"""Pictures of finished runs, made of matplotlib's objects, without pyplot and its global state."""
+"""Plots of finished runs, made of matplotlib's objects, without pyplot and its global state."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ DASHES = ("-", "--", ":", "-.")
 SIZE = (5.6, 4.0)
 """Inches of one pair of axes."""
 TRADE_OFFS = ("density", "rank", "threshold", "sparsity", "upload-sparsity")
-"""Settings that trade bytes for accuracy. Over the uplink, one line joins the points that differ in them alone."""
+"""Settings that trade bytes for accuracy. Over the uplink, one line joins points that differ only in these settings."""
 
 Group = tuple[str, list[Row]]
 
@@ -31,9 +31,9 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
 
     Args:
         rows: of a table.
-        x: a setting, or ``uplink``. Rows without this setting are baselines: level lines across the picture.
-        lines: settings; each combination of their values has a line. Empty for all settings that are neither ``x`` nor
-            in ``panels``, and over the uplink not in ``TRADE_OFFS`` either.
+        x: a setting, or ``uplink``. Rows without this setting are baselines, drawn as horizontal lines.
+        lines: settings; each combination of their values has a line. Empty means all settings but ``x`` and
+            ``panels``, and over the uplink also without ``TRADE_OFFS``.
         panels: settings; each combination of their values has a pair of axes.
     """
     parts = _by(rows, panels)
@@ -60,7 +60,7 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
 def draw_curves(
     axes: Axes, runs: Iterable[tuple[Mapping[str, Any], Result]], over: Literal["uplink", "simulated"] = "uplink"
 ) -> None:
-    """Accuracy of each run over its course; runs that differ in their seed alone share a colour.
+    """Accuracy of each run over its course; runs that differ only in their seed share a colour.
 
     Args:
         runs: the settings that distinguish each run, and its result.
@@ -83,7 +83,7 @@ def draw_curves(
 
 
 def _line(axes: Axes, group: Sequence[Row], x: str, style: int) -> Any:
-    """One line with error bars; where the rows have no x, a level line with its interval as a band."""
+    """One line with error bars; for rows without x, a horizontal line with its interval as a band."""
     placed: list[tuple[Any, Row]] = [
         (row.measures["uplink-bytes"].mean if x == "uplink" else row.settings.get(x), row) for row in group
     ]
@@ -124,14 +124,14 @@ def _dress(axes: Axes, x: str) -> None:
     if x == "uplink":
         axes.set_xlabel("uploaded by all clients")
         least, most = axes.dataLim.intervalx
-        if most > 10 * least:  # because a logarithmic axis of less than a decade may have no number on it
+        if most > 10 * least:  # because a shorter logarithmic axis may show no number
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: human_bytes(count)))
         axes.xaxis.set_minor_formatter("")
 
 
 def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
-    """The rows grouped by their values of ``keys``; groups stand in the order of their first rows."""
+    """The rows grouped by their values of ``keys``, in the order of the groups' first rows."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         name = ", ".join(f"{row.settings[key]}" for key in keys if key in row.settings)
@@ -140,12 +140,12 @@ def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
 
 
 def _named(settings: Mapping[str, Any]) -> str:
-    words = (_said(key, value) for key, value in settings.items())
+    words = (_word(key, value) for key, value in settings.items())
     return ", ".join(word for word in words if word)
 
 
-def _said(key: str, value: Any) -> str:
-    """A setting as a word of a legend; empty where it is off or ``auto``."""
+def _word(key: str, value: Any) -> str:
+    """A setting as a word of a legend; empty when it is off or ``auto``."""
     if value is True:
         return key
     if _is_number(value):

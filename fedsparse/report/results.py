@@ -1,4 +1,4 @@
-"""Finished runs read back from their result.json."""
+"""Reads the results of finished runs from their result.json."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,18 +11,18 @@ from fedsparse.config.effects import ONLY_PLACE_AND_SPEED, has_effect
 from fedsparse.errors import ConfigError
 
 Result = Mapping[str, Any]
-"""What ``result.json`` holds: config, versions, rounds, summary."""
+"""The content of ``result.json``: config, versions, rounds, summary."""
 
 
 class NoRunError(ConfigError):
-    """A JSON file that is whole, but not the result of a run."""
+    """A JSON file is whole, but not the result of a run."""
 
 
 def read_result(path: Path) -> Result:
     """The result in a file.
 
     Raises:
-        NoRunError: the file holds something else.
+        NoRunError: the file holds other JSON than a result.
         ConfigError: the file is missing or damaged.
     """
     try:
@@ -47,14 +47,14 @@ def find_results(paths: Iterable[str | Path]) -> list[Result]:
     Raises:
         ConfigError: a path does not exist, or holds no result.
     """
-    results: dict[Path, Result] = {}  # by file, so that a run whose file is named twice counts once
+    results: dict[Path, Result] = {}  # by file, so that a file named twice counts once
     for path in map(Path, paths):
         if not path.exists():
             raise ConfigError(f"there is no run folder {path}")
         files = list(_result_files(path))
         if not files:
             raise ConfigError(f"{path} holds no result.json: it is not the folder of a finished run")
-        for file in files:  # one of several may be the result of another command, such as prune
+        for file in files:  # several files may include the result of prune
             with suppress(NoRunError) if len(files) > 1 else nullcontext():
                 results[file.resolve()] = read_result(file)
     if not results:
@@ -68,9 +68,9 @@ def used(config: Config) -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
-    """The ``used`` settings, by which two runs are the same run; None where the settings are no longer valid.
+    """The ``used`` settings, equal for two runs that give the same numbers; None if the settings are no longer valid.
 
-    A setting that a result of an older version lacks counts as its default.
+    A setting that an older result lacks counts as its default.
     """
     try:
         return tuple(used(Config.from_mapping(config)).items())
@@ -84,7 +84,7 @@ def is_complete(result: Result) -> bool:
 
 
 def _result_files(path: Path) -> Iterator[Path]:
-    """The topmost result.json of each branch of folders: of a cell, its own and not the copy in its run folder."""
+    """The topmost result.json in each branch of folders, so that a cell's copy in its run folder is left out."""
     if path.is_file():
         yield path
     elif (path / "result.json").is_file():

@@ -1,4 +1,4 @@
-"""Tables in Markdown and CSV, with means and 95% confidence intervals of runs that differ in their seed alone."""
+"""Tables in Markdown and CSV, with means and 95% confidence intervals of runs that differ only in their seed."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone: their settings, the number of seeds, and an Estimate of each measure."""
+    """Runs that differ only in their seed: their settings, the number of seeds, and an Estimate of each measure."""
 
     settings: dict[str, Any]
     seeds: int
@@ -43,15 +43,15 @@ class Row:
 
 
 def last_evaluations(evaluated: int) -> int:
-    """The number of a run's last evaluations whose mean is its accuracy: a quarter of all, but 1 to 10.
+    """How many of a run's last evaluations are averaged to its accuracy: a quarter of all evaluations, but 1 to 10.
 
-    One evaluation would not do, because under heterogeneous data accuracy changes by ten points from round to round.
+    A single evaluation is too noisy, because under heterogeneous data accuracy changes by ten points between rounds.
     """
     return max(1, min(MOST_EVALUATIONS, evaluated // 4))
 
 
 def measure(result: Result) -> dict[str, float]:
-    """The MEASURES of one run: accuracy as a share, bytes in all, seconds; NaN where the run did not measure one."""
+    """The MEASURES of one run: accuracy as a share, total bytes, seconds; NaN for a measure that the run lacks."""
     evaluated = [row["eval/accuracy"] for row in result["rounds"] if "eval/accuracy" in row]
     last = evaluated[-last_evaluations(len(evaluated)) :]
     totals = {m: result["summary"].get(m) for m in MEASURES[1:]}
@@ -61,7 +61,7 @@ def measure(result: Result) -> dict[str, float]:
 
 
 def summarise(runs: Iterable[tuple[Settings, Result]]) -> list[Row]:
-    """One row for all the runs whose settings differ in ``seed`` alone; rows stand in the order of their first runs.
+    """One row for all runs that differ only in ``seed``, in the order of the rows' first runs.
 
     Args:
         runs: the settings that distinguish each run, and its result.
@@ -116,7 +116,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def _measured(rows: Sequence[Row]) -> list[str]:
-    """The MEASURES, without the simulated seconds where no run measured them."""
+    """The MEASURES, without the simulated seconds if no run measured them."""
     off = all(math.isnan(row.measures[MEASURES[-1]].mean) for row in rows)
     return [*MEASURES[: len(MEASURES) - off]]
 

@@ -1,4 +1,4 @@
-"""Which weights exist, and how that changes: topologies on the flat vector, and pruning before upload."""
+"""Topologies, which say what weights of the flat vector exist and change over the rounds; and pruning before upload."""
 
 from fedsparse.sparsity.method import TopologyMethod
 from fedsparse.sparsity.topology import Layer, Topology, weight_layers

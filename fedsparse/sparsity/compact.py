@@ -2,8 +2,8 @@
 
 The short vector has a layout of its own, so that compression, payloads, residuals and error feedback work on it as on
 the flat vector of a dense model. Indices in a payload count only the weights that exist. The mask's hash is part of the
-layout's fingerprint, so that a payload for another topology is refused. Where every weight exists, the short vector and
-its layout are the flat ones.
+layout's fingerprint, so that a payload for another topology is refused. When every weight exists, the short vector is
+the flat vector, with the same layout.
 """
 
 from functools import cached_property
@@ -27,8 +27,8 @@ class Compact:
         topology: of that model, on any device.
 
     Attributes:
-        layout: of the short vector. An entry of which some weights are missing is flat in it, and an entry of which all
-            are missing is left out.
+        layout: of the short vector. An entry that lacks some weights is flat in it; an entry that lacks all weights is
+            left out.
         positions: int64, shape ``(layout.size,)``: where each element stands in the flat vector, buffers included.
     """
 
@@ -36,7 +36,7 @@ class Compact:
         self.full, self.topology = full, topology
         self.layout = full if topology.mask.all() else self._layout()
 
-    @cached_property  # twice as large as the model, and seldom needed when every weight exists
+    @cached_property  # made at first use: twice as large as the model, and a dense model seldom needs it
     def positions(self) -> Tensor:
         return self._kept().nonzero().squeeze(1)
 
@@ -78,10 +78,10 @@ class Compact:
 
 
 def move_state(state: ClientState, old: Compact, new: Compact) -> None:
-    """Move a client's memory to another topology, in place: removed weights lose their values, grown ones get 0.
+    """Move a client's state to another topology, in place: removed weights lose their values, grown weights get 0.
 
     Raises:
-        ValueError: the memory has a payload that was not settled.
+        ValueError: the state has a payload that was not settled.
     """
     if state.payload:
         raise ValueError(f"the payload of round {state.sent_round} was not settled")

@@ -11,9 +11,9 @@ from fedsparse.sparsity.topology import Layer
 
 
 def budget(layers: Sequence[Layer], sparsity: float) -> int:
-    """How many prunable weights may exist, so that the share ``sparsity`` of all the layers' weights does not.
+    """How many prunable weights may exist at a ``sparsity`` of all layers together.
 
-    Dense layers count, too, as in the paper: the prunable layers are so much sparser.
+    Dense layers count too, as in the paper, so that the prunable layers are sparser than ``sparsity``.
 
     Raises:
         ValueError: the sparsity is outside [0, 1], or leaves fewer weights than the dense layers alone have.

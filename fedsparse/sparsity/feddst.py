@@ -1,7 +1,8 @@
 """FedDST: Bibikar et al. 2022, "Federated Dynamic Sparse Training".
 
 Clients readjust in the middle of their local training (algorithm 1), so that a grown weight is trained before it is
-uploaded. A client that readjusted last would upload zeros, which the server's selection by magnitude discards at once.
+uploaded. After a readjustment at the end, a client would upload 0 for each grown weight, and the server, which selects
+by magnitude, would discard these weights at once.
 """
 
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Masks of the largest scores. Ties go to the lower index, so that every device chooses the same."""
+"""Masks of the largest scores. Of equal scores the lower index wins, so that every device makes the same mask."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from fedsparse.compression.topk import largest
 
 
 def largest_mask(scores: Tensor, candidates: Tensor, k: int) -> Tensor:
-    """The ``k`` largest scores among the candidates; NaN comes last.
+    """The ``k`` largest scores among the candidates; NaN counts as the smallest.
 
     Args:
         scores: float, of any shape.

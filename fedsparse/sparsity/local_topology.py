@@ -12,18 +12,18 @@ from fedsparse.vector import FlatModel
 class LocalTopology:
     """Keeps the weights that do not exist at exactly 0, and readjusts in the middle of the training.
 
-    It masks gradients, not weights, because momentum, weight decay, clipping and a proximal term then see only the
+    It masks gradients instead of weights, so that momentum, weight decay, clipping and a proximal term see only the
     weights that exist, and a weight that starts at 0 stays 0.
 
     Args:
         model: holds weights under ``topology``.
-        topology: of the server, on the model's device.
-        method: says whether and how a client readjusts, and what it does around an optimizer step.
+        topology: the server's, on the model's device.
+        method: says whether and how a client readjusts, and changes weights and gradients around an optimizer step.
         round: the server's round.
         seed: for growth at random.
 
     Attributes:
-        topology: the present one.
+        topology: the client's present topology.
     """
 
     def __init__(self, model: FlatModel, topology: Topology, method: TopologyMethod, round: int, seed: int) -> None:
@@ -32,7 +32,7 @@ class LocalTopology:
         self._average: Tensor | None = None
 
     def begin(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
-        """Called before the first of ``steps`` optimizer steps."""
+        """The loop calls this before the first of ``steps`` optimizer steps."""
         self.optimizer, self._steps_to_go = optimizer, steps // 2
         self.parameters = [p for p in self.model.module.parameters() if p.requires_grad]
         names = [entry.name for entry in self.model.layout.trainable]
@@ -41,14 +41,14 @@ class LocalTopology:
         self._make_masks()
 
     def _make_masks(self) -> None:
-        """Pair every parameter of which some weights do not exist with its mask, as numbers."""
+        """Pair every parameter that lacks some weights with its mask of 0.0 and 1.0."""
         counts = zip(self.topology.layers, self.topology.counts, strict=True)
         sparse = [(self._by_name[layer.name], layer) for layer, count in counts if count < layer.size]
         self._masked = [(p, self.topology.mask[layer.slice].view(layer.shape).to(p.dtype)) for p, layer in sparse]
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Called when the gradients are complete, still dense, and not clipped yet."""
+        """The loop calls this when the gradients are complete, dense, and not clipped yet."""
         if self._readjusts and self._steps_to_go >= 0:
             self._readjust_when_due()
         if self._masked:
@@ -58,7 +58,7 @@ class LocalTopology:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Called after the optimizer's step."""
+        """The loop calls this after the optimizer's step."""
         self.method.after_step(self._prunable)
 
     def _readjust_when_due(self) -> None:
@@ -76,7 +76,7 @@ class LocalTopology:
         self._steps_to_go -= 1
 
     def _change(self, new: Topology) -> None:
-        """Go on under ``new``: removed weights become 0, and the optimizer forgets every weight that changed."""
+        """Change to the topology ``new``: removed weights become 0, and so does the optimizer state of changed ones."""
         changed = self.model.views(new.mask ^ self.topology.mask)
         for p, at in zip(self.parameters, changed, strict=True):
             for state in self.optimizer.state.get(p, {}).values():

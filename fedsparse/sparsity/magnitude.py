@@ -9,7 +9,7 @@ from fedsparse.sparsity.topology import Topology
 
 
 def gradual_sparsity(round: int, end: int, final: float) -> float:
-    """``s_f - s_f (1 - t / T)^3``: rises fast while many weights matter little; ``final`` from ``end``."""
+    """``s_f - s_f (1 - t / T)^3``: rises fast at first, while many weights matter little; ``final`` from ``end`` on."""
     return final - final * (1 - min(round / end, 1.0)) ** 3 if end else final
 
 
@@ -19,7 +19,7 @@ class Magnitude(TopologyMethod):
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
     ) -> Topology:
-        self.counts(layers, self.sparsity)  # raises for an impossible sparsity, which else would show only at the end
+        self.counts(layers, self.sparsity)  # raises now, not at the end, for an impossible sparsity
         return Topology.full(layers, parameters)
 
     def is_readjustment(self, round: int) -> bool:

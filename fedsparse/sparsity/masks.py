@@ -26,7 +26,7 @@ DIFFERENCE = 128
 
 
 def encode_mask(topology: Topology, base: Topology | None = None) -> bytes:
-    """The bytes of a mask, for a receiver that holds ``base``; None for a receiver of which nothing is known."""
+    """The bytes of a mask for a receiver that holds ``base``; ``base`` is None when the sender cannot know that."""
     parts, new, old = [b""], topology.mask.cpu().numpy(), base.mask.cpu().numpy() if base else None
     uses_base = False
     for layer in topology.layers:
@@ -49,7 +49,7 @@ def decode_mask(data: bytes, layers: Sequence[Layer], parameters: int, base: Top
     """Reads and checks a mask.
 
     Args:
-        data: what ``encode_mask`` gave, or anything else.
+        data: the bytes from ``encode_mask``; any other bytes raise.
         layers: the receiver's own, of the same model.
         parameters: ``layout.parameters``.
         base: the topology that the receiver holds.
@@ -58,7 +58,7 @@ def decode_mask(data: bytes, layers: Sequence[Layer], parameters: int, base: Top
         A topology on the CPU.
 
     Raises:
-        PayloadError: for any fault, also when the sender had another base or other layers.
+        PayloadError: the data have any fault, or the sender had another base or other layers.
     """
     if len(data) < HEADER.size + CHECKSUM.size:
         raise PayloadError(f"a mask of {len(data)} bytes")

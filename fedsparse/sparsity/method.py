@@ -1,4 +1,4 @@
-"""The methods of choosing and changing a topology: what they have in common. Each one is a subclass in its own file."""
+"""The base class of the methods that choose and change a topology. Each method is a subclass in its own file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ State = dict[str, Any]
 
 @dataclass
 class RoundResult:
-    """What the server knows at the end of a readjustment round, from the clients whose replies it accepted.
+    """The server's knowledge at the end of a readjustment round, from the clients whose replies it accepted.
 
     Attributes:
         round: 1, 2, ...
         weights: the aggregated global weights, shape ``(parameters,)``.
         generator: on the CPU, for random growth.
         reports: the clients' reports, averaged by samples; None when no client sent one.
-        votes: the clients' weights, summed, and which client holds which; None when no client sent any.
+        votes: the sum of the clients' weights, and for each weight the samples of its holders; None without votes.
     """
 
     round: int
@@ -42,8 +42,8 @@ class TopologyMethod:
     """How a run chooses and changes its topology. This class itself keeps a random topology.
 
     ``--topology mine.py:Mine`` names a subclass of the user's own. The server and every client construct it with the
-    keywords ``sparsity``, ``distribution``, ``ratio``, ``interval``, ``end`` and ``growth``, as below. It may override
-    any of these methods, whose docstrings say what they must return, in the order in which they are called:
+    keywords ``sparsity``, ``distribution``, ``ratio``, ``interval``, ``end`` and ``growth``, as below. A subclass may
+    override any of these methods (their docstrings say what they must return), listed in the order of the calls:
 
     1. ``initial`` on the server gives the topology of round 1.
     2. ``is_readjustment`` everywhere says whether the topology may change in a round.
@@ -58,10 +58,10 @@ class TopologyMethod:
     Attributes:
         sparsity: of all convolution and linear weights, 0 to 1.
         distribution: of densities over layers, one of ``DISTRIBUTIONS``.
-        ratio: the share of each layer's weights that a readjustment would exchange at round 0. It falls by a cosine to
-            0 at ``end``.
+        ratio: the share of each layer's weights that a readjustment would exchange at round 0. This share falls by a
+            cosine to 0 at ``end``.
         interval: rounds from one readjustment to the next; 0 for none.
-        end: the first round without readjustment. Below the number of rounds, so that grown weights get trained.
+        end: the first round without readjustment; below the number of rounds, so that the last grown weights train.
         growth: the score by which inactive weights grow: gradient magnitude, chance, or a moving average of gradients.
         momentum: of the moving average, for growth by momentum.
     """
@@ -77,14 +77,14 @@ class TopologyMethod:
     needs_saliency: ClassVar[bool] = False
     """Clients send ``ssfl.saliency`` of the initial weights before round 1, and ``initial`` gets the sum."""
     scales_initial: ClassVar[bool] = True
-    """The initial weights of sparse layers are made larger (``initialise_``). False where the largest were chosen."""
+    """The server enlarges initial weights of sparse layers (``initialise_``). False if a method keeps the largest."""
     clients_choose: ClassVar[bool] = False
     """In readjustment rounds clients train or upload under masks of their own, which travel with their updates."""
     clients_vote: ClassVar[bool] = False
     """The server decides by the clients' weights. In readjustment rounds clients therefore upload every weight that
     they hold: the server would take a weight that a compressor keeps back for a vote against that weight."""
     trains_all: ClassVar[bool] = False
-    """Clients train the weights that do not exist, too, from 0."""
+    """Clients also train the weights that do not exist, starting from 0."""
 
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
@@ -111,7 +111,7 @@ class TopologyMethod:
         return DISTRIBUTIONS[self.distribution](layers, sparsity)
 
     def is_readjustment(self, round: int) -> bool:
-        """Whether the topology may change in this round (1, 2, ...). The same answer on the server and every client."""
+        """Whether the topology may change in this round (1, 2, ...). The server and all clients must get one answer."""
         return self.interval > 0 and round % self.interval == 0 and round < self.end
 
     def fraction(self, round: int) -> float:
@@ -140,13 +140,13 @@ class TopologyMethod:
         Args:
             topology: the server's, on the client's device.
             weights: the local weights, shape ``(parameters,)``.
-            gradient: shape ``(parameters,)``, dense: of the weights that do not exist, too. With ``growth`` by momentum
-                it is an average over steps, and with ``growth`` at random uniform numbers.
+            gradient: shape ``(parameters,)``, dense: also for the weights that do not exist. With ``growth`` by
+                momentum an average over steps, with ``growth`` at random uniform numbers.
         """
         return topology
 
     def upload_topology(self, topology: Topology, weights: Tensor) -> Topology:
-        """The weights that the client uploads; ``topology`` itself for every weight that it trained.
+        """The weights that the client uploads; ``topology`` itself when it uploads every weight that it trained.
 
         Called in every round, but the server accepts another topology only in a readjustment round of a method with
         ``clients_choose``.
@@ -163,11 +163,11 @@ class TopologyMethod:
         return type(self).report is not TopologyMethod.report
 
     def report(self, topology: Topology, weights: Tensor, gradient: Tensor, round: int) -> Report | None:
-        """What a client sends besides its update in a readjustment round; None for nothing.
+        """The report that a client sends beside its update in a readjustment round; None for no report.
 
         Args:
             topology: the server's, on the client's device.
-            weights: the trained ones, shape ``(parameters,)``.
+            weights: the trained weights, shape ``(parameters,)``.
             gradient: of the mean loss over the client's samples, shape ``(parameters,)``, dense.
             round: 1, 2, ...
         """
@@ -176,36 +176,36 @@ class TopologyMethod:
     def allows(self, topology: Topology, own: Topology) -> bool:
         """Whether a client that was sent ``topology`` may upload under ``own``. Called only where ``clients_choose``.
 
-        If not, the server refuses the client's reply.
+        When this returns False, the server refuses the client's reply.
         """
         return own.counts == topology.counts
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
-        """The server's topology for the next round: ``topology`` itself where nothing changes, else
-        ``topology.changed(mask)``, or ``topology.changed(mask, counts=True)`` where layers gain or lose weights.
+        """The server's topology for the next round: ``topology`` itself when nothing changes, else
+        ``topology.changed(mask)``, or ``topology.changed(mask, counts=True)`` when layers gain or lose weights.
 
-        Draws from ``result.generator``, and changes nothing else in its arguments.
+        It may draw from ``result.generator``, but must not change its arguments in any other way.
         """
         return topology
 
     def state_dict(self) -> State:
-        """What ``decide`` remembers from one readjustment to the next; empty where it remembers nothing."""
+        """The state that ``decide`` keeps from one readjustment to the next; empty when it keeps none."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from what ``state_dict`` gave."""
+        """Restore a state that ``state_dict`` returned."""
 
 
 def checked(topology: object, layers: Layers, parameters: int) -> Topology:
-    """``topology``, as a method returned it, after a check that it is one of this model.
+    """``topology``, after a check that it is a topology of this model.
 
     Args:
-        topology: what ``initial``, ``readjust_locally``, ``upload_topology`` or ``decide`` returned.
+        topology: the result of ``initial``, ``readjust_locally``, ``upload_topology`` or ``decide``.
         layers: of the model.
         parameters: ``layout.parameters``.
 
     Raises:
-        PluginError: it is not.
+        PluginError: it is not a topology of this model.
     """
     if not isinstance(topology, Topology):
         raise PluginError(f"topology: the method should return a Topology, not {type(topology).__name__}")

@@ -17,7 +17,7 @@ Pruner = Literal["sparsegpt", "magnitude"]
 Prunable = nn.Conv2d | nn.Linear
 
 CHUNK = 2**24
-"""Elements of an unfolded input, in float64, that are in memory at once."""
+"""The most elements of an unfolded input, in float64, that are in memory at once."""
 
 
 @torch.no_grad()
@@ -37,14 +37,14 @@ def prune_model(
     Args:
         batches: inputs of the model, on its device. The model runs on all of them once for each layer.
         sparsity: of every pruned layer.
-        nm: keep N of every M consecutive input channels instead, at each kernel position, because that is the layout
-            that hardware reads. Of a last group with fewer than M channels (depthwise convolutions), keep N as well.
+        nm: keep N of every M consecutive input channels instead, at each kernel position, because hardware reads this
+            layout. A last group of fewer than M channels (depthwise convolutions) keeps N as well.
         method: ``sparsegpt``, or ``magnitude`` as the baseline.
         dense_layers: as for ``weight_layers``.
 
     Returns:
-        The mask of every pruned layer by parameter name, bool, shape of its weight. A layer of another kind, and a
-        layer that the model does not run as a module (inside attention), is not pruned and not in the result.
+        The mask of every pruned layer by parameter name, bool, shape of its weight. Layers of other kinds, and layers
+        that the model does not run as a module (inside attention), are not pruned and have no mask.
 
     Raises:
         ValueError: a sparsity outside [0, 1], an impossible N:M, no batches, or inputs that are not finite.
@@ -66,7 +66,7 @@ def prune_model(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode. At the end, also after an exception, every module is in the mode that it had before."""
+    """Evaluation mode inside the context. At its end, also after an exception, every module gets its old mode back."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:

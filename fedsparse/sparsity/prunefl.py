@@ -4,8 +4,8 @@ In a readjustment round clients report the squared gradients of all prunable wei
 other weights are ranked by squared gradient, over all layers together, and the best of these fill up the budget.
 
 Not as in the paper: the paper lets the number of weights vary, while here the total is fixed and only layers gain and
-lose weights. The paper also divides a weight's squared gradient by the training time that the weight costs; here a
-weight that does not exist is multiplied like every other one, and costs the same time.
+lose weights. The paper also divides a weight's squared gradient by the training time that the weight costs. Here all
+weights cost the same time, because a weight that does not exist is multiplied as a 0.
 """
 
 from torch import Tensor

@@ -32,8 +32,8 @@ def drop_and_grow(mask: Tensor, weights: Tensor, scores: Tensor, r: int) -> Tens
 
     Args:
         mask: bool, shape ``(n,)``, with at least ``r`` True and ``r`` False.
-        weights: shape ``(n,)``; of the weights that exist, the ``r`` smallest magnitudes are dropped.
-        scores: shape ``(n,)``; of the weights that then do not exist, the ``r`` largest scores are grown.
+        weights: shape ``(n,)``; the existing weights of the ``r`` smallest magnitudes are dropped.
+        scores: shape ``(n,)``; after the drop, the missing weights of the ``r`` largest scores are grown.
 
     Returns:
         A new mask with as many True.
@@ -61,7 +61,7 @@ def readjust(topology: Topology, weights: Tensor, scores: Tensor, fraction: floa
 
 @dataclass(frozen=True)
 class Report:
-    """A number for each of some weights, from a client to the server.
+    """Values of some weights, such as gradients, which a client sends to the server.
 
     Attributes:
         indices: int64, shape ``(k,)``, strictly ascending positions in the flat vector.
@@ -86,12 +86,12 @@ def _report(values: Tensor, reported: Tensor) -> Report:
 def report_growth(topology: Topology, weights: Tensor, gradient: Tensor, fraction: float) -> Report:
     """A report of each layer's largest gradients among the inactive weights, as many as the layer will exchange.
 
-    A weight that is dropped may grow again. So the report also has the weights that this client would drop, where their
-    gradient is at least the smallest that it reports of an inactive weight.
+    A weight that is dropped may grow again. So the report also has a weight that this client would drop, if its
+    gradient is at least the smallest reported gradient of an inactive weight.
 
     Args:
-        weights: the local ones, shape ``(parameters,)``.
-        gradient: shape ``(parameters,)``, dense: of the weights that do not exist too.
+        weights: the local weights, shape ``(parameters,)``.
+        gradient: shape ``(parameters,)``, dense: also for the weights that do not exist.
     """
     magnitudes = gradient.abs()
     reported = torch.zeros_like(topology.mask)
@@ -110,7 +110,7 @@ class ReportSum:
     Attributes:
         total: float64, shape ``(parameters,)``: the weighted sum.
         weight: the sum of the reports' weights.
-        known: bool, shape ``(parameters,)``: where at least one client has reported.
+        known: bool, shape ``(parameters,)``: True for the weights that at least one client has reported.
     """
 
     def __init__(self, parameters: int) -> None:
@@ -119,7 +119,7 @@ class ReportSum:
         self.weight = 0.0
 
     def add(self, report: Report, weight: float = 1.0) -> None:
-        """Add a report, ``weight`` times (such as the client's number of samples).
+        """Add a report multiplied by ``weight``, such as the client's number of samples.
 
         Raises:
             ValueError: indices out of order or bounds, values missing or not finite.

@@ -32,7 +32,7 @@ def decode_report(payload: bytes, layout: Layout, round: int) -> Report:
     """The report in a payload.
 
     Raises:
-        PayloadError: for any fault, also when the report was made in another round.
+        PayloadError: the payload has any fault, or the report was made in another round.
     """
     decoded = wire.decode(payload, report_layout(layout))
     if decoded.round != round:

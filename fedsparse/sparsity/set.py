@@ -20,6 +20,6 @@ class Set(TopologyMethod):
 
 
 def random_scores(topology: Topology, generator: torch.Generator) -> Tensor:
-    """Uniform scores, float64, shape ``(parameters,)``; they are drawn on the CPU, and so the same on every device."""
+    """Uniform scores, float64, shape ``(parameters,)``, drawn on the CPU, so that they are the same on every device."""
     scores = torch.rand(topology.mask.numel(), dtype=torch.float64, generator=generator)
     return scores.to(topology.mask.device)

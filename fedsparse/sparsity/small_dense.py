@@ -1,4 +1,4 @@
-"""Small-dense: a narrower dense network of as many weights, the baseline of every sparse one (Evci et al. 2020)."""
+"""Small-dense: a narrow dense network with as many weights as a sparse network, its baseline (Evci et al. 2020)."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,12 @@ def width_for(parameters: Callable[[float], int], target: int) -> float:
     """The largest width multiplier in (0, 1] whose network has at most ``target`` parameters.
 
     Args:
-        parameters: how many the network of a width has; not decreasing. A network that is built under
-            ``torch.device("meta")`` costs no memory.
+        parameters: a function, not decreasing: how many parameters the network of a width has. A network that is built
+            under ``torch.device("meta")`` costs no memory.
         target: such as ``round((1 - sparsity) * parameters(1.0))``.
 
     Raises:
-        ValueError: even the narrowest network has more.
+        ValueError: even the narrowest network has more parameters.
     """
     low, high = 0.0, 1.0
     if parameters(high) <= target:
@@ -30,4 +30,4 @@ def width_for(parameters: Callable[[float], int], target: int) -> float:
 
 
 class SmallDense(Dense):
-    """Dense: the model itself is built with ``width_for``."""
+    """A dense topology, because the model itself is narrow: ``Experiment.network`` builds it with ``width_for``."""

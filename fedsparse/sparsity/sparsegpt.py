@@ -22,8 +22,8 @@ def inverse_factor(hessian: Tensor, damping: Tensor) -> Tensor:
 
     Args:
         hessian: float64, shape ``(G, C, C)``.
-        damping: float64, shape ``(G,)``. A group whose damped Hessian is not positive definite gets ten times as much,
-            up to ``ESCALATIONS`` times.
+        damping: float64, shape ``(G,)``. For a group whose damped Hessian is not positive definite, the damping grows
+            tenfold, up to ``ESCALATIONS`` times.
 
     Raises:
         ValueError: the Hessian is not finite, or stays indefinite.
@@ -55,7 +55,7 @@ def sparsegpt(weight: Tensor, hessian: Tensor, kept: int, nm: tuple[int, int] | 
     W, H = weight.double(), hessian.clone()
     diagonal = H.diagonal(dim1=1, dim2=2)
     dead = diagonal == 0
-    W = W.masked_fill(dead[:, None, :], 0)  # an input that is always 0 changes no output, and makes H singular
+    W = W.masked_fill(dead[:, None, :], 0)  # an input that is always 0 would make H singular; its weight is 0
     damping = DAMPING * diagonal.sum(1) / (~dead).sum(1).clamp(min=1)
     diagonal.masked_fill_(dead, 1)
     U = inverse_factor(H, damping)

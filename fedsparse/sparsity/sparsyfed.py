@@ -6,8 +6,8 @@ upload each client keeps its largest weights. The server averages, and the weigh
 next round. A weight that no client kept never returns, so that the clients soon agree.
 
 Not as in the paper: a client keeps the largest weights of each layer, as many as the sparsity distribution gives that
-layer. Chosen over all layers together, a layer of small initial weights would lose all of them in round 1, and the
-network would never learn: PyTorch draws initial weights within 1 / sqrt(inputs). The paper's pruning of activations,
+layer. A choice over all layers together would remove all weights of a layer with small initial weights in round 1
+(PyTorch draws them within 1 / sqrt(inputs)), and the network would never learn. The paper's pruning of activations,
 which saves computation only, is left out.
 """
 
@@ -51,7 +51,7 @@ class SparsyFed(TopologyMethod):
     def initial(
         self, layers: Layers, parameters: int, generator: Generator, saliency: Tensor | None = None
     ) -> Topology:
-        self.counts(layers, self.sparsity)  # raises for an impossible sparsity, which else would show after round 1
+        self.counts(layers, self.sparsity)  # raises now, not after round 1, for an impossible sparsity
         return Topology.full(layers, parameters)
 
     def is_readjustment(self, round: int) -> bool:

@@ -4,7 +4,7 @@ Before round 1 every client scores the initial weights by ``|g w|`` on its own s
 server averages the scores over the clients; the weights of best score, over all layers together, exist in every round.
 
 Not as in the paper: a client sends only its largest scores, as many as weights may exist, and each score that it leaves
-out counts as 0. All scores would take nine times the bytes at sparsity 0.9, and every client of the federation sends.
+out counts as 0. At sparsity 0.9 all scores would take nine times the bytes, from every client of the federation.
 """
 
 from torch import Generator, Tensor

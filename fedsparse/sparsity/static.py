@@ -7,7 +7,7 @@ from fedsparse.sparsity.topology import Topology
 
 
 class Static(TopologyMethod):
-    """A random topology at the given densities: the baseline of every readjustment."""
+    """A random topology at the given densities, the baseline of all methods that readjust."""
 
     def is_readjustment(self, round: int) -> bool:
         return False

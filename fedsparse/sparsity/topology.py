@@ -39,8 +39,8 @@ def weight_layers(
 
     Args:
         model: the network that ``layout`` describes.
-        layout: from ``Layout.of(model)``. A frozen weight has no entry in it, nor has a weight that is tied to an
-            embedding before it in the model: neither becomes a layer.
+        layout: from ``Layout.of(model)``. A frozen weight, and a weight tied to an earlier embedding, have no entry in
+            the layout, so that they do not become layers.
         dense_layers: which layers stay dense: ``first``, ``last``, or names such as ``fc1`` or ``fc1.weight``.
 
     Raises:
@@ -124,11 +124,11 @@ class Topology:
 
     @cached_property
     def hash(self) -> int:
-        """64 bits that name the mask in every message. They do not depend on the version."""
+        """A 64-bit hash that names the mask in every message; independent of the version."""
         return xxhash.xxh3_64_intdigest(np.packbits(self.mask.cpu().numpy()).tobytes())
 
     def changed(self, mask: Tensor, *, counts: bool = False) -> "Topology":
-        """The next version, with this mask; ``self`` when the mask is the same, because then nothing needs to travel.
+        """The next version, with this mask; ``self`` when the mask is the same, so that no mask travels.
 
         Args:
             mask: bool, shape ``(parameters,)``.
@@ -145,7 +145,7 @@ class Topology:
         return new
 
     def apply_(self, vector: Tensor) -> Tensor:
-        """Set the weights that do not exist to exactly 0 (not to -0, and even where they are NaN), in place.
+        """Set the weights that do not exist to exactly 0, in place: never to -0, and NaN too.
 
         Args:
             vector: shape ``(parameters,)`` or ``(layout.size,)``; buffers keep their values.
@@ -160,9 +160,9 @@ class Topology:
 def initialise_(weights: Tensor, topology: Topology) -> Tensor:
     """Scale the initial weights of a dense model for a random topology, in place, and apply the topology.
 
-    The weights of a layer of density d become 1 / sqrt(d) times as large, because every unit then adds up d times as
-    many inputs, and its variance should stay the same (Evci et al. 2022, "Gradient Flow in Sparse Neural Networks",
-    section 3). Without this scale a network of density 0.05 may not learn at all.
+    The weights of a layer of density d are multiplied by 1 / sqrt(d). Every unit adds up only d times as many inputs,
+    and this factor keeps the variance of the sum (Evci et al. 2022, "Gradient Flow in Sparse Neural Networks", section
+    3). Without it a network of density 0.05 may not learn at all.
 
     Args:
         weights: shape ``(parameters,)`` or ``(layout.size,)``.

@@ -19,7 +19,7 @@ class UploadPruning(TopologyMethod):
     """Round 1 starts dense. Clients train every weight, prune, and upload the remaining weights with their own mask.
 
     Attributes:
-        sparsity: of every layer that clients prune.
+        sparsity: the share of weights that clients remove from every layer that they prune.
         nm: keep N of every M input channels instead, in the clients' models and in the global one.
     """
 
@@ -38,15 +38,15 @@ class UploadPruning(TopologyMethod):
         return True
 
     def allows(self, topology: Topology, own: Topology) -> bool:
-        """Whether every layer is whole, or a possible result of pruning: the election among its weights keeps all."""
+        """Whether every layer is whole or a possible result of pruning, which an election among its weights keeps."""
         pairs = zip(own.layers, own.counts, strict=True)
         parts = [(layer, own.mask[layer.slice]) for layer, count in pairs if count < layer.size]
         return all(torch.equal(self._elected(mask.double(), layer), mask) for layer, mask in parts)
 
     def decide(self, topology: Topology, result: RoundResult) -> Topology:
-        """The weights with the most votes ``|sum n m w|``, as many of each layer as every client kept.
+        """The weights with the most votes ``|sum n m w|``, as many in each layer as a client keeps.
 
-        A layer that no client pruned, such as a recurrent one, stays whole.
+        A layer that clients do not prune, such as a recurrent layer, stays whole.
         """
         if result.votes is None:
             return topology
@@ -68,6 +68,6 @@ class UploadPruning(TopologyMethod):
             return largest_mask(scores, scores >= 0, round((1 - self.sparsity) * layer.size))
         n, m = self.nm
         rows = scores.view(*layer.shape[:2], -1).transpose(1, 2)  # outputs, kernel positions, input channels
-        groups = F.pad(rows, (0, -layer.shape[1] % m), value=-2.0).unflatten(2, (-1, m))  # padding comes last of all
+        groups = F.pad(rows, (0, -layer.shape[1] % m), value=-2.0).unflatten(2, (-1, m))  # padding is never kept
         kept = largest_of_each_row(groups, n).flatten(2)
         return kept[..., : layer.shape[1]].transpose(1, 2).reshape(-1)

@@ -1,1 +1,1 @@
-"""What a run measured: TensorBoard, rounds.csv, JSON and the terminal, fed by one call a round."""
+"""Records a run's measurements in TensorBoard, rounds.csv, JSON and the terminal, with one call a round."""

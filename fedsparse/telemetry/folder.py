@@ -34,7 +34,7 @@ def create_run_folder(logdir: str, name: str) -> Path:
 
 
 def check_writable(logdir: str, outfile: str) -> None:
-    """Find out before a run, not after it, that its results could not be written.
+    """Check before a run that its results can be written.
 
     Raises:
         OutputError: names the setting and the reason.
@@ -54,7 +54,7 @@ def check_writable(logdir: str, outfile: str) -> None:
             raise OutputError(f"{setting}: the folder {path} is not writable")
     if outfile and Path(outfile).exists() and not Path(outfile).is_file():
         raise OutputError(f"outfile = {outfile}: is no regular file; name one, or a new one")
-    try:  # some folders that say they are writable take no new file
+    try:  # because os.access may call a folder writable that takes no new file
         for path in folders.values():
             TemporaryFile(dir=path).close()
     except OSError as error:
@@ -62,7 +62,7 @@ def check_writable(logdir: str, outfile: str) -> None:
 
 
 def save_model(module: nn.Module, path: Path) -> None:
-    """The state dict, as ``torch.save`` writes it, which would call a full disk a RuntimeError."""
+    """Write the state dict by way of memory, because ``torch.save`` raises a RuntimeError when the disk is full."""
     content = io.BytesIO()
     torch.save(module.state_dict(), content)
     try:
@@ -72,8 +72,8 @@ def save_model(module: nn.Module, path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
-    path = path.resolve()  # a link stays a link to the file that is replaced
+    """Write the whole file or nothing, so that a reader never sees half a file."""
+    path = path.resolve()  # so that a link is not replaced, but the file that it points to
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     part.replace(path)

@@ -1,4 +1,4 @@
-"""The terminal: a progress bar while a run goes on, or one line a round without a terminal; a table at the end."""
+"""Terminal output: a progress bar during a run (one line a round when there is no terminal), and a table at its end."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from rich.table import Table
 from fedsparse.telemetry.tags import Headline
 
 WRITTEN = "written to "
-"""Begins the last line of a run."""
+"""The last line of a run begins with this; the run folder follows."""
 
 
 def human_bytes(count: float) -> str:
@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, rounds: int, headline: Headline, console: Console | None = None) -> None:
         self.console = console or Console()
         self.rounds, self.headline = rounds, headline
-        self._last = ""  # evaluation, for the rounds that have none
+        self._last = ""  # the last evaluation, shown in rounds without one
         self._bar = RichProgress(
             TextColumn("round"),
             MofNCompleteColumn(),
@@ -68,7 +68,7 @@ class Progress:
 
 
 def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, console: Console | None = None) -> None:
-    """The closing table: headline, uplink, ratio to dense, time by stage, and where everything was written."""
+    """The closing table: headline, uplink, ratio to dense, time by stage, and the run folder."""
     console = console or Console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     ended = "" if summary["ended"] == "complete" else f" ({summary['ended']})"
@@ -88,4 +88,4 @@ def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, 
     stages = ", ".join(f"{k} {v:.2f}" for k, v in summary["seconds-by-stage"].items() if v >= 0.005)
     table.add_row("seconds by stage, of all workers", stages)
     console.print(table)
-    print(f"{WRITTEN}{folder}")  # not by rich, which would break a path in a narrow terminal
+    print(f"{WRITTEN}{folder}")  # without rich, which breaks long paths in a narrow terminal

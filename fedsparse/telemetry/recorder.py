@@ -1,4 +1,4 @@
-"""One call a round: TensorBoard, rounds.csv, the JSON and the terminal get the same numbers under the same tags."""
+"""Writes each round's numbers, under the same tags, to TensorBoard, rounds.csv, the JSON and the terminal."""
 
 import csv
 import math
@@ -24,21 +24,21 @@ from fedsparse.telemetry.tags import ACCURACY, STAGES, Headline, columns
 
 
 class Recorder:
-    """Writes every round as it ends, and the summary when the run ends, whichever way it ends.
+    """Writes every round at its end, and the summary when the run is complete, interrupted or failed.
 
     Args:
-        config: the resolved settings, written to ``config.yaml`` as ``--config`` accepts them back.
+        config: the resolved settings, written to ``config.yaml``, which ``--config`` can read.
         folder: the run folder.
         outfile: a file to which the result JSON is written too; empty for none.
         rounds: how many rounds there will be, for the progress bar.
-        dense_bytes: bytes of one update sent dense, to which the uplink is compared.
-        metrics: of the task: their names, and the formats of their values. The first is the headline, which the
-            terminal and the summary show.
+        dense_bytes: bytes of one dense update, for comparison with the uplink.
+        metrics: the names of the task's metrics, with the formats of their values. The first is the headline, which
+            the terminal and the summary show.
 
     Attributes:
         tags: the numbers that a round may have, in the order of the columns of rounds.csv.
-        rounds: the rounds recorded so far; one leaves out what it did not measure.
-        extra: what else the summary gets.
+        rounds: the rounds recorded so far, each without the tags that it did not measure.
+        extra: further entries of the summary.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Recorder:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Name the run folder in an error of the disk, which does not say where it happened."""
+        """A context that adds the run folder to an OSError, because the error may not name a file."""
         try:
             yield
         except OSError as error:
@@ -124,13 +124,13 @@ class Recorder:
         for tag, value in row.items():
             self._board.add_scalar(tag, value, round)
         tag = self.headline.tag
-        if tag in row:  # curves over bytes and simulated seconds: TensorBoard's step, a whole number, is the x axis
+        if tag in row:  # TensorBoard's step, a whole number, is the x axis: here bytes or simulated seconds
             self._board.add_scalar(f"{tag}_over_uplink_kB", row[tag], int(row["comm/uplink_total"] / 1000))
             if "time/simulated_total" in row:
                 self._board.add_scalar(f"{tag}_over_simulated_s", row[tag], int(row["time/simulated_total"]))
 
     def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
-        """Show in TensorBoard alone what has no column because the number of such values depends on the model."""
+        """Write to TensorBoard alone. These values have no column, because their number depends on the model."""
         with self._named():
             for tag, value in scalars.items():
                 self._board.add_scalar(tag, value, round)
@@ -168,7 +168,7 @@ class Recorder:
 
 
 def _plain(value: float) -> float | int | str:
-    """A number for JSON: whole ones without a point; NaN and infinity, which JSON does not have, as text."""
+    """A number for JSON: a whole number as int, and NaN and infinity as text, because JSON lacks them."""
     if not math.isfinite(value):
         return str(value)
     return int(value) if value == int(value) else value

@@ -1,4 +1,4 @@
-"""The names under which a run's numbers are recorded, in TensorBoard, rounds.csv and the JSON alike."""
+"""The tags of a run's numbers, which are the same in TensorBoard, rounds.csv and the JSON."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -19,34 +19,34 @@ STAGES = (
 """The stages of a round, in order. The seconds of a client's stages are summed over the cohort."""
 
 ACCURACY: Mapping[str, str] = {"accuracy": ".2%"}
-"""The metrics of a classification: the name of each and the format of its values. The first is the headline."""
+"""The metrics of classification, each with the format of its values. The first is the headline."""
 
 LESS_IS_BETTER = ("perplexity",)
 """Metrics whose best value is the smallest."""
 
 
 class Headline(NamedTuple):
-    """The metric that stands for a whole run: its name, and the format of its values."""
+    """The one metric that is shown for a run: its name, and the format of its values."""
 
     name: str
     form: str
 
     @property
     def tag(self) -> str:
-        """The column of its evaluations on the pooled test set."""
+        """The tag of this metric on the pooled test set."""
         return f"eval/{self.name}"
 
     def shown(self, value: float, width: str = "") -> str:
-        """A value for people."""
+        """A value formatted for people."""
         return f"{value:{width}{self.form}}"
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best of the values; None where there are none."""
+        """The best of the values; None when there are no values."""
         return (min if self.name in LESS_IS_BETTER else max)(values, default=None)
 
 
 def columns(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The columns of rounds.csv, and the keys of a round in the JSON; a round leaves out what it did not measure."""
+    """The columns of rounds.csv, and the keys of a round in the JSON; a round lacks tags that it did not measure."""
     return (
         *_of_each(("train/", "eval/", "eval/client_"), metrics),
         "comm/uplink_bytes",
@@ -70,7 +70,7 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
 
 
 def measured_by_clients(metrics: Iterable[str]) -> frozenset[str]:
-    """The columns that a client's reply may fill; the server measures all others itself."""
+    """The tags that a client's reply may have; the server measures all other tags itself."""
     return frozenset(
         (
             *_of_each(("train/", "eval/client_"), metrics),

@@ -12,8 +12,8 @@ import torch
 class StageTimer:
     """Adds up the seconds of named stages.
 
-    On a GPU a stage lies between two CUDA events, which are read when ``seconds`` is called, so that the host never
-    waits inside a loop. On other devices the wall clock measures the stage.
+    On a GPU, two CUDA events enclose a stage. They are read when ``seconds`` is called, so that the host never waits
+    inside a loop. On other devices the wall clock measures the stage.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -54,13 +54,13 @@ class StageTimer:
 def medians(
     tasks: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, float]:
-    """Median seconds of each task by ``clock``. They take turns: a slow moment of the machine meets all of them."""
+    """Median seconds of each task by ``clock``. Tasks take turns, so that a slow moment of the machine hits all."""
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(repeats + 1):
         for name, task in tasks.items():
             began = clock()
             task()
-            if turn:  # the first is warm-up
+            if turn:  # turn 0 is a warm-up
                 seconds[name].append(clock() - began)
     return {name: statistics.median(s) for name, s in seconds.items()}

@@ -22,7 +22,7 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss, and share of right predictions, over ``samples`` predictions."""
+    """Mean loss, and the share of right predictions, over ``samples`` predictions."""
 
     loss: float
     accuracy: float
@@ -35,7 +35,7 @@ class Score:
 
 
 class _Tally:
-    """Sums loss and right predictions on the device; the host waits once, in ``score``."""
+    """Sums loss and right predictions on the device, so that the host waits for the device only once, in ``score``."""
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
@@ -65,11 +65,11 @@ def learning_rate(config: Config, round: int) -> float:
 def local_optimizer(config: Config, parameters: list[torch.nn.Parameter], round: int) -> torch.optim.Optimizer:
     """The optimizer of one client's training in a round.
 
-    One of the user's own is a class or function that is called with the parameters, and with ``lr``, ``momentum``,
-    ``weight_decay`` and ``fused`` if its signature has them, and gives a ``torch.optim.Optimizer``.
+    A user's own class or function is called with the parameters, and with ``lr``, ``momentum``, ``weight_decay`` and
+    ``fused`` if its signature has them. It must return a ``torch.optim.Optimizer``.
 
     Raises:
-        PluginError: the user's own fails.
+        PluginError: the user's own fails or returns another type.
     """
     settings = {"lr": learning_rate(config, round), "momentum": config.momentum, "weight_decay": config.weight_decay}
     with blamed("optimizer", config.optimizer):
@@ -100,19 +100,19 @@ def train(
         fetch: the batch for given positions ``0 <= i < samples``.
         samples: how many samples the client holds.
         config: epochs, batch size, optimizer, proximal term.
-        task: the loss, and what is right.
-        round: chooses the learning rate.
-        seed: of the shuffle and of dropout.
-        timer: gets the stages data, forward, backward and optimizer.
-        topology: which weights exist, and how that changes while the client trains; None for all.
+        task: the loss, and which predictions are right.
+        round: decides the learning rate.
+        seed: for the shuffle and for dropout.
+        timer: measures the stages data, forward, backward and optimizer.
+        topology: says which weights exist, and may change while the client trains; None when all weights exist.
 
     Returns:
-        The mean over all the batches, each measured before its own step.
+        The mean over all batches, each measured before its optimizer step.
     """
     module, device = model.module.train(), model.vector.device
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = local_optimizer(config, parameters, round)
-    # A gradient in float16 vanishes below 6e-8: the scaler multiplies the loss, and divides before the step.
+    # Because float16 rounds gradients below 6e-8 to 0, the scaler multiplies the loss, and divides before the step.
     scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
     anchor = model.views(model.vector.clone()) if config.proximal else []
     torch.manual_seed(seed)
@@ -151,8 +151,8 @@ def train(
 def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 500) -> Tensor:
     """The gradient of the mean loss over positions ``0 <= i < samples``: shape ``(layout.parameters,)``.
 
-    It covers the weights that do not exist too. The model is in eval mode, so that neither dropout nor BatchNorm's
-    running statistics take part.
+    The gradient includes weights that do not exist. The model is in eval mode, so that dropout is off and BatchNorm's
+    running statistics stay as they are.
     """
     module, device = model.module.eval(), model.vector.device
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -164,7 +164,7 @@ def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, bat
 
 
 def _fetched(fetch: Fetch, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch; images in channels-last order, in which convolutions are up to three times faster."""
+    """A batch; images are in channels-last order, because convolutions are then up to three times faster."""
     inputs, targets = fetch(positions)
     return (inputs.to(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs), targets
 
@@ -187,7 +187,7 @@ def evaluate(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_siz
     """Mean loss and accuracy of ``model`` in eval mode over positions ``0 <= i < samples``."""
     module, device = model.module.eval(), model.vector.device
     tally = _Tally(task, device)
-    for start in range(0, samples, batch_size):  # split() gives one empty batch for no samples, whose mean is NaN
+    for start in range(0, samples, batch_size):  # split() would give one empty batch for 0 samples, with loss NaN
         inputs, targets = _fetched(fetch, torch.arange(start, min(start + batch_size, samples), device=device))
         outputs = module(inputs)
         tally.add(task.loss(outputs, targets), outputs, targets)

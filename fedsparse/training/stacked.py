@@ -1,9 +1,9 @@
 """The local loop of several clients at once: their weights are stacked, ``(clients, ...)``, and a step is one call.
 
-A small model keeps a processor waiting for the next call; ten small models in one call do not. Each client sees the
-batches that it would see alone (same seed, same shuffle), and ends with the same weights within float tolerance.
-Clients are sorted by how many steps they take, so that the clients that still train are always the first rows: no
-client waits for a larger one, and only the last batch of an epoch is padded.
+With one small model, a processor mostly waits for the next call; ten small models in one call keep it busy. Each client
+sees the same batches as when it trains alone (same seed, same shuffle), and ends with the same weights within float
+tolerance. Clients are sorted by their number of steps, so that the clients that still train are always the first rows:
+a client with fewer samples is not padded to a larger one, and only the last batch of an epoch is padded.
 """
 
 import logging
@@ -25,18 +25,18 @@ log = logging.getLogger("fedsparse")
 
 PADDING = -1
 TOGETHER = 16
-"""Clients in a group. Its make-up may touch the last bits of a result, so it depends on the cohort, not on workers."""
+"""Clients in a group. Groups may change the last bits of a result, so they depend on the cohort, never on workers."""
 SMALL = 2_000_000
-"""Weights up to which ``auto`` trains clients together on a GPU: a larger model fills one by itself."""
+"""Weights up to which ``auto`` trains clients together on a GPU, because a larger model keeps a GPU busy alone."""
 
 
 def group_size(config: Config, model: FlatModel, method: TopologyMethod) -> int:
-    """How many clients train together; 1 for one by one.
+    """How many clients train together; 1 when they train one by one.
 
-    ``auto`` is a rule and measures nothing, because one seed must give the same bits in every run. On the CPU it means
-    one by one, because there every engine gives the same bits, and on Flower's runtime a client trains by itself. With
-    ``on``, linear layers on the CPU take a quarter of the time for 25 thousand weights and batches of 8, three quarters
-    for 200 thousand weights and batches of 32; convolutions take half as much again.
+    ``auto`` is a fixed rule instead of a measurement, because one seed must give the same bits in every run. On the CPU
+    ``auto`` means one by one, because every engine must give the same bits there, and on Flower's runtime each client
+    trains alone. With ``on``, linear layers on the CPU take a quarter of the time for 25 thousand weights and batches
+    of 8, and three quarters for 200 thousand weights and batches of 32; convolutions take half as long again.
     """
     small_on_gpu = model.vector.is_cuda and model.layout.parameters <= SMALL
     if config.cohort_batching == "off" or (config.cohort_batching == "auto" and not small_on_gpu):
@@ -48,7 +48,7 @@ def group_size(config: Config, model: FlatModel, method: TopologyMethod) -> int:
 
 
 def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
-    """Which parts of these settings need one client at a time, in words; empty when none does."""
+    """The names of the settings that need one client at a time; empty when none does."""
     dropout = (m for m in model.module.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0)
     reasons = {
         "running statistics": model.layout.size > model.layout.parameters,
@@ -76,17 +76,17 @@ def train_cohort(
     timer: StageTimer,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, list[Score]]:
-    """What ``training.train`` does, for clients that all start from the present weights of ``model``.
+    """Train clients as ``loop.train`` does, all of them from the present weights of ``model``.
 
     Args:
         model: holds the global weights; unchanged on return.
         fetch: positions, int64 ``(c, b)`` of the first ``c`` clients -> inputs and labels ``(c, b, ...)``.
         samples: how many samples each client holds, in descending order.
-        config, task: as for ``train``; ``why_alone`` tells what is not supported.
-        round: chooses the learning rate.
-        seeds: of each client's shuffle.
-        timer: gets the stages data, forward, backward and optimizer of all the clients together.
-        mask: the weights that exist, bool ``(layout.parameters,)``, and the model holds 0 elsewhere; None for all.
+        config, task: as for ``train``, but ``why_alone`` must be empty.
+        round: decides the learning rate.
+        seeds: for each client's shuffle.
+        timer: measures the stages data, forward, backward and optimizer of all clients together.
+        mask: the weights that exist, bool ``(layout.parameters,)``; the model's other weights are 0. None for all.
 
     Returns:
         The local weights, float32 ``(clients, layout.size)``, and each client's score.
@@ -107,7 +107,7 @@ def train_cohort(
             leaves = [w[:active].detach().requires_grad_() for w in weights]
             outputs = forward(leaves, inputs)
             loss = task.loss(outputs, targets, "none")
-            loss = loss.view(*real.shape, -1).mean(2) * real  # of every sample
+            loss = loss.view(*real.shape, -1).mean(2) * real  # shape (c, b)
         with timer("backward"):
             gradients = torch.autograd.grad((loss.sum(1) / real.sum(1)).sum(), leaves)
         with timer("optimizer"):
@@ -136,7 +136,7 @@ def _schedule(samples: Sequence[int], config: Config, seeds: Sequence[int], devi
 
 
 def _stacked_forward(module: nn.Module) -> Callable[[list[Tensor], Tensor], Tensor]:
-    """``(stacked weights, inputs (c, b, ...)) -> outputs (c, b, ...)``: each client's inputs under its own weights."""
+    """``(stacked weights, inputs (c, b, ...)) -> outputs (c, b, ...)``: each client's model on its own inputs."""
     names = [name for name, p in module.named_parameters() if p.requires_grad]
 
     def one(weights: list[Tensor], inputs: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def _stacked_forward(module: nn.Module) -> Callable[[list[Tensor], Tensor], Tens
 
 
 class _Step:
-    """torch.optim.SGD's step, each client's gradient clipped by its own norm, for the first rows of stacked weights."""
+    """torch.optim.SGD's step on the first rows of stacked weights, each client's gradient clipped by its own norm."""
 
     def __init__(
         self, weights: list[Tensor], anchor: list[Tensor], masks: list[Tensor], config: Config, lr: float
@@ -160,7 +160,7 @@ class _Step:
         weights = [w[:active] for w in self.weights]
         if config.proximal:
             torch._foreach_add_(gradients, torch._foreach_sub(weights, self.anchor), alpha=config.proximal)
-        if self.masks:  # before clipping, momentum and decay, as LocalTopology has it
+        if self.masks:  # before clipping, momentum and decay, as in LocalTopology
             torch._foreach_mul_(gradients, self.masks)
         if config.clip_norm:
             norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)

@@ -1,4 +1,4 @@
-"""A client's memory survives in Flower's Context, in files and on a device alike."""
+"""A client's state is kept the same in Flower's Context, in files and on a device."""
 
 import errno
 import pickle
@@ -29,7 +29,7 @@ def context() -> Context:
     return Context(1, 1, {}, RecordDict(), {})
 
 
-def test_what_is_saved_is_loaded(context: Context, file: Path | None) -> None:
+def test_a_loaded_state_equals_the_saved_state(context: Context, file: Path | None) -> None:
     assert load_state(context, file).residual is None
     residual = np.arange(6, dtype=np.float32)
     save_state(context, file, ClientState(residual, {"momentum": residual * 2}, b"payload\0\0", 3))
@@ -72,13 +72,13 @@ def test_a_damaged_file_is_one_line_with_its_name(context: Context, tmp_path: Pa
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 @pytest.mark.parametrize("where", ["numpy", "cpu", "cuda"])
-def test_every_store_gives_the_payloads_of_a_state_that_was_never_stored(
+def test_a_stored_state_gives_the_same_payloads_as_a_state_in_memory(
     compressor: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounds 2 and 3 are lost, and rounds 4 and 6 have an attempt that fails when all is computed."""
+    """Rounds 2 and 3 are lost, and in rounds 4 and 6 a first attempt fails after its computation."""
     if where == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no CUDA GPU here")
-    # Tensors on the CPU would become NumPy arrays, and the test shall compute on them as on a device.
+    # The codec would turn tensors on the CPU into NumPy arrays; this test computes on them as on a device.
     monkeypatch.setattr(module, "as_vector", lambda update: update)
     codec = UpdateCodec(LAYOUT, compressor, 0.1, residual_decay=0.9)
     updates = [draw_vector("normal", LAYOUT.size, round) for round in range(6)]

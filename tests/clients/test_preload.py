@@ -1,4 +1,4 @@
-"""Workers share the data that the process they are forked from has read."""
+"""Workers share the data set that their parent process, which forks them, has read."""
 
 import os
 import subprocess

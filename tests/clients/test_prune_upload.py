@@ -1,4 +1,4 @@
-"""What a client prunes before upload."""
+"""Pruning before upload on a client."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ METHODS = ["topk", "stc", "randomk", "eden", "lowrank", "gaussian", "signsgd"]
 
 
 class Server:
-    """A server whose weights wander, and its clients."""
+    """A server whose weights change at random, and its clients."""
 
     def __init__(self, compressor: str = "stc", density: float = 0.02) -> None:
         settings = {"downlink_compressor": compressor, "downlink_density": density, "clients": 20}
@@ -53,7 +53,7 @@ def test_clients_that_come_and_go_and_lose_replies_hold_the_servers_public_weigh
         whole = server.next_round()
         for client in server.rng.choice(20, 5, replace=False).tolist():
             if (fate := server.rng.random()) < 0.15:
-                server.message(client, whole)  # the message is lost, or the client dies before it keeps anything
+                server.message(client, whole)  # the message is lost, or the client dies before it saves its state
             else:
                 server.train(client, whole)
                 if fate > 0.3:  # else the reply is lost
@@ -61,7 +61,7 @@ def test_clients_that_come_and_go_and_lose_replies_hold_the_servers_public_weigh
     assert max(server.bytes) <= 4 * LAYOUT.size + 64
 
 
-def test_a_client_that_lost_its_memory_says_so_once_and_is_sent_all() -> None:
+def test_a_client_that_lost_its_state_fails_once_and_is_then_sent_whole_weights() -> None:
     server = Server()
     for round in range(1, 4):
         server.train(0, server.next_round())
@@ -74,7 +74,7 @@ def test_a_client_that_lost_its_memory_says_so_once_and_is_sent_all() -> None:
     assert server.bytes[-1] > 4 * LAYOUT.size
 
 
-def test_weights_that_differ_are_noticed_and_left_alone() -> None:
+def test_changes_for_other_weights_are_refused_and_leave_the_state_as_it_was() -> None:
     server = Server()
     server.train(0, server.next_round())
     server.held[0] = server.round
@@ -86,19 +86,19 @@ def test_weights_that_differ_are_noticed_and_left_alone() -> None:
     assert state.memory["round"] == 1
 
 
-def test_a_client_gets_whichever_is_shorter() -> None:
+def test_a_client_gets_the_shorter_of_changes_and_whole_weights() -> None:
     server = Server("topk", density=0.3)
     server.train(0, server.next_round())
     server.held[0] = server.round
     server.train(0, server.next_round())  # one change
     for _ in range(6):
         whole = server.next_round()
-    server.train(0, whole)  # seven changes would be longer than all
+    server.train(0, whole)  # seven changes would be longer than whole weights
     one, seven = server.bytes[1:]
     assert one < 4 * LAYOUT.size < seven <= 4 * LAYOUT.size + 64
 
 
-def test_what_one_change_leaves_out_follows_later() -> None:
+def test_weights_that_one_change_leaves_out_arrive_with_later_changes() -> None:
     server = Server("stc", density=0.05)
     server.next_round()
     for _ in range(3):
@@ -109,7 +109,7 @@ def test_what_one_change_leaves_out_follows_later() -> None:
     assert np.linalg.norm(known.numpy() - still.numpy()) < 0.02 * float(still.norm())
 
 
-def test_sent_whole_it_is_exact_and_the_server_keeps_nothing() -> None:
+def test_a_whole_downlink_is_exact_and_the_server_keeps_no_copy() -> None:
     server = Server("none")
     whole = server.next_round()
     assert server.message(0, whole) is whole

@@ -1,4 +1,4 @@
-"""What clients send in rounds in which they vote."""
+"""The payloads of clients in rounds in which they vote."""
 
 import numpy as np
 import pytest

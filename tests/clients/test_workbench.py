@@ -1,4 +1,4 @@
-"""What the clients of a process share."""
+"""The workbench that the clients of a thread share."""
 
 import numpy as np
 import pytest

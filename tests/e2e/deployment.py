@@ -1,4 +1,4 @@
-"""The project's script that starts a SuperLink and SuperNodes on this machine, run by a test."""
+"""Runs the project's script that starts a SuperLink and SuperNodes on this machine, for tests."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ SCRIPT = ROOT / "configs" / "deployment" / "one_machine.sh"
 
 @contextmanager
 def deployment(folder: Path, nodes: int, settings: str) -> Iterator[subprocess.Popen]:
-    """The running script, its output in ``folder / "log"``; whatever it started is ended at last."""
+    """The running script, with its output in ``folder / "log"``; at the end all of its processes are ended."""
     environment = os.environ | {
         "FLWR_HOME": str(folder / "flwr"),
         "FEDSPARSE_PORT": str(free_ports(1 + nodes)),
@@ -38,7 +38,7 @@ def deployment(folder: Path, nodes: int, settings: str) -> Iterator[subprocess.P
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
+    """The first of ``count`` consecutive free ports."""
     for first in range(21000, 60000, count):
         with suppress(OSError):
             for port in range(first, first + count):
@@ -56,7 +56,7 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
 
 
 def marked(variable: str) -> list[int]:
-    """The processes with this ``NAME=value`` in their environment, but for this one."""
+    """The other processes with this ``NAME=value`` in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

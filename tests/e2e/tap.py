@@ -1,4 +1,4 @@
-"""The project's ClientApp, with a copy of everything that travels."""
+"""The project's ClientApp, which also saves a copy of every message and reply."""
 
 from typing import NamedTuple
 

@@ -62,9 +62,7 @@ def test_a_deployment_gives_the_same_bits_as_the_local_engine(tmp_path: Path, ti
     compare(json.loads((tmp_path / "out.json").read_text()), run_locally(tmp_path / "local", tiny_dataset, set()))
 
 
-def test_a_supernode_that_is_killed_between_two_rounds_costs_its_clients_turn_only(
-    tmp_path: Path, tiny_dataset: str
-) -> None:
+def test_a_supernode_killed_between_two_rounds_costs_only_its_clients_turn(tmp_path: Path, tiny_dataset: str) -> None:
     def rounds() -> list[str]:
         return [row["round"] for file in tmp_path.glob("runs/*/rounds.csv") for row in csv.DictReader(file.open())]
 

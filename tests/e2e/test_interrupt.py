@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: exit code 130, what was measured is saved, no process stays behind."""
+"""Ctrl-C at any moment: exit code 130, the rounds so far are saved, no process stays behind."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import pytest
 
 from tests.e2e.deployment import ROOT, marked, wait_until
 
-pytestmark = pytest.mark.slow  # they go by the clock, and want a machine that is not busy
+pytestmark = pytest.mark.slow  # because they depend on the clock, and need an idle machine
 
 
 def interrupt(tmp_path: Path, moment: str | float, *flags: str, kill: bool = False) -> list[dict]:
-    """Send Ctrl-C to a run, as a terminal does, after so many seconds or at a line; its summaries, none or one.
+    """Send Ctrl-C to a run, as a terminal does, after some seconds or at a line; returns its summaries, none or one.
 
     With ``kill``, SIGTERM to the one process instead.
     """
@@ -62,7 +62,9 @@ def test_a_run_on_flowers_runtime_that_starts_is_interrupted(tmp_path: Path, sec
 
 
 @pytest.mark.parametrize(("moment", "least", "epochs"), [("round      0/", 0, "100000"), ("round      2/", 2, "1")])
-def test_a_run_on_flowers_runtime_saves_what_was_measured(tmp_path: Path, moment: str, least: int, epochs: str) -> None:
+def test_an_interrupted_run_on_flowers_runtime_saves_its_rounds(
+    tmp_path: Path, moment: str, least: int, epochs: str
+) -> None:
     (summary,) = interrupt(tmp_path, moment, "--engine", "flower", "--workers", "2", "--epochs", epochs)
     assert summary["ended"] == "interrupted"
     assert summary["rounds"] >= least

@@ -28,7 +28,7 @@ SMALL = ["--distribution", "dirichlet", "--clients-per-round", "3", "--rounds", 
 
 
 def run(tmp_path: Path, *flags: str) -> dict:
-    """Run in this process; the result JSON."""
+    """Run in this process; returns the result JSON."""
     outfile = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
     code = main([*SMALL, "--workers", "1", *flags, "--logdir", str(tmp_path / "runs"), "--outfile", str(outfile)])
     assert code == 0
@@ -50,7 +50,7 @@ def shell(*arguments: str, **options: object) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **options)
 
 
-def test_a_run_learns_and_leaves_everything_a_user_looks_for(tmp_path: Path) -> None:
+def test_a_run_learns_and_leaves_all_result_files(tmp_path: Path) -> None:
     result = run(tmp_path, "--rounds", "12", "--clients-per-round", "5", "--eval-clients", "--lr", "0.1")
     accuracy = [r["eval/accuracy"] for r in result["rounds"]]
     assert max(accuracy[1:]) > accuracy[0] + 0.1
@@ -77,7 +77,7 @@ def test_the_saved_model_is_the_model_that_was_evaluated(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("compressor", ["none", "topk", "hggtopk", "dgc", "randomk"])
-def test_uplink_is_the_payloads_length_and_the_server_adds_what_they_decode_to(
+def test_uplink_is_the_payloads_length_and_the_server_adds_the_decoded_updates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressor: str
 ) -> None:
     TAPPED.clear()
@@ -105,7 +105,7 @@ def test_a_seed_gives_the_same_bits_again_with_any_number_of_workers(tmp_path: P
     assert hashes[0] == hashes[1] == hashes[2] == hashes[3] != hashes[4]
 
 
-def test_augmentation_changes_what_clients_train_on(tmp_path: Path) -> None:
+def test_augmentation_changes_the_images_that_clients_train_on(tmp_path: Path) -> None:
     plain, augmented = (run(tmp_path, "--augment", on)["summary"]["weights-hash"] for on in ("false", "true"))
     assert plain != augmented
 
@@ -185,13 +185,13 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert "Traceback" not in shown.err + shown.out
 
 
-def test_help_names_what_a_setting_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_allowed_values_of_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "One of iid, dirichlet, shards, natural, a .csv file, or one's own" in capsys.readouterr().out
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_closed_output_pipe_is_no_error() -> None:
     with shell("--help") as process:
         assert process.stdout
         process.stdout.close()
@@ -214,7 +214,7 @@ def test_a_key_given_twice_in_a_file_is_one_line(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("limit", [30_000, 100_000])
-def test_a_disk_without_room_is_one_line_after_what_was_measured(tmp_path: Path, limit: int) -> None:
+def test_a_full_disk_is_one_line_after_the_rounds_so_far(tmp_path: Path, limit: int) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
@@ -240,9 +240,7 @@ def test_training_that_diverges_names_client_and_layer_and_exits_1(
 
 
 @pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)])
-def test_a_run_that_is_ended_saves_what_was_measured_and_leaves_no_process(
-    tmp_path: Path, workers: str, ending: int
-) -> None:
+def test_a_terminated_run_saves_its_rounds_and_leaves_no_process(tmp_path: Path, workers: str, ending: int) -> None:
     settings = ["--rounds", "100000", "--workers", workers, "--logdir", str(tmp_path), "--state-store", "files"]
     process = shell(*SMALL, *settings, start_new_session=True)
     assert process.stdout
@@ -250,9 +248,9 @@ def test_a_run_that_is_ended_saves_what_was_measured_and_leaves_no_process(
         if line.startswith("round      2/"):
             break
     if ending == signal.SIGINT:
-        os.killpg(process.pid, ending)  # as a terminal does: to the whole group
+        os.killpg(process.pid, ending)  # a terminal signals the whole group
     else:
-        process.send_signal(ending)  # as a batch system does
+        process.send_signal(ending)  # a batch system signals one process
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
@@ -260,7 +258,7 @@ def test_a_run_that_is_ended_saves_what_was_measured_and_leaves_no_process(
     result = json.loads(path.read_text())
     assert result["summary"]["ended"] == "interrupted"
     assert result["summary"]["rounds"] >= 2
-    assert not list(tmp_path.rglob("clients"))  # their states are of use to nobody
+    assert not list(tmp_path.rglob("clients"))  # the clients' states are deleted
     deadline = time.monotonic() + 20
     while group_is_alive(process.pid):
         assert time.monotonic() < deadline, "a process was left behind"

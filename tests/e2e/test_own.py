@@ -1,4 +1,4 @@
-"""What is a user's own, named on the command line: it works everywhere, and a mistake in it is one line."""
+"""A user's own objects, named on the command line, work everywhere, and a mistake in one is one line."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def own(place: str) -> dict[str, list[str]]:
-    """For every kind, flags that name the user's own."""
+    """For every kind, flags that name the user's own object."""
     data = ["--dataset", f"{place}:load"]
     return {
         "model": ["--model", f"{place}:Net", *data],
@@ -120,7 +120,9 @@ def test_each_kind_runs_and_changes_the_result(mine: Path, kind: str) -> None:
     assert hashes[0] != hashes[1]
 
 
-def test_they_work_together_with_workers_from_any_folder_as_file_and_as_module(mine: Path, tmp_path: Path) -> None:
+def test_own_objects_work_together_with_workers_from_any_folder_as_file_and_as_module(
+    mine: Path, tmp_path: Path
+) -> None:
     everything = {"model": "Net", "dataset": "load", "compressor": "First", "aggregator": "Median", "strategy": "Half"}
     hashes = set()
     for place, workers in (("mine.py", "1"), ("mine", "2"), (str(mine / "mine.py"), "2")):
@@ -132,7 +134,7 @@ def test_they_work_together_with_workers_from_any_folder_as_file_and_as_module(m
     assert len(hashes) == 1
 
 
-def test_a_run_folders_config_is_taken_back_from_another_folder(mine: Path, tmp_path: Path) -> None:
+def test_a_run_folders_config_runs_again_from_another_folder(mine: Path, tmp_path: Path) -> None:
     flags = own("mine.py")["compressor"]
     assert shell(mine, *SMALL, *flags, "--logdir", "first").returncode == 0
     (folder,) = (mine / "first").iterdir()
@@ -142,7 +144,7 @@ def test_a_run_folders_config_is_taken_back_from_another_folder(mine: Path, tmp_
     assert first == second
 
 
-def test_a_sweep_tries_ones_own_beside_ours(mine: Path) -> None:
+def test_a_sweep_can_compare_an_own_compressor_with_the_catalogues(mine: Path) -> None:
     (mine / "grid.yaml").write_text(
         "base: {dataset: 'mine.py:load', model: mlp-small, rounds: 2, clients: 6, clients-per-round: 3}\n"
         "grid: {compressor: [topk, 'mine.py:First']}\n"
@@ -154,7 +156,7 @@ def test_a_sweep_tries_ones_own_beside_ours(mine: Path) -> None:
 
 
 @pytest.mark.slow
-def test_they_work_on_flowers_runtime_with_the_same_bits(mine: Path) -> None:
+def test_own_objects_give_the_same_bits_on_flowers_runtime(mine: Path) -> None:
     flags = [*own("mine.py")["model"], "--compressor", "mine.py:First", "--distribution", "natural"]
     for engine in ("local", "flower"):
         done = shell(mine, *SMALL, *flags, "--engine", engine, "--logdir", engine)
@@ -190,7 +192,7 @@ def test_they_work_on_flowers_runtime_with_the_same_bits(mine: Path) -> None:
         (["--strategy", "bad.py:no_module"], "strategy = {here}/bad.py:no_module: "),
     ],
 )
-def test_a_mistake_in_it_is_one_line_with_exit_code_2(tmp_path: Path, flags: list[str], line: str) -> None:
+def test_a_mistake_in_an_own_object_is_one_line_with_exit_code_2(tmp_path: Path, flags: list[str], line: str) -> None:
     (tmp_path / "broken.py").write_text("x = 1 / 0\n")
     (tmp_path / "syntax.py").write_text("def f(:\n")
     (tmp_path / "bad.py").write_text(

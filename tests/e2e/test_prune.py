@@ -12,7 +12,7 @@ from tests.e2e.test_main import tiny
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a model trained on pooled data, 200 images of them."""
+    """The run folder of a model trained on 200 pooled images."""
     folder = tmp_path_factory.mktemp("central")
     arguments = ["train-central", "--dataset", tiny(folder), "--clients", "10", "--rounds", "4", "--epochs", "5"]
     assert main([*arguments, "--batch-size", "8", "--eval-every", "2", "--logdir", str(folder / "runs")]) == 0
@@ -106,7 +106,7 @@ def test_batchnorm_is_recalibrated_after_pruning(tmp_path: Path) -> None:
         (["--checkpoint", "MODEL", "--nm", "2:4", "--samples", "0"], "samples = 0: should be at least 1"),
     ],
 )
-def test_a_mistake_in_what_to_prune_is_one_line_and_exit_code_2(
+def test_a_wrong_flag_of_prune_is_one_line_and_exit_code_2(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], line: str
 ) -> None:
     arguments = [str(trained / "model.pt") if flag == "MODEL" else flag for flag in flags]

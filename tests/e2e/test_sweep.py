@@ -30,7 +30,9 @@ def test_a_sweep_runs_every_cell_and_report_compares_them(tmp_path: Path, capsys
     assert "| topk |" in capsys.readouterr().out
 
 
-def test_a_cell_that_cannot_run_is_told_before_any_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_with_a_mistake_is_reported_before_any_cell_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "grid.yaml").write_text("grid: {clients: [10, 20000]}")
     assert main(["sweep", str(tmp_path / "grid.yaml"), "--logdir", str(tmp_path / "runs")]) == 2
     assert "20000 clients" in capsys.readouterr().err

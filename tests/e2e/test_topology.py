@@ -13,7 +13,7 @@ from tests.e2e.test_main import run
 DYNAMIC = ["--sparsity", "0.5", "--need-readjust", "--readjustment-interval", "1", "--beta", "0.1", "--rounds", "4"]
 
 WEIGHTS = 55_248
-"""Of cnn-small's convolutions and linear layers."""
+"""Weights of cnn-small's convolutions and linear layers."""
 
 
 def test_a_dynamic_sparse_run_measures_its_topology_and_shows_it_in_tensorboard(
@@ -38,7 +38,7 @@ def test_a_seed_gives_the_same_bits_with_any_number_of_workers(tmp_path: Path, t
     assert one["summary"]["uplink-bytes"] == two["summary"]["uplink-bytes"]
 
 
-def test_ssfl_asks_its_question_whatever_the_downlink(tmp_path: Path, tiny_dataset: str) -> None:
+def test_ssfl_asks_for_saliency_with_any_downlink(tmp_path: Path, tiny_dataset: str) -> None:
     flags = ["--sparsity", "0.8", "--topology", "ssfl", "--downlink-compressor", "topk"]
     result = run(tmp_path, *flags, "--dataset", tiny_dataset, "--clients", "8")
     assert result["rounds"][0]["comm/uplink_bytes"] > 0
@@ -46,7 +46,7 @@ def test_ssfl_asks_its_question_whatever_the_downlink(tmp_path: Path, tiny_datas
 
 
 @pytest.mark.parametrize(("rounds", "told"), [("10", True), ("20", False)])
-def test_a_topology_that_will_never_be_readjusted_is_told(
+def test_a_run_prints_that_its_topology_will_never_be_readjusted(
     tmp_path: Path, tiny_dataset: str, rounds: str, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--sparsity", "0.5", "--need-readjust", "--dataset", tiny_dataset, "--clients", "8"]
@@ -64,7 +64,7 @@ def test_a_topology_that_will_never_be_readjusted_is_told(
         (["--sparsity", "0.99999", "--topology", "small-dense"], "small-dense: the narrowest network has"),
     ],
 )
-def test_a_sparsity_that_cannot_be_is_one_line_before_the_run(
+def test_an_impossible_sparsity_is_one_line_before_the_run(
     tmp_path: Path, flags: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*flags, "--logdir", str(tmp_path)]) == 2

@@ -83,13 +83,13 @@ def test_compute_seconds_alone_make_a_clock() -> None:
     assert clock.seconds == 2.0
 
 
-def test_there_is_no_clock_where_neither_links_nor_compute_seconds_are_set() -> None:
+def test_there_is_no_clock_without_links_and_compute_seconds() -> None:
     clock = SimulatedClock(NO_LINKS, compute_seconds=0.0, deadline=0.0)
     assert clock.add(0, downlink=10, uplink=10, measured=0.5) == ""
     assert clock.seconds is None
 
 
-def test_a_client_after_the_deadline_is_told_and_the_round_ends_at_the_deadline() -> None:
+def test_a_client_after_the_deadline_fails_and_the_round_ends_at_the_deadline() -> None:
     clock = SimulatedClock(EIGHT_MBIT, compute_seconds=1.0, deadline=2.5)
     assert clock.add(0, downlink=0, uplink=1_500_000, measured=0.0) == ""
     late = clock.add(1, downlink=0, uplink=2_000_000, measured=0.0)

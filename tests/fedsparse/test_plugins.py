@@ -1,4 +1,4 @@
-"""From a name to an object: ours, a module's, or one in a file of the user's."""
+"""Finding the object of a name: from the catalogue, a module, or a user's file."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from fedsparse.plugins import absolute, call, is_own, load, named
 
 
 @pytest.mark.parametrize("kind", [name for name in vars(catalogue) if name.isupper()])
-def test_every_name_of_the_catalogue_is_there(kind: str) -> None:
+def test_every_name_of_the_catalogue_can_be_loaded(kind: str) -> None:
     for name in (names := getattr(catalogue, kind)):
         assert callable(named(names, name))
 
@@ -39,7 +39,7 @@ def test_a_file_that_fails_is_tried_again_when_it_is_mended(tmp_path: Path) -> N
     assert load(f"{file}:thing") == 3
 
 
-def test_a_relative_file_and_a_module_of_this_folder_become_absolute_and_others_stay(
+def test_a_relative_file_and_a_module_of_this_folder_become_absolute_and_other_modules_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What a loader of one's own may return, and the line for everything that it may not."""
+"""A user's own loader: the allowed results, and the one-line error for all other results."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ LABELS = np.arange(12) % 3
 
 
 def mapping(**changes: Any) -> dict[str, Any]:
-    """A good one, but for `changes`; a change to None leaves the key out."""
+    """A valid mapping with `changes`; a change to None removes the key."""
     arrays = {"x_train": GREY, "y_train": LABELS, "x_test": GREY[:5], "y_test": LABELS[:5]} | changes
     return {key: value for key, value in arrays.items() if value is not None}
 
@@ -160,7 +160,7 @@ def test_an_array_that_cannot_be_read_is_one_line_whatever_is_raised(error: Exce
 
 
 @pytest.mark.parametrize("returned", [None, [], (GREY, LABELS), "data.npz", GREY])
-def test_what_is_neither_a_data_set_nor_a_mapping_is_one_line(returned: Any) -> None:
+def test_a_loader_that_returns_neither_a_data_set_nor_a_mapping_is_one_line(returned: Any) -> None:
     message = "mine: a loader returns a partitions.Dataset or a mapping with x_train, y_train, x_test, y_test, not"
     with pytest.raises(DataError, match=f"{message} {type(returned).__name__}"):
         as_dataset(returned, "mine")

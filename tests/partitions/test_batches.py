@@ -1,4 +1,4 @@
-"""Crops, flips and normalisation against loops that anyone can check."""
+"""Crops, flips and normalisation, against simple loops."""
 
 import hashlib
 from itertools import product
@@ -31,7 +31,7 @@ def slow(image: Tensor, down: int, across: int, mirrored: int, crop: int) -> Ten
 
 
 def outcomes(image: Tensor, crop: int, flip: bool) -> list[Tensor]:
-    """What may become of an image (C, H, W): every place in the frame, as it is and mirrored."""
+    """All possible results for an image (C, H, W): every place in the frame, plain and mirrored."""
     places = range(2 * crop + 1)
     return [slow(image, *draw, crop) for draw in product(places, places, range(1 + flip))]
 
@@ -79,7 +79,7 @@ def test_without_flip_nothing_is_mirrored_and_without_crop_nothing_moves(crop: i
     assert len(outcomes(image, crop, flip)) == count
 
 
-def test_with_nothing_to_do_the_batch_itself_comes_back() -> None:
+def test_without_crop_and_flip_the_batch_itself_is_returned() -> None:
     batch = images(4, 1, 5, 5)
     assert augment(batch, 0, False, torch.Generator()) is batch
 

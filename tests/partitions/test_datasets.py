@@ -1,4 +1,4 @@
-"""The data sets: what comes with the code, what torchvision reads, and one clear line when there is nothing."""
+"""The embedded data set, torchvision's data sets, and one clear line when a data set is missing."""
 
 import base64
 import gzip
@@ -30,7 +30,7 @@ LOADERS: dict[str, Callable[[Path], Dataset]] = {
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every request fails at once; the list says which were tried."""
+    """Every request fails at once; the list has the URLs that were tried."""
     tried: list[str] = []
 
     def refuse(request: urllib.request.Request, *_: object, **__: object) -> None:

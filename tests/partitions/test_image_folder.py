@@ -1,4 +1,4 @@
-"""A folder of images as a data set, and the line for every folder that is none."""
+"""A folder of images as a data set, and the one-line error for a folder that is no data set."""
 
 import struct
 from pathlib import Path
@@ -29,7 +29,7 @@ def save(file: Path, image: np.ndarray | Image.Image) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good one: cats and dogs, four grey images."""
+    """A valid folder: cats and dogs, four grey images."""
     for name in ("train/cat/a.png", "train/cat/b.png", "train/dog/c.png", "test/dog/d.png"):
         save(tmp_path / name, pixels())
     return tmp_path
@@ -79,7 +79,7 @@ def test_images_and_labels_come_in_the_sorted_order_of_the_folders(
         assert y.tolist() == labels[split]
 
 
-def test_mean_deviation_and_augmentation_are_those_of_any_data_set_of_ones_own(folder: Path) -> None:
+def test_a_folders_mean_deviation_and_augmentation_follow_the_rule_for_own_data(folder: Path) -> None:
     data = load_folder(folder)
     np.testing.assert_allclose(data.mean, [data.x_train.double().mean()], rtol=1e-5)
     np.testing.assert_allclose(data.std, [data.x_train.double().std(correction=0)], rtol=1e-5)
@@ -132,12 +132,12 @@ def test_a_class_without_images_is_one_line(folder: Path) -> None:
     assert line(folder) == f"{folder / 'train/eel'}: no images in it (.png, .jpg, .jpeg, .bmp)"
 
 
-def test_a_class_that_is_only_tested_is_one_line(folder: Path) -> None:
+def test_a_class_without_training_images_is_one_line(folder: Path) -> None:
     save(folder / "test/eel/e.png", pixels())
     assert line(folder) == f"{folder / 'test/eel'}: there is no class of this name in {folder / 'train'}"
 
 
-def test_the_first_image_unlike_the_others_is_named(folder: Path) -> None:
+def test_an_image_that_differs_from_the_first_is_named(folder: Path) -> None:
     first = folder / "train/cat/a.png"
     for name, image, kind in (
         ("test/dog/e.png", pixels(height=9), "10x9 grey"),

@@ -1,4 +1,4 @@
-"""An .npz file as a data set: what is in it goes through `as_dataset`; what is wrong with the file is one line."""
+"""An .npz file as a data set: `as_dataset` takes its arrays, and a fault of the file is one line."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def save(path: Path, **more: Any) -> Path:
-    """A good file, and `more` in it, or in the place of what is in it."""
+    """A valid file; `more` adds or replaces arrays."""
     np.savez(path, **({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:5], "y_test": LABELS[:5]} | more))
     return path
 
@@ -32,7 +32,7 @@ def test_a_file_holds_images_and_labels(path: Path) -> None:
     assert (data.classes, data.class_names, data.crop, data.flip, data.owners) == (3, ("0", "1", "2"), 1, True, None)
 
 
-def test_a_file_may_say_who_holds_what_and_name_the_classes(path: Path) -> None:
+def test_a_file_may_have_the_client_of_each_sample_and_class_names(path: Path) -> None:
     data = load_npz(save(path, clients=LABELS[::-1] * 10, class_names=["cat", "dog", "eel"]))
     assert data.owners is not None
     assert data.owners.tolist() == LABELS[::-1].tolist()
@@ -44,7 +44,7 @@ def test_a_loader_may_return_an_open_file(path: Path) -> None:
         assert np.array_equal(as_dataset(archive, "mine").x_train[:, 0], IMAGES)
 
 
-def test_what_is_wrong_with_an_array_is_one_line_with_the_file_and_the_array(path: Path) -> None:
+def test_a_wrong_array_is_one_line_with_the_file_and_the_array(path: Path) -> None:
     objects = np.array([{"a": 1}], dtype=object)
     for more, message in (({"y_test": LABELS}, "x_test has 5"), ({"x_train": objects}, "cannot read x_train: ")):
         with pytest.raises(DataError) as caught:
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_archive_is_one_line(path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"mine.npz: cannot read the file: ") as caught:
             load_npz(path)
-        assert "pickle" not in str(caught.value)  # NumPy takes any text for one, and advises to load it
+        assert "pickle" not in str(caught.value)  # NumPy takes any text for a pickle, and advises to load it
     with path.open("wb") as file:
         np.save(file, IMAGES)
     with pytest.raises(DataError, match="archive but a single array"):

@@ -1,4 +1,4 @@
-"""Who holds which samples: properties of every partitioner, and each one's own definition."""
+"""Partitions: common properties of all distributions, and the definition of each one."""
 
 import hashlib
 from collections.abc import Callable
@@ -155,7 +155,7 @@ def test_shards_are_few_classes_and_equal_sizes_as_in_the_paper(classes_per_clie
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 1000))
-def test_shards_that_do_not_divide_reach_over_one_border_each_at_most(clients: int, wanted: int, seed: int) -> None:
+def test_each_shard_crosses_at_most_one_class_border(clients: int, wanted: int, seed: int) -> None:
     labels = BALANCED[: 1000 + seed]
     result = partition(labels, shards.owners, clients, seed=seed, classes_per_client=wanted)
     assert np.ptp(result.sizes) <= wanted
@@ -164,7 +164,7 @@ def test_shards_that_do_not_divide_reach_over_one_border_each_at_most(clients: i
 
 
 def floor_oracle(sizes: list[int], floor: int) -> list[int]:
-    """One sample at a time: from the largest to whoever is below the floor."""
+    """Move one sample at a time from the largest client to a client below the floor."""
     while min(sizes) < floor:
         sizes[sizes.index(max(sizes))] -= 1
         sizes[sizes.index(min(sizes))] += 1
@@ -217,7 +217,7 @@ def test_an_impossible_demand_is_one_line(changes: dict, message: str) -> None:
 Arguments = dict[str, object]
 
 
-def test_a_distribution_of_ones_own_gets_labels_clients_a_generator_and_the_settings_that_it_takes() -> None:
+def test_an_own_distribution_gets_labels_clients_a_generator_and_the_settings_that_it_takes() -> None:
     got: Arguments = {}
 
     def nothing_more(labels: np.ndarray, clients: int, rng: np.random.Generator) -> np.ndarray:
@@ -245,7 +245,7 @@ def test_a_distribution_of_ones_own_gets_labels_clients_a_generator_and_the_sett
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=50), st.sampled_from([np.uint8, np.int32, np.int64, list]))
-def test_what_a_distribution_returns_is_the_partition(owners: list[int], kind: Callable) -> None:
+def test_the_owners_that_a_distribution_returns_are_the_partition(owners: list[int], kind: Callable) -> None:
     result = partition([0] * len(owners), lambda labels, clients, rng: kind(owners), 5, seed=0, min_samples=0)
     assert result.owners.tolist() == owners
     assert [result[client].tolist() for client in range(5)] == [
@@ -253,7 +253,7 @@ def test_what_a_distribution_returns_is_the_partition(owners: list[int], kind: C
     ]
 
 
-def test_samples_are_moved_to_meet_the_floor_of_a_distribution_of_ones_own() -> None:
+def test_samples_are_moved_to_meet_the_floor_of_an_own_distribution() -> None:
     result = partition([0] * 9, lambda labels, clients, rng: labels, 3, seed=0, min_samples=2)
     assert result.sizes.tolist() == [5, 2, 2]
     assert result.moved == 4
@@ -275,14 +275,14 @@ def test_samples_are_moved_to_meet_the_floor_of_a_distribution_of_ones_own() -> 
         ([0, -1, 2, 0, 1, 2, 0, 1, 0, 0], "mine gave sample 1 to client -1; clients are 0 to 2"),
     ],
 )
-def test_what_a_distribution_should_not_return_is_one_line(returned: object, message: str) -> None:
+def test_a_distribution_that_returns_no_owners_is_one_line(returned: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         partition([0] * 10, lambda labels, clients, rng: returned, 3, seed=0, name="mine")
     assert "\n" not in str(caught.value)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=50))
-def test_natural_clients_keep_what_they_hold_even_below_the_floor(ids: list[int]) -> None:
+def test_natural_clients_keep_their_samples_even_below_the_floor(ids: list[int]) -> None:
     held = np.unique(ids, return_inverse=True)[1]
     clients = int(held.max()) + 1
     result = partition(
@@ -299,13 +299,13 @@ def test_natural_clients_of_a_data_set_that_names_none_are_one_line() -> None:
 
 
 @pytest.mark.parametrize("clients", [1, 2, 4, 10])
-def test_another_number_of_natural_clients_is_one_line_with_the_number_to_ask_for(clients: int) -> None:
+def test_a_wrong_number_of_natural_clients_is_one_line_with_the_right_number(clients: int) -> None:
     message = f"natural has 3 clients, not {clients}; run with --clients 3"
     with pytest.raises(DataError, match=message):
         partition([0] * 4, natural_clients.owners, clients, seed=0, natural=np.array([2, 0, 1, 0]), name="natural")
 
 
-def test_a_client_without_a_sample_is_one_line_where_the_data_say_who_holds_what() -> None:
+def test_a_natural_client_without_a_sample_is_one_line() -> None:
     mine = as_given(lambda labels, clients, rng: [0, 3, 3, 1])
     with pytest.raises(DataError, match="mine has no sample for client 2"):
         partition([0] * 4, mine, 4, seed=0, name="mine", min_samples=0)

@@ -1,4 +1,4 @@
-"""A partition written to a file and read again, and the line for every file that is no partition of the data."""
+"""A partition is written to a file and read again; a file that is no partition of the data gives a one-line error."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_the_file_has_a_header_and_a_line_a_sample(tmp_path: Path) -> None:
     assert path.read_bytes() == b"sample,client\n0,1\n1,0\n2,2\n3,1\n"
 
 
-def test_lines_may_come_in_any_order_and_as_other_systems_end_them(tmp_path: Path) -> None:
+def test_lines_may_come_in_any_order_and_with_any_line_ending(tmp_path: Path) -> None:
     path = tmp_path / "partition.csv"
     path.write_bytes(b"\xef\xbb\xbfsample,client\r\n2,0\r\n0,1\r\n1,0")
     assert read(path, 3, 2).owners.tolist() == [1, 0, 0]

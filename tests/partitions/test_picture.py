@@ -44,7 +44,7 @@ def test_a_picture_is_drawn_for_few_and_for_many_clients(clients: int, owners: O
     assert 200 < height < 2000
 
 
-def test_of_a_million_clients_the_picture_shows_some_and_says_so() -> None:
+def test_the_picture_of_a_million_clients_shows_some_and_says_so() -> None:
     labels = np.arange(1_000_000) % 10
     figure = plot_partition(labels, partition(labels, iid.owners, 1_000_000, seed=0, name="iid"), NAMES)
     assert figure.axes[1].images[0].get_array().shape == (10, 2000)

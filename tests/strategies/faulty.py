@@ -1,4 +1,4 @@
-"""The project's own client; in round 2 one fails as its run's name says, after all its work and before its reply."""
+"""The project's ClientApp, but in round 2 one client fails after its work, before its reply; the run's name says how."""
 
 from flwr.app import Context, Message
 

@@ -34,14 +34,14 @@ SETTINGS = {
 }
 
 LOST: set[tuple[int, int]] = set()
-"""(round, partition id) of training that fails after it has changed the client's state, as a crash does at worst."""
+"""(round, partition id) of training that fails after it has changed the client's state, as the worst crash would."""
 
 TRAFFIC: list[tuple[Message, Message]] = []
 """Every message of a client's training, and the reply."""
 
 
 class Round(NamedTuple):
-    """After a round: its number, the global weights, their topology, and what was measured."""
+    """The state after a round: its number, the global weights, their topology, and the measurements."""
 
     number: int
     weights: Tensor
@@ -55,13 +55,14 @@ def app(message: Message, context: Context) -> Message:
     if message.metadata.message_type == "train":
         if (message.content["task"]["round"], context.node_id) in LOST:
             raise RuntimeError("lost")
-        kept = RecordDict({key: record.copy() for key, record in message.content.items()})  # the server empties its own
+        # Copies, because the server empties its records.
+        kept = RecordDict({key: record.copy() for key, record in message.content.items()})
         TRAFFIC.append((with_content(message, kept), reply))
     return reply
 
 
 def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset(), **settings: object) -> list[Round]:
-    """Play some rounds; round 0 is the state before them."""
+    """Play some rounds; returns their states, with round 0 for the state before training."""
     config = Config.from_mapping(SETTINGS | {"dataset": dataset} | settings)
     LOST.clear()
     LOST.update(lost)
@@ -86,7 +87,7 @@ def state_of(strategy: FedAvg, round: int) -> Round:
 
 
 def experiment_of(config: Config, module: nn.Module) -> Experiment:
-    """An experiment about another network than the settings name, and about no data."""
+    """An experiment with ``module`` in place of the network of the settings, and without data."""
     experiment = Experiment(config)
     experiment.model, experiment.task = FlatModel(copy.deepcopy(module)), Task()
     return experiment

@@ -1,4 +1,4 @@
-"""What a client sent counts once: accepted, or refused and sent again, or answered twice."""
+"""An update counts once, whether it is accepted, refused and sent again, or sent twice."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,7 @@ def sent(strategy: FedAvg, reply: Message, round: int) -> np.ndarray:
 
 
 def update_alone(message: Message) -> np.ndarray:
-    """What a client that remembers nothing makes of this message."""
+    """The update of a client without any state for this message."""
     whole = Config.from_mapping({**message.content["config"], "compressor": "none"})
     task = ConfigRecord({**message.content["task"], "state-folder": ""})
     records = {**message.content, "config": ConfigRecord(whole.flat()), "task": task}
@@ -75,7 +75,7 @@ def test_a_refused_payload_is_part_of_the_clients_next_one(
 def test_a_message_that_is_answered_twice_sends_the_update_once(
     grid: LocalGrid, tiny_dataset: str, tmp_path: Path
 ) -> None:
-    """A SuperNode that loses sight of a ClientApp starts another for the same message."""
+    """A SuperNode that loses contact with a ClientApp starts another one for the same message."""
     strategy = federation(grid, tiny_dataset, str(tmp_path), density=0.05)
     for round in (1, 2):
         messages = messages_of(strategy, grid, round)
@@ -86,7 +86,7 @@ def test_a_message_that_is_answered_twice_sends_the_update_once(
         assert strategy.cohort.metrics["comm/clients"] == 2
 
 
-def test_a_resent_update_does_not_dilute_what_the_others_measured(
+def test_a_resent_update_does_not_dilute_the_other_clients_measurements(
     grid: LocalGrid, tiny_dataset: str, tmp_path: Path
 ) -> None:
     strategy = federation(grid, tiny_dataset, str(tmp_path), density=0.05)
@@ -94,10 +94,10 @@ def test_a_resent_update_does_not_dilute_what_the_others_measured(
     first, second = (grid.send_and_receive(messages) for _ in range(2))
     strategy.aggregate_train(1, [second[CLIENT], first[1]])
     assert strategy.cohort.metrics["comm/clients"] == 2
-    told = first[1].content["metrics"]
-    tags = [tag for tag in told if tag.startswith("compress/")]
+    measured = first[1].content["metrics"]
+    tags = [tag for tag in measured if tag.startswith("compress/")]
     assert "compress/density" in tags
-    assert {tag: strategy.cohort.metrics[tag] for tag in tags} == {tag: told[tag] for tag in tags}
+    assert {tag: strategy.cohort.metrics[tag] for tag in tags} == {tag: measured[tag] for tag in tags}
 
 
 def test_a_second_attempt_that_ends_in_another_topology_does_not_send_the_first_ones_payload(

@@ -1,4 +1,4 @@
-"""Topologies on real rounds: the project's own clients, local training and payloads."""
+"""Topologies in real rounds, with the project's own clients, local training and payloads."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_the_invariants_hold_after_every_round(tiny_dataset: str, method: str) -
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_trains_only_what_exists(tiny_dataset: str, strategy: str) -> None:
+def test_every_strategy_trains_only_weights_that_exist(tiny_dataset: str, strategy: str) -> None:
     lr = 0.01 if strategy == "fedadam" else 1.0
     for _, weights, topology, *_ in play(tiny_dataset, strategy=strategy, topology="feddst", **{"server-lr": lr}):
         assert not weights[: topology.mask.numel()][~topology.mask].any()
@@ -103,7 +103,7 @@ def test_clients_lost_in_readjustment_rounds_leave_the_mask_valid_and_exact(tiny
     assert rounds[1].metrics["topology/changed"] > 0
 
 
-def test_masks_travel_to_those_who_lack_them_and_are_counted(tiny_dataset: str) -> None:
+def test_a_mask_travels_to_each_client_that_lacks_it_and_is_counted(tiny_dataset: str) -> None:
     rounds = play(tiny_dataset, rounds=6, topology="rigl", **{"eval-clients": False})
     held: dict[int, str] = {}
     for number in range(1, 7):
@@ -144,7 +144,7 @@ def test_an_update_holds_only_weights_that_the_client_has(tiny_dataset: str, com
         assert not update[: layout.parameters][~topology.mask.numpy()].any()
 
 
-def test_clients_that_vote_send_all_that_they_hold_and_what_is_compressed_again_after(tiny_dataset: str) -> None:
+def test_voting_clients_send_every_weight_that_they_hold_and_compress_again_afterwards(tiny_dataset: str) -> None:
     play(tiny_dataset, topology="feddst", compressor="topk", density=0.01, error_feedback=True)
     held = 0.5 * Experiment(Config()).layout.parameters
     for message, reply in TRAFFIC:
@@ -152,7 +152,7 @@ def test_clients_that_vote_send_all_that_they_hold_and_what_is_compressed_again_
         assert (len(reply.content["arrays"]["update"].data) > held) is voting
 
 
-def test_initial_weights_are_larger_in_sparse_layers_but_where_the_largest_were_chosen(tiny_dataset: str) -> None:
+def test_initial_weights_are_scaled_in_sparse_layers_unless_the_method_chose_the_largest(tiny_dataset: str) -> None:
     for method, scaled in (("static", True), ("ssfl", False)):
         (start,) = play(tiny_dataset, rounds=0, topology=method)
         dense = Experiment(Config()).model.vector.clone()
@@ -162,7 +162,7 @@ def test_initial_weights_are_larger_in_sparse_layers_but_where_the_largest_were_
         assert torch.equal(start.weights, plain) is not scaled
 
 
-def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_dataset: str) -> None:
+def test_saliency_is_the_mean_over_clients_weighted_by_their_samples(tiny_dataset: str) -> None:
     config = Config.from_mapping(SETTINGS | {"dataset": tiny_dataset, "topology": "ssfl", "sparsity": 0.8})
     experiment = Experiment(config)
     model, layers, layout = experiment.model, experiment.layers, experiment.layout
@@ -182,7 +182,9 @@ def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_d
     torch.testing.assert_close(total.float(), wanted, rtol=2.0**-7, atol=0.0)
 
 
-def test_ssfl_keeps_what_matters_most_to_the_clients_together_and_counts_what_asking_cost(tiny_dataset: str) -> None:
+def test_ssfl_keeps_the_weights_of_largest_mean_saliency_and_counts_the_bytes_of_the_question(
+    tiny_dataset: str,
+) -> None:
     played = play(tiny_dataset, rounds=1, topology="ssfl", sparsity=0.8)[0]
     assert played.metrics["comm/uplink_bytes"] > 0
     assert played.metrics["comm/downlink_bytes"] > 6 * 4 * played.weights.numel()
@@ -203,5 +205,5 @@ def test_consensus_of_the_clients_is_measured(tiny_dataset: str) -> None:
     for method in ("rigl", "feddst", "sparsyfed"):
         rounds = play(tiny_dataset, rounds=1, topology=method)
         assert 0 < rounds[1].details["topology/consensus"] < 1, method
-    for method in ("static", "prunefl"):  # whose clients wish for nothing: they say nothing, or tell about everything
+    for method in ("static", "prunefl"):  # clients report on no weight, or on all, and so prefer none
         assert "topology/consensus" not in play(tiny_dataset, rounds=1, topology=method)[1].details

@@ -1,4 +1,4 @@
-"""Clients that fail at the worst moment: what they remember is on the disk already, and the server never hears."""
+"""Clients that fail at the worst moment: after saving their state, before their reply."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_an_update_whose_reply_was_lost_arrives_once_with_the_next(
                 assert strategy.cohort.failures == [REASONS[fault]]
                 with np.load(tmp_path / f"{VICTIM}.npz") as state:
                     lost = decode(state["payload"].tobytes(), experiment.layout).to_dense()
-    messages[VICTIM].content["task"]["state-folder"] = ""  # the same round by a client that remembers nothing
+    messages[VICTIM].content["task"]["state-folder"] = ""  # the same round by a client without state
     fresh = client_app(messages[VICTIM], Context(1, VICTIM, {"partition-id": VICTIM}, RecordDict(), {}))
     third, sent = (
         decode(r.content["arrays"]["update"].data, experiment.layout).to_dense() for r in (fresh, replies[VICTIM])

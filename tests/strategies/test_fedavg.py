@@ -174,7 +174,7 @@ def test_a_malformed_reply_is_one_refused_client(metrics: dict | None, arrays: b
     assert "its reply is refused" in strategy.cohort.failures[0]
 
 
-def test_a_client_cannot_write_what_the_server_counts() -> None:
+def test_a_client_cannot_write_the_tags_that_the_server_measures() -> None:
     strategy, grid = make()
     u = updates(1)
 
@@ -196,7 +196,7 @@ def test_a_missing_reply_is_a_failure() -> None:
     assert "no reply" in strategy.cohort.failures[0]
 
 
-def test_a_node_that_the_superlink_lost_is_told_by_its_client_and_reason() -> None:
+def test_a_node_that_the_superlink_lost_fails_with_its_client_and_reason() -> None:
     strategy, grid = make()
     u = updates(1)
     messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
@@ -224,7 +224,7 @@ def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it()
         assert len(strategy.cohort.failures) == 3 - len(kept)
 
 
-def test_a_round_for_which_all_come_too_late_leaves_the_weights_and_the_run_goes_on() -> None:
+def test_a_round_in_which_all_clients_are_late_leaves_the_weights_and_the_run_goes_on() -> None:
     strategy, grid = make(compute_seconds=2.0, round_deadline=1.0)
     before, u = strategy.weights.clone(), updates(1)
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))

@@ -1,4 +1,4 @@
-"""Who holds which partition, on a grid that stands for Flower's."""
+"""The partition of each node, on a grid that replaces Flower's."""
 
 from collections.abc import Iterable
 
@@ -11,12 +11,12 @@ from fedsparse.experiment import Experiment
 from strategies.nodes import FederationError, Nodes, meet_federation
 from strategies.server_app import make_strategy
 
-LocalGrid("clients.client_app:app", clients=1)  # so that Message() knows who speaks
+LocalGrid("clients.client_app:app", clients=1)  # sets the sender that Message() needs
 SUPERLINK = 1
 
 
 class Federation:
-    """Nodes with the partitions that they hold; None for one that died a moment ago."""
+    """Nodes with their partitions; None for a node that has just died."""
 
     def __init__(self, partitions: dict[int, int | None]) -> None:
         self.partitions = partitions
@@ -68,17 +68,17 @@ def test_nodes_are_ordered_by_the_partitions_that_they_hold() -> None:
     assert nodes == [50, 60, 70]
 
 
-def test_a_dead_node_does_not_matter_where_another_has_its_partition() -> None:
+def test_a_dead_node_does_not_matter_when_another_node_has_its_partition() -> None:
     _, nodes = meet_federation(Federation({50: 0, 51: None, 60: 1}), settings(2))
     assert nodes == [50, 60]
 
 
-def test_a_partition_that_nobody_holds_is_told_with_the_reason() -> None:
+def test_a_partition_that_no_node_holds_is_an_error_with_the_reason() -> None:
     with pytest.raises(FederationError, match=r"no node holds partition 1; .* 0 to 1 \(.*Node Unavailable\)"):
         meet_federation(Federation({50: 0, 51: None}), settings(2))
 
 
-def test_a_partition_that_two_hold_is_told() -> None:
+def test_a_partition_that_two_nodes_hold_is_an_error() -> None:
     with pytest.raises(FederationError, match="two nodes hold partition 0"):
         meet_federation(Federation({50: 0, 51: 0}), settings(2))
 
@@ -103,7 +103,7 @@ def test_a_node_that_did_not_answer_is_asked_again() -> None:
     assert list(nodes.ids) == [50, 77]
 
 
-def test_a_node_takes_no_place_before_the_one_that_had_it_has_left() -> None:
+def test_a_node_takes_over_a_partition_only_after_the_old_node_has_left() -> None:
     federation = Federation({50: 0, 60: 1, 77: 1})
     nodes = Nodes([50, 60])
     assert nodes.update(federation) == []
@@ -113,14 +113,14 @@ def test_a_node_takes_no_place_before_the_one_that_had_it_has_left() -> None:
     assert list(nodes.ids) == [50, 77]
 
 
-def test_of_two_nodes_with_one_partition_one_takes_the_place() -> None:
+def test_only_one_of_two_new_nodes_takes_over_a_partition() -> None:
     federation = Federation({50: 0, 77: 1, 88: 1})
     nodes = Nodes([50, 60])
     assert nodes.update(federation) == [1]
     assert list(nodes.ids) == [50, 77]
 
 
-def test_a_node_that_says_nothing_holds_a_round_up_for_half_a_minute_at_most() -> None:
+def test_a_silent_node_delays_a_round_by_at_most_half_a_minute() -> None:
     federation = Federation({50: 0, 77: None})
     Nodes([50, 60]).update(federation)
     assert federation.timeouts == [30.0]
@@ -134,7 +134,7 @@ def test_a_node_that_says_nothing_holds_a_round_up_for_half_a_minute_at_most() -
         {"topology": "static", "sparsity": 0.5, "downlink-compressor": "topk", "downlink-density": 0.01},
     ],
 )
-def test_a_client_that_moved_loses_no_turn(tiny_dataset: str, settings: dict[str, object]) -> None:
+def test_a_client_on_a_new_node_loses_no_turn(tiny_dataset: str, settings: dict[str, object]) -> None:
     sizes = {"clients": 2, "clients-per-round": 2, "rounds": 4, "distribution": "iid", "dataset": tiny_dataset}
     config = Config.from_mapping(sizes | settings)
     deployment = Deployment([0, 1])

@@ -1,4 +1,4 @@
-"""Clients called from two threads answer, bit for bit, as those called one after the other."""
+"""Clients in two threads give the same replies, bit for bit, as clients called one after the other."""
 
 import math
 
@@ -42,7 +42,7 @@ DEVICES = [
 
 
 def with_dropout(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
-    """Its training draws from the random state that all threads of the process share."""
+    """A network whose training draws from the random state that all threads of the process share."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 16), nn.Dropout(0.5), nn.Linear(16, classes))
 
 
@@ -52,15 +52,15 @@ def with_a_block(input_shape: tuple[int, int, int], classes: int, norm: str, wid
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
 
 
-def said(reply: Message) -> dict[str, object]:
-    """All that a reply tells but how long it took."""
+def content_of(reply: Message) -> dict[str, object]:
+    """The content of a reply without its times."""
     assert not reply.has_error(), reply.error
     arrays = {name: array.data for name, array in reply.content["arrays"].items()}
     return arrays | {tag: v for tag, v in reply.content["metrics"].items() if not tag.startswith("time/")}
 
 
 def compare(dataset: str, device: str, rounds: int, **settings: object) -> None:
-    """Play every round twice, with Contexts of their own, and hold each reply against the other."""
+    """Play every round twice, each time with its own Contexts, and compare the replies."""
     config = Config.from_mapping(SETTINGS | {"dataset": dataset, "device": device} | settings)
     with LocalGrid("clients.client_app:app", 8, together=TOGETHER) as plain, \
          LocalGrid("clients.client_app:app", 8, together=TOGETHER) as overlapped:  # fmt: skip
@@ -73,7 +73,9 @@ def compare(dataset: str, device: str, rounds: int, **settings: object) -> None:
             messages = list(strategy.configure_train(round, arrays, ConfigRecord(), plain))
             expected = plain.send_and_receive(messages)
             replies = overlapped.send_and_receive(messages)
-            assert [said(reply) for reply in replies] == [said(reply) for reply in expected], f"round {round}"
+            assert [content_of(reply) for reply in replies] == [content_of(reply) for reply in expected], (
+                f"round {round}"
+            )
             arrays, _ = strategy.aggregate_train(round, expected)
             assert isinstance(arrays, ArrayRecord)
 

@@ -1,4 +1,4 @@
-"""What holds in every round of a small federation of the project's own clients, whatever the settings."""
+"""Invariants of every round of a small federation of the project's own clients, for any settings."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,9 +23,7 @@ FIXED_TOTAL = (*FIXED_COUNTS, "ssfl", "prunefl")
     ratio=st.floats(0, 1),
     seed=st.integers(0, 99),
 )
-def test_counts_are_exact_and_what_does_not_exist_is_zero_for_any_model_and_sparsity(
-    tiny_dataset: str, **drawn
-) -> None:
+def test_counts_are_exact_and_missing_weights_are_zero_for_any_model_and_sparsity(tiny_dataset: str, **drawn) -> None:
     rounds = play(
         tiny_dataset,
         rounds=3,
@@ -59,7 +57,7 @@ def test_a_client_weighs_as_much_as_it_has_samples_and_not_batches(tiny_dataset:
         assert reply.content["metrics"]["num-examples"] == len(samples[message.metadata.dst_node_id])
 
 
-def test_downlink_of_an_evaluation_is_added_to_that_of_the_training(tiny_dataset: str) -> None:
+def test_downlink_of_an_evaluation_is_added_to_the_downlink_of_the_training(tiny_dataset: str) -> None:
     static = {"topology": "static", "compressor": "none"}
     without, evaluated = (play(tiny_dataset, rounds=4, **static, **{"eval-clients": asked}) for asked in (False, True))
     weights = len(TRAFFIC[0][0].content["arrays"]["weights"].data)

@@ -1,4 +1,4 @@
-"""The server's side of a topology, with made-up replies: averages, masks on their way, and what is refused."""
+"""The server's side of a topology, with made-up replies: averages, sent masks, and refused replies."""
 
 import numpy as np
 import pytest
@@ -141,13 +141,13 @@ def test_a_client_that_missed_a_few_topologies_gets_a_difference_and_after_many_
     assert start.version == 0
 
 
-def test_a_client_that_holds_an_unknown_topology_is_sent_the_whole_mask_and_one_that_holds_the_present_none() -> None:
+def test_an_unknown_topology_is_answered_with_the_whole_mask_and_the_present_one_with_no_mask() -> None:
     topology = server(topology="static").topology
     assert len(topology.mask_for(None)["mask"].data) >= len(topology.mask_for(topology.start)["mask"].data)
     assert topology.mask_for(topology.current.hash) is None
 
 
-def test_a_lost_reply_costs_no_mask_where_none_was_sent_and_a_client_that_fails_is_sent_the_whole_one() -> None:
+def test_a_lost_reply_to_a_message_without_mask_costs_no_mask_and_a_client_that_fails_is_sent_the_whole_mask() -> None:
     strategy = server(topology="static")
     grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
     sent = []
@@ -164,11 +164,11 @@ def test_a_lost_reply_costs_no_mask_where_none_was_sent_and_a_client_that_fails_
     assert sent == [True, False, False, True]
 
 
-# Replies that are well-formed, but not what was asked for
+# Well-formed replies with content that the server did not ask for
 
 
 def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = None) -> str:
-    """Why the first of two clients is refused that sends this report, or uploads under this mask; "" if it is not."""
+    """The reason why a client with this report, or with an upload under this mask, is refused; "" if it is accepted."""
     grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
     start = strategy.topology.current
     messages = strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid)
@@ -203,7 +203,7 @@ def test_a_report_of_another_structure_costs_its_client_the_round_and_not_the_ru
 
 
 @pytest.mark.parametrize("settings", [{"topology": "static"}, {"topology": "rigl"}, {"topology": "feddst"}])
-def test_a_report_that_nobody_asked_for_is_refused(settings: dict[str, str]) -> None:
+def test_an_unexpected_report_is_refused(settings: dict[str, str]) -> None:
     report = encode_report(Report(torch.tensor([0]), torch.tensor([1.0])), LAYOUT, 1)
     assert "nobody asked for" in refused(server(**settings), report=report)
 
@@ -224,7 +224,7 @@ UPLOADS = {"upload-pruning": "magnitude", "upload-sparsity": 0.5, "sparsity": 0}
     ],
 )
 @pytest.mark.parametrize("kept", [0, 1, 0.25])
-def test_a_mask_that_the_method_does_not_leave_a_client_is_refused(settings: dict[str, object], kept: float) -> None:
+def test_a_mask_that_the_method_does_not_allow_is_refused(settings: dict[str, object], kept: float) -> None:
     strategy = server(**settings)
     start = strategy.topology.current
     own = start.changed(~start.prunable | (torch.rand(P) < kept), counts=True)
@@ -236,7 +236,7 @@ def test_a_mask_that_the_method_does_not_leave_a_client_is_refused(settings: dic
 
 @pytest.mark.parametrize("settings", [UPLOADS, UPLOADS | {"nm": "2:4"}, {"topology": "sparsyfed"}])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_mask_of_an_honest_client_is_taken(settings: dict[str, object], seed: int) -> None:
+def test_the_mask_of_an_honest_client_is_accepted(settings: dict[str, object], seed: int) -> None:
     strategy, model = server(**settings), FlatModel(network())
     start = strategy.topology.current
     torch.manual_seed(seed)

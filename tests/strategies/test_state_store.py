@@ -1,4 +1,4 @@
-"""Where ``state-store auto`` has clients keep their residuals."""
+"""The place in which ``state-store auto`` keeps clients' residuals."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ from strategies.server_app import keeps_files
 
 CONFIG = Config(clients=20, clients_per_round=5, rounds=2)  # ten clients are touched at most
 LARGE = 2**20
-"""Weights; a residual of so many is too large for a Context that travels."""
+"""A number of weights whose residual is too large for a Context that travels."""
 
 
 def experiment(weights: int, cuda: bool, config: Config = CONFIG) -> Any:
@@ -36,7 +36,7 @@ def test_large_residuals_stay_on_a_gpu_whose_process_trains_and_go_to_files_else
 
 
 @pytest.mark.parametrize("kept", [{"downlink_compressor": "topk"}, {"residual_dtype": "bf16"}])
-def test_what_waits_on_the_host_for_clients_of_a_gpu_is_bounded_too(
+def test_state_on_the_host_of_clients_on_a_gpu_is_bounded_too(
     kept: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 0))
@@ -46,7 +46,7 @@ def test_what_waits_on_the_host_for_clients_of_a_gpu_is_bounded_too(
         assert not keeps_files(experiment(LARGE, True, CONFIG.replace(**kept)), here)
 
 
-def test_a_gpu_without_room_for_the_residuals_of_all_clients_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_room_for_all_residuals_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (160 * LARGE - 1, 0))
     with LocalGrid("clients.client_app:app", 20) as here:
         assert keeps_files(experiment(LARGE, True), here)

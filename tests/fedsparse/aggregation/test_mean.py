@@ -49,7 +49,7 @@ def mean(clients, old: Tensor, final: Topology = ALL) -> Tensor:
 
 @QUICK
 @given(st.lists(CLIENT, min_size=1, max_size=5), st.lists(st.booleans(), min_size=SIZE, max_size=SIZE))
-def test_the_masked_mean_equals_a_dictionary_of_who_holds_what(clients, final):
+def test_the_masked_mean_equals_a_loop_over_weights_and_their_holders(clients, final):
     old = torch.randn(SIZE + BUFFERS, generator=generator())
     got = mean(clients, old, topology(final))
     held = defaultdict(list)
@@ -70,7 +70,7 @@ def test_two_clients_with_disjoint_masks_are_copied_and_not_halved():
     assert got[:SIZE].tolist() == [0, 1, 2, 30, 40, 50]
 
 
-def test_what_nobody_holds_keeps_its_old_value_and_what_does_not_exist_is_zero():
+def test_a_weight_that_no_client_holds_keeps_its_value_and_a_missing_weight_is_zero():
     final = topology([True, True, False, True, True, True])
     got = mean([(torch.ones(8), [True, False, False, True, True, True], 3)], torch.full((8,), 7.0), final)
     assert got.tolist() == [1, 7, 0, 1, 1, 1, 1, 1]
@@ -102,7 +102,7 @@ def test_masks_all_one_and_all_zero_average_or_keep_everything(held):
     assert got.tolist() == [float(held)] * SIZE + [1.0, 1.0]
 
 
-def test_the_models_are_the_sums_of_the_clients_weights_over_those_who_hold_them():
+def test_votes_are_the_sums_of_the_clients_weights_over_the_clients_that_hold_them():
     old, everything = torch.full((8,), 2.0), [True] * SIZE
     updates = Mean(SIZE + BUFFERS, ALL.mask)
     half = [True] * 3 + [False] * 3

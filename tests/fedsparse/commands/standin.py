@@ -1,4 +1,4 @@
-"""Stands in for main.py in tests of the sweep: the same files and exit codes, in no time.
+"""Replaces main.py in tests of the sweep: it writes the same files and exits with the same codes, but trains nothing.
 
 The learning rate says how it ends: 1 fails, 2 goes on until it is interrupted, 3 not even then.
 """

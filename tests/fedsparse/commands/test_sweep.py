@@ -76,7 +76,9 @@ def test_a_damaged_result_is_run_again(tmp_path: Path, capsys: pytest.CaptureFix
     assert shown(capsys) == ["1/1"]
 
 
-def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_cell_is_reported_and_the_other_cells_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweep = plan(tmp_path, "{lr: [0.1, 1, 0.2]}")
     with pytest.raises(RunFailed, match=r"1 of 3 cells failed; lr=1\.?0?-.*: main\.py: it failed"):
         run_sweep(sweep, STANDIN, 1)
@@ -85,7 +87,7 @@ def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("lr", [2, 3])
-def test_an_interrupted_sweep_keeps_what_is_finished_and_leaves_no_process(
+def test_an_interrupted_sweep_keeps_finished_cells_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lr: int
 ) -> None:
     monkeypatch.setattr(module, "GRACE", 20 if lr == 2 else 0.5)

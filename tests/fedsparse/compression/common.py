@@ -1,4 +1,4 @@
-"""What several test files share: small layouts, awkward vectors, and top-k by sorting everything."""
+"""Helpers of several test files: small layouts, difficult vectors, and top-k by sorting the whole vector."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedsparse.vector import Entry, Layout
 
-torch.set_num_threads(1)  # as clients do: side by side, OpenMP's spinning makes small products many times slower
+torch.set_num_threads(1)  # as in clients, because spinning OpenMP threads slow small products many times
 
 
 def layout_of(*sizes: int, buffers: tuple[int, ...] = ()) -> Layout:
@@ -33,12 +33,12 @@ def layout_of_shapes(*shapes: tuple[int, ...], buffers: int = 0) -> Layout:
 
 
 def top_by_sorting(vector: np.ndarray, k: int) -> np.ndarray:
-    """The true answer: the k largest magnitudes, of equal ones the first, as sorted indices."""
+    """The correct result: sorted indices of the k largest magnitudes, the first ones among equal magnitudes."""
     return np.sort(np.argsort(-np.abs(vector.astype(np.float64)), kind="stable")[:k])
 
 
 def draw_vector(kind: str, n: int, seed: int) -> np.ndarray:
-    """A float32 vector of ``n`` elements, ``kind`` of difficulty."""
+    """A float32 vector of ``n`` elements; ``kind`` names its difficulty."""
     rng = np.random.default_rng(seed)
     normal = rng.standard_normal(n)
     vectors = {

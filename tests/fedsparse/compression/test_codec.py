@@ -38,7 +38,7 @@ def run(codec, rounds, state=None, kind="normal"):
 
 @pytest.mark.parametrize(("compressor", "values", "scope"), COMBINATIONS)
 @pytest.mark.parametrize("error_feedback", [True, False])
-def test_every_combination_decodes_to_what_was_selected(compressor, values, scope, error_feedback):
+def test_every_combination_decodes_to_the_selected_values(compressor, values, scope, error_feedback):
     options = {"threshold": 1.65} if compressor == "threshold" else {}  # a tenth of a normal distribution is larger
     codec = UpdateCodec(LAYOUT, compressor, 0.1, scope, values, error_feedback, **options)
     for update in updates(3):
@@ -67,7 +67,7 @@ def test_sent_plus_residual_is_update_plus_old_residual(compressor, values, scop
             sent = codec.decode(payload).to_dense()[:n]
             left = np.zeros(n, np.float32) if state.residual is None else state.residual
             total = old + update[:n]
-            if values == "f32" and compressor in SELECTIONS:  # nothing but a move: not one bit differs
+            if values == "f32" and compressor in SELECTIONS:  # values only move, so that all bits are equal
                 assert np.array_equal(np.where(sent != 0, sent, left), total)
                 assert not left[sent != 0].any()
             np.testing.assert_allclose(sent + left, total, rtol=1e-6, atol=1e-6 * np.abs(total).max())
@@ -161,7 +161,7 @@ def test_a_residual_that_overflows_is_refused_by_its_layers_name():
         codec.encode(update, state, round=2, seed=0)
 
 
-def test_values_that_overflow_where_they_are_made_unbiased_are_refused_by_a_layers_name():
+def test_values_that_overflow_by_the_unbiased_factor_are_refused_by_a_layers_name():
     codec = UpdateCodec(LAYOUT, "randomk", 0.1, error_feedback=False, unbiased=True)
     update = np.zeros(LAYOUT.size, np.float32)
     update[341 : LAYOUT.parameters] = 3e38
@@ -185,7 +185,7 @@ def test_a_payload_that_was_not_accepted_returns_to_the_residual_once(compressor
     dense, state = run(codec, 3)
     sent = dense[-1][: LAYOUT.parameters]
     left = 0.0 if state.residual is None else state.residual.copy()
-    codec.settle(state, 2)  # the server last heard of round 2; round 3 was lost
+    codec.settle(state, 2)  # the server accepted round 2 last, so that round 3 was lost
     if codec.error_feedback:
         assert np.array_equal(state.residual, left + sent)
     else:
@@ -292,7 +292,7 @@ def test_unbiased_randomk_is_the_update_on_average_and_refuses_error_feedback(sc
             UpdateCodec(layout, **wrong, unbiased=True)
 
 
-def test_warm_up_lowers_the_density_exponentially_to_the_asked_one():
+def test_warm_up_lowers_the_density_exponentially_to_the_setting():
     codec, state, kept = UpdateCodec(layout_of(100_000), "dgc", 0.001, warmup_rounds=3), ClientState(), []
     for round, update in enumerate(updates(5, codec.layout), 1):
         _, stats = codec.encode(update, state, round=round, seed=0)

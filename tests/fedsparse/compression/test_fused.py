@@ -1,4 +1,4 @@
-"""The Triton kernel. Neither its meaning (Triton's interpreter) nor its compilation needs a GPU."""
+"""The Triton kernel. The test of its results (in Triton's interpreter) and of its compilation need no GPU."""
 
 import os
 import subprocess
@@ -56,7 +56,7 @@ def test_the_kernel_compiles_for_gpus_that_are_not_here(capability):
         source = ASTSource(collect_kernel, pointers | others, {"ADD": add, "BLOCK": BLOCK})
         code = compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
         assert "add.f32" in code if add else "add.f32" not in code
-        assert "ftz" not in code  # denormals are numbers, as for torch
+        assert "ftz" not in code  # denormals are kept, as in torch
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")

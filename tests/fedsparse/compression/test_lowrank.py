@@ -35,7 +35,7 @@ def test_the_error_is_within_five_percent_of_the_best(shape, options) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_powersgd_reaches_the_best_from_where_it_was(shape) -> None:
+def test_powersgd_reaches_the_best_error_from_its_last_result(shape) -> None:
     matrix, values = spectrum(*shape)
     rank, memory = min(shape) // 10, {}
     errors = [error(matrix, PowerSGD(), rank, memory) for _ in range(5)]
@@ -44,7 +44,7 @@ def test_powersgd_reaches_the_best_from_where_it_was(shape) -> None:
 
 
 @pytest.mark.parametrize(("rank", "most"), [(10, 1.01), (20, 1.01), (40, 10)])
-def test_the_error_is_near_the_best_where_singular_values_fall_to_a_millionth(rank: int, most: float) -> None:
+def test_the_error_is_near_the_best_when_singular_values_fall_to_a_millionth(rank: int, most: float) -> None:
     generator, values = torch.Generator().manual_seed(0), 0.7 ** torch.arange(200, dtype=torch.float64)
     u, v = (torch.linalg.qr(torch.randn(n, 200, generator=generator, dtype=torch.float64)).Q for n in (300, 200))
     matrix = (u * values @ v.T).float()
@@ -105,7 +105,7 @@ def test_any_update_arrives_finite_and_the_rest_stays(compressor: str, kind: str
         old = state.residual.copy()
 
 
-def test_what_a_lost_payload_of_factors_held_returns() -> None:
+def test_a_lost_payload_of_factors_returns_to_the_residual() -> None:
     codec, state = UpdateCodec(LAYOUT, "lowrank", 0.2), ClientState()
     update = draw_vector("normal", LAYOUT.size, 0)
     codec.encode(update, state, round=1, seed=1)
@@ -113,7 +113,7 @@ def test_what_a_lost_payload_of_factors_held_returns() -> None:
     np.testing.assert_allclose(state.residual, update[: LAYOUT.parameters], atol=1e-5)
 
 
-def test_small_layers_and_vectors_go_dense_and_together() -> None:
+def test_small_layers_and_vectors_travel_dense_in_one_segment() -> None:
     codec = UpdateCodec(LAYOUT, "powersgd", rank=2)
     payload, _ = codec.encode(draw_vector("normal", LAYOUT.size, 0), ClientState(), round=1, seed=0)
     assert [s.size for s in codec.decode(payload).segments] == [1200, 7, 432, 9, 3000, 5]

@@ -1,4 +1,4 @@
-"""gaussian, redsync and threshold, on real updates and on awkward ones."""
+"""gaussian, redsync and threshold, on real updates and on difficult vectors."""
 
 import functools
 
@@ -60,7 +60,7 @@ def test_any_vector_is_selected_within_a_third_of_k_and_by_magnitude(vector: np.
 def test_tensors_and_arrays_are_selected_alike(selection, kind: str) -> None:
     vector = draw_vector(kind, 3000, 5)
     host, device = selected(selection, vector, 40), selected(selection, torch.from_numpy(vector), 40)
-    if kind in ("normal", "heavy-tailed", "zeros", "constant"):  # sums differ in the last bit: so may the guess
+    if kind in ("normal", "heavy-tailed", "zeros", "constant"):  # sums, and so the guess, may differ in the last bit
         assert abs(host.size - device.size) <= 27
     assert isinstance(selection, Threshold) or abs(device.size - 40) <= 40 / 3
 
@@ -75,7 +75,7 @@ def test_redsync_keeps_its_threshold_while_the_count_is_right() -> None:
     assert memory["thresholds"] > 50 * first
 
 
-def test_a_fixed_threshold_selects_what_reaches_it_be_it_nothing() -> None:
+def test_a_fixed_threshold_selects_all_magnitudes_that_reach_it_or_none() -> None:
     vector = np.array([0.5, -1.0, 0.0, 2.0, -0.999], np.float32)
     assert selected(Threshold(1.0), vector, 1).tolist() == [1, 3]
     assert selected(Threshold(3.0), vector, 1).size == 0

@@ -1,4 +1,4 @@
-"""Named compressors as users know them: what they fix, what they promise, and that they learn."""
+"""Presets: their settings, their published guarantees, and that they learn."""
 
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ def test_no_payload_is_longer_than_dense_float32_and_64_bytes(name: str, density
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sent_plus_residual_is_update_plus_old_residual_decayed_for_all_that_feed_back(name: str) -> None:
+def test_sent_plus_residual_is_update_plus_decayed_old_residual(name: str) -> None:
     for kind in KINDS:
         codec, state, n = codec_of(name, error_feedback=True, dgc_momentum=0.0), ClientState(), LAYOUT.parameters
         for round, missed in ((1, 0), (2, 0), (6, 3), (7, 0)):
@@ -48,7 +48,7 @@ def test_sent_plus_residual_is_update_plus_old_residual_decayed_for_all_that_fee
 
 
 def error_and_square(name: str, kind: str, seed: int = 1) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """``||x - C(x)||^2`` with nothing left from before, ``||x||^2``, x and C(x)."""
+    """``||x - C(x)||^2`` without an earlier residual, ``||x||^2``, x and C(x)."""
     update = draw_vector(kind, LAYOUT.size, 2)
     codec = codec_of(name, error_feedback=True, threshold=0.5)
     payload, _ = codec.encode(update, ClientState(), round=1, seed=seed)
@@ -92,11 +92,11 @@ def test_unbiased_methods_are_the_update_on_average_or_as_clipped(name: str) -> 
 
 
 def regression(name: str, rounds: int, lr: float, **settings: object) -> list[float]:
-    """Losses of federated least squares, 3 of 6 clients a round, each client's data its own."""
+    """Losses of federated least squares, 3 of 6 clients a round, each client with its own data."""
     rng, n = np.random.default_rng(0), LAYOUT.size
     truth = rng.standard_normal(n)
     curvatures, shifts = rng.uniform(0.2, 1, (6, n)), rng.standard_normal((6, n))
-    shifts -= (curvatures * shifts).sum(0) / curvatures.sum(0)  # the common optimum is the truth
+    shifts -= (curvatures * shifts).sum(0) / curvatures.sum(0)  # so that `truth` is the common optimum
     codec, weights = codec_of(name, 0.1, **settings), np.zeros(n)
     states, losses = [ClientState() for _ in range(6)], []
     accepted = dict.fromkeys(range(6), 0)
@@ -130,7 +130,7 @@ def test_a_preset_is_its_parts() -> None:
     assert payloads[0] == payloads[1]
 
 
-def test_what_a_name_fixes_and_what_may_be_said_otherwise() -> None:
+def test_a_preset_fixes_its_values_and_other_settings_override_the_rest() -> None:
     assert resolve("topk") == {
         "compressor": "topk", "values": "f16", "scope": "global", "error_feedback": True, "unbiased": False,
     }  # fmt: skip
@@ -148,7 +148,7 @@ def test_what_a_name_fixes_and_what_may_be_said_otherwise() -> None:
 
 
 @pytest.mark.parametrize("name", ["terngrad", "onebit", "signsgd"])
-def test_methods_with_a_scale_for_each_layer_have_one_unless_told_otherwise(name: str) -> None:
+def test_a_preset_that_scales_by_layer_does_so_unless_scope_is_global(name: str) -> None:
     update = draw_vector("normal", LAYOUT.size, 1)
     small = LAYOUT.layers[2].slice
     update[small] *= 1e-3
@@ -156,7 +156,7 @@ def test_methods_with_a_scale_for_each_layer_have_one_unless_told_otherwise(name
     assert payloads["auto"] == payloads["layer"]
     largest = {s: np.abs(decode(p, LAYOUT).to_dense()[small]).max() / 1e-3 for s, p in payloads.items()}
     assert 0.5 < largest["layer"] < 4
-    assert not 0.5 < largest["global"] < 100  # as large as the others, or nothing
+    assert not 0.5 < largest["global"] < 100  # a global scale decodes to large values, or to 0
     assert Config.from_mapping({"compressor": name}).compression()["scope"] == "layer"
     assert Config.from_mapping({"compressor": "topk"}).compression()["scope"] == "global"
 
@@ -204,7 +204,7 @@ def test_budgets_sum_to_the_density_and_follow_the_energy() -> None:
     assert by_energy(sizes, np.array([0, 0, 1.0, 0]), 0.1).tolist()[2] == 50
 
 
-def test_an_energy_budget_sends_more_of_the_layer_that_moved() -> None:
+def test_an_energy_budget_sends_more_of_the_layer_with_the_larger_update() -> None:
     update = draw_vector("normal", LAYOUT.size, 0)
     update[LAYOUT.layers[2].slice] *= 30
     kept = {}
@@ -250,7 +250,7 @@ def test_a_residual_decays_for_missed_rounds_only() -> None:
 
 
 @pytest.mark.parametrize(("decay", "least", "most"), [(1.0, 0.95, 1.0), (0.88, 0.3, 0.45)])
-def test_of_a_constant_update_all_arrives_in_the_end_without_decay_and_a_third_with_it(
+def test_a_constant_update_arrives_whole_without_decay_and_a_third_with_decay(
     decay: float, least: float, most: float
 ) -> None:
     codec, state, sent = codec_of("hggtopk", 0.06, residual_decay=decay), ClientState(), np.zeros(LAYOUT.size)

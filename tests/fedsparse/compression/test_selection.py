@@ -84,7 +84,7 @@ def test_hggtopk_finds_the_true_top_k_when_it_only_sees_a_sample(kind, n):
 def test_a_sample_that_misleads_costs_time_but_not_the_result(sampled):
     n = 8 * SAMPLE
     vector = draw_vector("normal", n, 3)
-    vector[:: max(1, n // SAMPLE) | 1] = sampled  # what the sample sees has nothing to do with the rest
+    vector[:: max(1, n // SAMPLE) | 1] = sampled  # the sample differs from all other elements
     for k in (1, n // 100, n // 2):
         indices, _ = top_indices(vector, None, vector, k)
         assert np.array_equal(indices, top_by_sorting(vector, k))
@@ -132,7 +132,7 @@ def test_the_device_path_finds_the_true_top_k_when_it_only_sees_a_sample(kind):
 
 
 @given(st.integers(1, 500), share, st.integers(0, 2**64 - 1), st.integers(0, 9))
-def test_a_drawn_index_set_has_the_asked_size_and_depends_on_the_seed_alone(size, share, seed, group):
+def test_a_drawn_index_set_has_the_given_size_and_depends_only_on_the_seed(size, share, seed, group):
     count = round(share * size)
     indices = draw(seed, group, count, size)
     assert indices.size == count

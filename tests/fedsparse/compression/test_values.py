@@ -1,4 +1,4 @@
-"""Value codings against their definitions: unbiased ones on average, the others as contractions."""
+"""Value codings against their definitions: unbiased codings on average, biased codings as contractions."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_ternary_values_with_a_common_mean_arrive_nearly_whole(unbiased: bool) -
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_whatever_the_values_what_arrives_is_finite_and_as_long_as_declared(name, kind, unbiased) -> None:
+def test_decoded_values_are_finite_and_as_many_as_declared(name, kind, unbiased) -> None:
     codec = value_codec(name)
     for n in (0, 1, 5, 31, 300, 5000):
         values, counts = draw_vector(kind, max(n, 1), n)[:n], np.array([n // 4, 0, n - n // 4])

@@ -29,7 +29,7 @@ def payload_of(compressor="topk", density=0.05, values="f32", scope="global", la
 
 
 def resigned(payload: bytes) -> bytes:
-    """``payload`` with a checksum that matches: what an attacker would send."""
+    """``payload`` with a checksum that matches, as an attacker would send it."""
     return payload[:-4] + checksum(payload[:-4])
 
 
@@ -80,7 +80,7 @@ def test_uniform_indices_cost_at_most_six_percent_more_than_their_entropy(size, 
 @pytest.mark.parametrize("size", [300, 10_000, 100_000])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.7, 0.9, 0.99])
 @pytest.mark.parametrize("together", [1, 100])
-def test_no_other_coding_of_the_indices_or_of_the_rest_is_much_shorter(size, share, together):
+def test_no_other_coding_of_the_indices_or_their_complement_is_much_shorter(size, share, together):
     blocks = np.random.default_rng(size).random(size // together) < share
     chosen = np.repeat(blocks, together)
     _, body = pack(np.flatnonzero(chosen), size)
@@ -198,7 +198,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_refused_in_one_line_that_says_what_is_wrong(name):
+def test_a_fault_is_refused_in_one_line_that_names_it(name):
     damage, message = FAULTS[name]
     with pytest.raises(PayloadError, match=message) as caught:
         decode(damage(payload_of()), LAYOUT)
@@ -239,7 +239,7 @@ def test_an_index_beyond_the_segment_is_refused(size):
 
 
 def mutations(count: int, seed: int):
-    """Payloads gone wrong: random bytes, cuts, flips and overwritten fields, most with a checksum that matches."""
+    """Damaged payloads: random bytes, cuts, flips and overwritten fields, most with a checksum that matches."""
     rng = np.random.default_rng(seed)
     large = layout_of(6000, 500)
     sources = [
@@ -264,7 +264,7 @@ def mutations(count: int, seed: int):
         elif kind == 1:
             damaged = damaged[: rng.integers(len(damaged))]
         else:
-            end = len(damaged) if kind < 4 else HEADER.size + SEGMENT.size + 24  # most harm is done near the front
+            end = len(damaged) if kind < 4 else HEADER.size + SEGMENT.size + 24  # mostly in the headers
             for _ in range(rng.integers(1, 4)):
                 at = rng.integers(end)
                 damaged[at] = damaged[at] ^ (1 << rng.integers(8)) if kind % 2 else rng.integers(256)
@@ -272,7 +272,7 @@ def mutations(count: int, seed: int):
 
 
 def fuzz_indices(count: int, seed: int) -> None:
-    """Index bodies gone wrong, without a payload around them: far more of the harm reaches pcodec and the Rice code."""
+    """Decodes damaged index bodies without a payload, so that more damage reaches pcodec and the Rice code."""
     rng, size, sources = np.random.default_rng(seed), 1_000_000, []
     for k in (1, 5, 100, 2000, 20_000):
         for p in (0.9, 0.3, 0.03):
@@ -295,7 +295,7 @@ def fuzz_indices(count: int, seed: int) -> None:
 
 
 def fuzz(count: int, seed: int) -> int:
-    """Decodes mutations; whatever is not refused must be a well-formed update. Returns how many were refused."""
+    """Decodes mutations; each must be refused or be a well-formed update. Returns how many were refused."""
     refused, messages = 0, set()
     for layout, payload, damaged in mutations(count, seed):
         try:
@@ -345,7 +345,7 @@ def test_hostile_counts_allocate_no_more_than_a_few_times_the_layout(compressor)
     tracemalloc.start()
     for count in counts:
         for at in (FIRST + 4, FIRST + 8, FIRST + 12, FIRST + SEGMENT.size + 8):
-            with contextlib.suppress(PayloadError):  # some only become other indices
+            with contextlib.suppress(PayloadError):  # some changes only give other indices
                 decode(changed(payload, at, struct.pack("<I", count)), layout)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -34,12 +34,12 @@ def test_default_yaml_is_the_defaults_whole() -> None:
     assert read_yaml(ROOT / "configs/default.yaml") == Config().flat()
 
 
-def test_both_files_of_defaults_are_as_the_command_that_generates_them_leaves_them() -> None:
+def test_both_files_of_defaults_equal_the_output_of_their_generator() -> None:
     assert (ROOT / "configs/default.yaml").read_text() == default_yaml()
     assert (ROOT / "pyproject.toml").read_text().endswith(run_config())
 
 
-def test_what_a_setting_may_be_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
+def test_words_that_yaml_misreads_need_no_quotes_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "words.yaml").write_text("nm: 2:4\namp: off\ncohort-batching: on\naugment: on\n")
     config = Config.from_mapping(read_yaml(tmp_path / "words.yaml") | {"upload-pruning": "sparsegpt"})
     assert (config.nm, config.amp, config.cohort_batching, config.augment) == ("2:4", "off", "on", True)
@@ -117,7 +117,7 @@ def test_a_missing_file_is_named() -> None:
         ({"sparsity": 0.5, "topology": "dense"}, "dense"),
     ],
 )
-def test_the_topology_that_is_meant_needs_no_name(settings: dict, method: str) -> None:
+def test_auto_finds_the_topology_from_the_other_settings(settings: dict, method: str) -> None:
     assert Config.from_mapping(settings).topology_method == method
 
 

@@ -1,4 +1,4 @@
-"""Which settings have an effect beside which others."""
+"""The table of what each setting needs to have an effect."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "client-timeout": ({"engine": "local"}, {"engine": "flower"}),
     "cohort-batching": ({"engine": "local"}, {"engine": "flower"}),
 }
-"""For each setting of the table, settings beside which it has an effect, and others beside which it has none."""
+"""For each setting of the table: settings with which it has an effect, and settings with which it has none."""
 
 OTHER_VALUES: Settings = {
     **{"beta": 0.7, "classes-per-client": 3, "min-samples": 5, "norm": "group", "recompute": True, "holdout": 0.4},
@@ -74,7 +74,7 @@ def test_every_setting_of_the_table_exists_and_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("key", PAIRS)
-def test_a_setting_has_an_effect_beside_what_it_needs_and_none_without_it(key: str) -> None:
+def test_a_setting_has_an_effect_when_its_needs_are_met_and_none_otherwise(key: str) -> None:
     beside, without = (Config.from_mapping(settings) for settings in PAIRS[key])
     assert has_effect(key, beside)
     assert not has_effect(key, without)
@@ -91,7 +91,7 @@ def test_changing_a_setting_without_effect_changes_nothing_that_a_run_depends_on
         try:
             changed = config.replace(**{key: OTHER_VALUES[key]})
         except ConfigError:
-            continue  # it contradicts the others, which is another message
+            continue  # the settings contradict each other, which is another message
         assert used(changed) == used(config), key
 
 
@@ -123,11 +123,11 @@ def test_changing_a_setting_without_effect_changes_nothing_that_a_run_depends_on
         ),
     ],
 )
-def test_the_line_names_the_need_and_the_setting_that_does_not_meet_it(settings: Settings, key: str, line: str) -> None:
+def test_the_line_names_the_need_and_the_setting_that_fails_it(settings: Settings, key: str, line: str) -> None:
     assert without_effect(Config.from_mapping(settings), [key]) == [line]
 
 
-def test_what_is_the_users_own_may_use_any_setting_of_its_kind() -> None:
+def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
     own = {
         "model": "my.py:Net",
         "strategy": "my.py:Server",

@@ -76,7 +76,7 @@ def test_a_federation_costs_what_its_cohort_costs() -> None:
         ("broken.py:app", r"broken\.py:app: ZeroDivisionError: division by zero \(broken\.py, line 1\)"),
     ],
 )
-def test_an_app_that_cannot_be_loaded_is_told_in_one_line(
+def test_an_app_that_cannot_be_loaded_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, app: str, line: str
 ) -> None:
     (tmp_path / "broken.py").write_text("1 / 0\n")
@@ -110,7 +110,7 @@ def test_a_round_ends_at_its_timeout_without_the_missing_replies() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_client_that_hangs_is_given_up_and_the_others_are_not(workers: int) -> None:
+def test_a_client_that_hangs_fails_and_the_other_clients_do_not(workers: int) -> None:
     with LocalGrid(APP, clients=10, workers=workers, client_timeout=2.0) as grid:
         ask(grid, {1: "work", 2: "work"})
         replies = ask(grid, {1: "hang", 2: "work", 3: "work"})
@@ -125,11 +125,11 @@ def test_the_start_of_a_new_worker_does_not_count_against_its_first_client() -> 
             assert not ask(grid, {1: "start slowly"})[1].has_error()
 
 
-def test_a_worker_that_stopped_before_it_could_read_its_message_is_given_up_too() -> None:
+def test_a_worker_that_stopped_before_reading_its_message_fails_too() -> None:
     with LocalGrid(APP, clients=10, workers=2, client_timeout=2.0) as grid:
         stopped = calls(ask(grid, {1: "sleep", 2: "sleep"})[1])["pid"]
         os.kill(stopped, signal.SIGSTOP)
-        large = ArrayRecord({"weights": Array("uint8", (2**23,), "bytes", bytes(2**23))})  # no pipe holds so much
+        large = ArrayRecord({"weights": Array("uint8", (2**23,), "bytes", bytes(2**23))})  # more than a pipe can buffer
         replies = ask(grid, dict.fromkeys(range(1, 5), "work"), weights=large)
         failed = [reply for reply in replies.values() if reply.has_error()]
         assert len(replies) == 4
@@ -227,8 +227,8 @@ def test_closing_leaves_no_process_behind() -> None:
             os.kill(pid, 0)
 
 
-def test_flower_still_asks_the_task_identity_that_localgrid_sets() -> None:
-    """When Flower moves its private TaskIdentity, Message() here raises or forgets who sent it."""
+def test_flower_still_takes_the_sender_from_the_task_identity_that_localgrid_sets() -> None:
+    """If Flower moves its private TaskIdentity, Message() here raises or has no sender."""
     LocalGrid(APP, clients=1)
     message = Message(RecordDict(), 0, "train")
     assert (message.metadata.run_id, message.metadata.src_node_id) == (1, -1)

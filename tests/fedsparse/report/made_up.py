@@ -1,4 +1,4 @@
-"""Results of runs that did not happen."""
+"""Made-up results of runs."""
 
 from typing import Any
 

@@ -39,7 +39,7 @@ def test_each_row_of_runs_is_combined_with_the_grid(tmp_path: Path) -> None:
     assert [cell.config.density for cell in sweep.cells] == [default, 0.1, 0.2] * 2
 
 
-def test_grid_and_runs_are_stronger_than_flags_and_flags_are_stronger_than_base(tmp_path: Path) -> None:
+def test_grid_and_runs_override_flags_and_flags_override_base(tmp_path: Path) -> None:
     (cell,) = read_sweep(
         write(tmp_path, "base: {rounds: 5, lr: 0.2, distribution: dirichlet}\ngrid: {beta: [0.3]}\n"),
         {"rounds": "7", "beta": "0.9"},

@@ -1,4 +1,4 @@
-"""What pictures show, read from matplotlib's objects."""
+"""The content of plots, read from matplotlib's objects."""
 
 import io
 

@@ -53,7 +53,7 @@ def test_markdown_says_how_many_evaluations_an_accuracy_is_the_mean_of() -> None
     assert "last 2 evaluations" in text
 
 
-def test_simulated_seconds_have_a_column_where_a_run_measured_them() -> None:
+def test_simulated_seconds_have_a_column_if_a_run_measured_them() -> None:
     timed = result([0.5])
     timed["summary"]["simulated-seconds"] = 12.5
     rows = summarise([({"lr": 1}, result([0.5])), ({"lr": 2}, timed)])

@@ -23,7 +23,7 @@ def layers_of(model: nn.Module, dense_layers=("first", "last")) -> tuple[tuple[L
 
 
 def topology_of(model: nn.Module, exists) -> Topology:
-    """The topology without dense layers in which those prunable weights exist: a bool, or one for each of them."""
+    """The topology, without dense layers, of the weights where ``exists`` is True: one bool, or one for each weight."""
     full = Topology.full(*layers_of(model, []))
     mask = full.mask.clone()
     mask[full.prunable] = torch.as_tensor(exists)

@@ -1,4 +1,4 @@
-"""Sparse models as short vectors: what travels, and what a client keeps, under a topology."""
+"""Sparse models as short vectors: the payloads and the client's state under a topology."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_sparse_model_survives_the_short_vector_and_its_payload(model, sparsit
     assert len(payload) <= 4 * (int(sparse.mask.sum()) + layout.size - layout.parameters) + 64
 
 
-def test_where_everything_exists_the_short_vector_is_the_flat_one():
+def test_when_every_weight_exists_the_short_vector_is_the_flat_vector():
     compact = Compact(LAYOUT, Topology.full(LAYERS, LAYOUT.parameters))
     flat = vector()
     assert compact.layout is LAYOUT
@@ -61,7 +61,7 @@ def test_a_payload_for_another_topology_is_refused():
     ("compressor", "values"),
     [(c, v) for c in COMPRESSORS for v in VALUES if c not in FACTORIZATIONS or v in FINE_VALUES],
 )
-def test_what_is_sent_and_what_remains_add_up_to_the_updates_on_the_mask(compressor, values, scope):
+def test_decoded_updates_and_the_residual_add_up_to_the_updates_on_the_mask(compressor, values, scope):
     sparse = topology(0.7)
     compact = Compact(LAYOUT, sparse)
     codec = UpdateCodec(compact.layout, compressor, density=0.1, values=values, scope=scope)
@@ -74,7 +74,7 @@ def test_what_is_sent_and_what_remains_add_up_to_the_updates_on_the_mask(compres
         decoded = compact.scatter(decode(payload, compact.layout))
         assert not decoded.to_dense()[: LAYOUT.parameters][~sparse.mask.numpy()].any()
         decoded.add_to(sent)
-    if compressor != "dgc":  # whose velocity is not the sum of the updates
+    if compressor != "dgc":  # because dgc sends momentum, not the sum of the updates
         left = np.zeros(LAYOUT.parameters, np.float32)
         left[compact.active] = 0 if state.residual is None else state.residual
         np.testing.assert_allclose(sent[: LAYOUT.parameters].numpy() + left, wanted[: LAYOUT.parameters], atol=1e-4)

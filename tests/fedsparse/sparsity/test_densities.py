@@ -82,7 +82,7 @@ def test_erk_densities_are_one_scale_times_the_papers_formula_or_one(model, spar
         raw = each.size * sum(each.group_shape) / (each.size // each.groups if each.groups > 1 else each.size)
         if not each.dense and each is not largest and count < each.size:
             scales.append(((count - 0.51) / raw, (count + 0.51) / raw))
-    if scales:  # rounding aside, one scale explains them all
+    if scales:  # apart from rounding, all layers have one scale
         assert max(low for low, _ in scales) <= min(high for _, high in scales) + slack * 1e-9
 
 
@@ -97,7 +97,7 @@ def test_the_total_is_met_to_the_weight(allocate, model, sparsity):
 
 
 @EVERY
-def test_dense_layers_are_full_and_paid_for_by_the_others(allocate):
+def test_dense_layers_are_full_and_the_other_layers_are_sparser_for_it(allocate):
     layers, _ = layers_of(small_cnn())
     counts = allocate(layers, 0.5)
     assert all(count == each.size for each, count in zip(layers, counts, strict=True) if each.dense)

@@ -21,7 +21,7 @@ def test_the_mask_is_of_the_k_largest_candidates_and_ties_go_to_the_lower_index(
     assert mask.nonzero().flatten().tolist() == sorted(order[:k])
 
 
-def test_scores_that_are_not_numbers_come_last():
+def test_nan_scores_come_last():
     scores, every = torch.tensor([torch.nan, 1.0, -1.0]), torch.ones(3, dtype=torch.bool)
     assert largest_mask(scores, every, 2).tolist() == [False, True, True]
 
@@ -32,7 +32,7 @@ def test_the_mask_has_the_shape_of_the_scores():
     assert largest_mask(scores, every, 2).tolist() == [[False, True], [False, True]]
 
 
-def test_more_than_there_are_candidates_is_an_error():
+def test_a_k_above_the_number_of_candidates_is_an_error():
     with pytest.raises(RuntimeError):
         largest_mask(torch.zeros(3), torch.tensor([True, False, False]), 2)
 

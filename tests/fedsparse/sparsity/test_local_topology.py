@@ -65,7 +65,7 @@ def test_masked_weights_are_exactly_zero_after_momentum_and_weight_decay(name, c
 
 
 @pytest.mark.parametrize("batch_size", [10, 60])
-def test_one_local_epoch_still_readjusts_and_what_grows_is_trained(batch_size):
+def test_one_local_epoch_still_readjusts_and_trains_grown_weights(batch_size):
     flat, before, after = play("feddst", epochs=1, batch_size=batch_size)
     grown = after.mask & ~before.mask
     assert after.counts == before.counts
@@ -73,7 +73,7 @@ def test_one_local_epoch_still_readjusts_and_what_grows_is_trained(batch_size):
     assert (flat.vector[: flat.layout.parameters][grown] != 0).float().mean() > 0.9
 
 
-def test_a_client_readjusts_only_in_rounds_of_readjustment_and_only_where_clients_choose():
+def test_a_client_readjusts_only_in_readjustment_rounds_of_a_method_in_which_clients_choose():
     for name, round in (("feddst", 10), ("rigl", 1), ("static", 1)):
         _, before, after = play(name, round=round)
         assert after is before
@@ -106,7 +106,7 @@ def test_growth_follows_the_gradient_chance_or_an_average():
     assert len(set(masks.values())) == 3
 
 
-def test_where_everything_exists_training_is_the_dense_one_to_the_bit():
+def test_when_every_weight_exists_training_equals_dense_training_to_the_bit():
     sparse = play("static", sparsity=0.0, momentum=0.9)[0]
     dense = model()
     config = Config.from_mapping({"lr": 0.1, "batch_size": 10, "momentum": 0.9})
@@ -134,7 +134,7 @@ def test_powerpropagation_makes_the_step_of_the_reparameterised_weights():
     torch.testing.assert_close(flat.vector[: flat.layout.parameters], expected)
 
 
-def test_the_dense_gradient_is_that_of_the_mean_loss_whatever_the_batches():
+def test_the_dense_gradient_is_the_gradient_of_the_mean_loss_for_any_batches():
     flat = model()
     whole, parts = (dense_gradient(flat, fetch, SAMPLES, Task(), batch_size) for batch_size in (60, 7))
     flat.module.eval().zero_grad()

@@ -28,7 +28,7 @@ def received(data: bytes, like: Topology, base: Topology | None = None) -> Topol
 
 @QUICK
 @given(architectures(), st.floats(0, 1), st.floats(0, 1))
-def test_a_mask_survives_the_way_with_and_without_a_base(model, sparsity, fraction):
+def test_a_mask_is_decoded_with_and_without_a_base(model, sparsity, fraction):
     old = make(model, sparsity)
     new = moved(old, fraction)
     for base in (None, old):
@@ -49,7 +49,7 @@ def test_the_difference_after_a_readjustment_costs_less_again():
     assert len(encode_mask(new, old)) < 0.4 * len(encode_mask(new))
 
 
-def test_a_base_that_does_not_help_is_not_needed():
+def test_a_mask_does_not_need_a_base_that_saves_no_bytes():
     old, new = make(nn.Linear(100, 100), 0.99), make(nn.Linear(100, 100), 0.99, seed=1)
     assert received(encode_mask(new, old), new).hash == new.hash
 

@@ -34,7 +34,7 @@ def start(method: TopologyMethod, model: nn.Module, seed: int = 0) -> Topology:
 
 
 def play_round(method: TopologyMethod, topology: Topology, weights, round: int, clients: int = 3):
-    """Clients whose training is noise: returns the next topology and weights."""
+    """Play a round with clients whose training is noise; returns the next topology and weights."""
     models, reports = [], ReportSum(weights.numel())
     for client in range(clients):
         noise = torch.randn(3, weights.numel(), generator=generator(100 * round + client))
@@ -90,7 +90,7 @@ def test_two_runs_with_one_seed_have_identical_masks(name):
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
-def test_a_decision_depends_on_its_arguments_alone_and_changes_none_of_them(name):
+def test_a_decision_depends_only_on_its_arguments_and_changes_none_of_them(name):
     method = named(TOPOLOGIES, name)(0.6, interval=1, end=5)
     topology = start(method, small_cnn())
     first, weights = topology.mask.clone(), torch.randn(topology.mask.numel(), generator=generator())
@@ -106,7 +106,7 @@ def test_a_decision_depends_on_its_arguments_alone_and_changes_none_of_them(name
 
 
 @pytest.mark.parametrize("growth", ["gradient", "random", "momentum"])
-def test_a_method_that_got_the_state_of_another_one_decides_as_that_one_does(growth):
+def test_a_method_with_a_restored_state_decides_as_the_original_does(growth):
     first, second = (RigL(0.6, interval=1, end=9, growth=growth) for _ in range(2))
     topology = start(first, small_cnn())
     weights = torch.zeros(topology.mask.numel())
@@ -126,7 +126,7 @@ def test_the_settings_know_which_topologies_never_change():
 def test_ratio_zero_leaves_the_topology_as_it_is(name):
     method = named(TOPOLOGIES, name)(0.6, ratio=0.0, interval=1, end=5)
     topology = start(method, small_cnn())
-    if name == "feddst":  # its clients keep their mask; the server's selection then has nothing else to choose
+    if name == "feddst":  # clients keep the server's mask, so that the server selects it again
         noise = torch.rand(topology.mask.numel())
         assert method.readjust_locally(topology, noise, noise, 1) is topology
     assert play_round(method, topology, torch.zeros(topology.mask.numel()), 1)[0] is topology
@@ -161,7 +161,7 @@ def test_readjustment_is_counted_in_rounds_so_that_one_local_epoch_still_readjus
     )
 
 
-def test_the_last_round_never_readjusts_so_that_what_is_grown_gets_trained():
+def test_the_last_round_never_readjusts_so_that_grown_weights_are_trained():
     for name in DYNAMIC:
         assert not named(TOPOLOGIES, name)(0.5, interval=1, end=10).is_readjustment(10)
 
@@ -224,7 +224,7 @@ def test_growth_by_momentum_prefers_a_steady_gradient_to_one_that_oscillates_wha
     assert method.state_dict()["importance"].tolist() == pytest.approx(average.tolist())
 
 
-def test_growth_by_gradient_goes_where_clients_agree():
+def test_growth_by_gradient_prefers_weights_on_which_clients_agree():
     layers, _ = layers_of(nn.Linear(6, 1, bias=False), [])
     topology = Topology(layers, torch.tensor([True, True, True, False, False, False]))
     reports = ReportSum(6)
@@ -270,7 +270,7 @@ def test_powerpropagation_is_inverted_and_its_gradient_is_the_chain_rules():
     assert gradient_of_psi(torch.ones(1), torch.zeros(1), 1.25).item() == 0.0
 
 
-def test_sparsyfed_uploads_exactly_the_largest_weights_of_each_layer_and_what_no_client_keeps_never_returns():
+def test_sparsyfed_uploads_the_largest_weights_of_each_layer_and_a_weight_that_no_client_keeps_never_returns():
     method = SparsyFed(0.9)
     topology = start(method, small_cnn())
     weights = torch.randn(topology.mask.numel(), generator=generator())

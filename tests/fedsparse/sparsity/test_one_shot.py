@@ -169,7 +169,7 @@ def test_pruning_writes_through_to_the_flat_vector():
         ({"batches": [torch.full((2, 4, 10, 9), torch.nan)]}, "not finite"),
     ],
 )
-def test_impossible_wishes_are_one_clear_line(arguments, message):
+def test_impossible_arguments_are_one_clear_line(arguments, message):
     with pytest.raises(ValueError, match=message):
         prune_model(network(), **{"batches": [images()], **arguments})
 

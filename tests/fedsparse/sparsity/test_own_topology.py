@@ -1,4 +1,4 @@
-"""A topology of the user's own, in a file of the user's own."""
+"""A user's own topology in a file."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def method(tmp_path) -> TopologyMethod:
     return named(TOPOLOGIES, f"{file}:Columns")(**Config(sparsity=0.5, rounds=8).readjustment())
 
 
-def test_a_class_in_a_file_is_constructed_by_the_settings_and_overrides_what_differs(method):
+def test_a_class_in_a_file_is_constructed_with_the_settings_and_may_override_methods(method):
     layers, parameters = layers_of(small_cnn())
     topology = checked(method.initial(layers, parameters, generator()), layers, parameters)
     result = RoundResult(1, torch.zeros(parameters), generator())
@@ -62,7 +62,7 @@ def test_a_class_in_a_file_is_constructed_by_the_settings_and_overrides_what_dif
     assert method.state_dict() == {}
 
 
-def test_its_hooks_get_the_prunable_weights_around_every_step_and_its_clients_train_one_by_one(method):
+def test_step_hooks_get_the_prunable_weights_and_make_clients_train_one_by_one(method):
     flat = FlatModel(nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.Linear(20, 40), nn.Linear(40, 10)))
     layers, parameters = layers_of(flat.module, ["1"])
     local = LocalTopology(flat, method.initial(layers, parameters, generator()), method, 1, seed=0)
@@ -75,7 +75,7 @@ def test_its_hooks_get_the_prunable_weights_around_every_step_and_its_clients_tr
     assert why_alone(config, flat, TopologyMethod(0.5)) == ""
 
 
-def test_a_method_reports_where_it_says_what():
+def test_a_method_reports_if_it_overrides_report():
     class Reporting(TopologyMethod):
         def report(self, topology, weights, gradient, round):
             return None
@@ -85,7 +85,7 @@ def test_a_method_reports_where_it_says_what():
 
 
 @pytest.mark.parametrize("kind", ["a mask", "nothing", "other layers", "a short mask"])
-def test_what_it_returns_is_refused_in_one_line_unless_it_is_a_topology_of_the_model(kind):
+def test_a_method_that_returns_no_topology_of_the_model_is_refused_in_one_line(kind):
     layers, parameters = layers_of(small_cnn())
     wrong = {
         "a mask": torch.ones(parameters, dtype=torch.bool),
@@ -98,7 +98,7 @@ def test_what_it_returns_is_refused_in_one_line_unless_it_is_a_topology_of_the_m
     assert "\n" not in str(error.value)
 
 
-def test_a_client_refuses_a_readjustment_that_is_no_topology():
+def test_a_client_refuses_a_local_readjustment_that_returns_no_topology():
     class Careless(TopologyMethod):
         clients_choose = True
 

@@ -30,7 +30,7 @@ def make(model, sparsity: float, seed: int = 0) -> Topology:
 
 
 def naive(mask: list[bool], weights: list[float], scores: list[float], r: int) -> list[bool]:
-    """One weight at a time, by the words of the algorithm."""
+    """The algorithm as the paper words it, one weight at a time."""
     new = list(mask)
     for _ in range(r):
         victim = None
@@ -128,7 +128,7 @@ def summed(topology: Topology, reports: list[Report]) -> ReportSum:
 
 @QUICK
 @given(architectures(), SPARSITIES)
-def test_one_clients_sparse_report_decides_what_its_dense_gradient_would(model, sparsity):
+def test_one_clients_sparse_report_decides_the_same_as_its_dense_gradient(model, sparsity):
     topology = make(model, sparsity)
     weights = torch.randn(topology.mask.numel(), generator=generator(7))
     gradient = gradients(topology, 1)[0].round(decimals=1)  # with ties
@@ -155,7 +155,7 @@ def test_a_report_names_as_many_inactive_weights_as_are_exchanged_and_few_that_a
     assert r == 300
     assert report.indices.numel() - active.numel() == r
     assert 0 < active.numel() < 0.1 * r
-    assert weights[active].max() <= weights[topology.mask].sort().values[r + 100]  # a hundred biases are no weights
+    assert weights[active].max() <= weights[topology.mask].sort().values[r + 100]  # the mask also has a hundred biases
     assert bool((report.indices.diff() > 0).all())
 
 
@@ -213,7 +213,7 @@ def test_selection_by_votes_keeps_exact_counts_of_weights_that_a_client_holds(mo
     assert bool((held | topology.mask)[new.mask].all())
 
 
-def test_votes_prefer_a_weight_that_many_clients_hold_to_one_that_a_single_client_has_larger():
+def test_votes_prefer_a_weight_of_many_clients_to_a_larger_weight_of_one_client():
     layers, parameters = layers_of(torch.nn.Linear(3, 1, bias=False), [])
     topology = Topology(layers, torch.tensor([True, False, False]))
     many, single = torch.tensor([False, True, False]), torch.tensor([False, False, True])

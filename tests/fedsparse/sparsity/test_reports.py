@@ -1,4 +1,4 @@
-"""What clients report, as bytes."""
+"""Clients' reports as bytes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""SparseGPT on matrices, against Optimal Brain Surgeon done by the book (Hassibi and Stork 1993)."""
+"""SparseGPT on matrices, against Optimal Brain Surgeon by its definition (Hassibi and Stork 1993)."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def problem(rows: int, columns: int, samples: int, seed: int = 0, groups: int = 
 
 
 def by_the_book(weight: Tensor, hessian: Tensor, quotas: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
-    """Column after column, each with the plain inverse of what is left of the Hessian; one row at a time."""
+    """One row at a time, column after column, each with the inverse of the remaining Hessian."""
     W, columns = weight.clone(), weight.shape[1]
     H = hessian + module.DAMPING * hessian.diagonal().mean() * torch.eye(columns, dtype=torch.float64)
     inverses = [torch.linalg.inv(H[i:, i:]) for i in range(columns)]
@@ -57,7 +57,7 @@ def test_lazy_updates_between_blocks_equal_exact_obs(monkeypatch):
 
 def test_removing_the_first_column_leaves_the_least_squares_optimum_of_the_others():
     weight, hessian = problem(3, 5, 50)
-    weight[:, :, 0] = 1e-6 * weight[:, :, 1]  # surely the first to go
+    weight[:, :, 0] = 1e-6 * weight[:, :, 1]  # so small that it is pruned
     W, M = sparsegpt(weight, hessian, 12)
     assert not bool(M[:, :, 0].any())
     assert bool(M[:, :, 1:].all())

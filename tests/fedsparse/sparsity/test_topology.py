@@ -27,7 +27,7 @@ def test_only_convolution_and_linear_weights_are_layers_and_the_first_and_last_s
     ]
 
 
-def test_dense_layers_can_be_named_and_a_wrong_name_is_told():
+def test_dense_layers_can_be_named_and_a_wrong_name_is_refused():
     layers, _ = layers_of(small_cnn(), ["8", "3.weight"])
     assert [layer.name for layer in layers if layer.dense] == ["3.weight", "8.weight"]
     assert not any(layer.dense for layer in layers_of(small_cnn(), [])[0])
@@ -132,7 +132,7 @@ def test_a_mask_that_prunes_a_bias_is_refused():
         topology.changed(torch.zeros_like(topology.mask), counts=True)
 
 
-def test_initial_weights_keep_the_variance_of_what_units_add_up():
+def test_initial_weights_keep_the_variance_of_a_units_sum():
     layers, parameters = layers_of(torch.nn.Linear(400, 200, bias=False), [])
     topology = Topology.random(layers, parameters, [8000], generator())
     dense = torch.randn(parameters, generator=generator(1))

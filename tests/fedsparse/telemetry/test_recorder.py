@@ -1,4 +1,4 @@
-"""The same numbers in TensorBoard, rounds.csv and the JSON, however a run ends."""
+"""TensorBoard, rounds.csv and the JSON have the same numbers when a run is complete, interrupted or failed."""
 
 import csv
 import json
@@ -61,7 +61,7 @@ def test_the_rounds_so_far_are_saved_when_a_run_is_cut_short(
     assert [r["round"] for r in result["rounds"]] == [0, 1]
 
 
-def test_the_saved_config_is_accepted_back(tmp_path: Path) -> None:
+def test_the_saved_config_is_valid(tmp_path: Path) -> None:
     record(tmp_path)
     assert Config.from_mapping(read_yaml(tmp_path / "config.yaml")) == Config()
 
@@ -89,7 +89,7 @@ def test_a_task_brings_its_own_metrics_and_the_first_is_the_headline(
     assert "30.0 (best 20.0)" in shown
 
 
-def test_a_classification_records_what_it_always_did(tmp_path: Path) -> None:
+def test_a_classification_records_the_same_tags_as_ever(tmp_path: Path) -> None:
     assert record(tmp_path).tags[:6] == (
         *("train/loss", "train/accuracy", "eval/loss", "eval/accuracy"),
         *("eval/client_loss", "eval/client_accuracy"),
@@ -112,7 +112,7 @@ def test_run_folders_never_collide(tmp_path: Path) -> None:
     assert len({create_run_folder(str(tmp_path), "x") for _ in range(5)}) == 5
 
 
-def test_results_that_cannot_be_written_are_found_out_before_the_run(tmp_path: Path) -> None:
+def test_an_unwritable_result_is_reported_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for logdir, outfile, line in (
         (tmp_path / "file", "", "cannot make this folder"),

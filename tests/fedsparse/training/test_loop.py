@@ -50,7 +50,7 @@ def test_training_equals_a_plain_loop(settings: dict) -> None:
     torch.testing.assert_close(run(**settings).vector, plain)
 
 
-def test_the_proximal_gradient_is_mu_times_the_way_from_the_global_weights() -> None:
+def test_the_proximal_gradient_is_mu_times_the_difference_from_the_global_weights() -> None:
     mu, lr = 0.7, 0.1
     model = FlatModel(network())
     anchor = [p.detach().clone() for p in model.module.parameters()]
@@ -74,7 +74,7 @@ def test_accumulating_gradients_changes_memory_not_results(pieces: int) -> None:
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_mixed_precision_follows_full_precision_within_its_own(amp: str) -> None:
+def test_mixed_precision_follows_full_precision_within_its_rounding(amp: str) -> None:
     full, mixed = run(lr=0.02, epochs=1).vector, run(lr=0.02, epochs=1, amp=amp).vector
     start = FlatModel(network()).vector
     assert mixed.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Clients trained together, against the same clients one by one."""
+"""Clients that train together, against the same clients one by one."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def alone(name: str, client: int, config: Config) -> tuple[Tensor, Score]:
         {"strategy": "fedprox", "proximal_mu": 0.7, "clip_norm": 0.3},
     ],
 )
-def test_every_client_ends_where_it_would_alone(name: str, settings: dict) -> None:
+def test_every_client_ends_with_the_weights_that_it_would_have_alone(name: str, settings: dict) -> None:
     config = Config.from_mapping({"batch_size": 8, "epochs": 2, "lr": 0.1} | settings)
     weights, scores = together(name, SIZES, config)
     for client in range(len(SIZES)):
@@ -95,7 +95,7 @@ def test_the_global_weights_stay_as_they_were() -> None:
     assert torch.equal(one.vector, before)
 
 
-def test_what_is_only_done_one_by_one_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_that_needs_one_client_at_a_time_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     batch_norm = FlatModel(build_model("resnet18", (1, 12, 12), 3, "batch", seed=0))
     dropout = FlatModel(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 3)))
     config = Config.from_mapping({"cohort_batching": "on"})
@@ -112,7 +112,7 @@ def test_what_is_only_done_one_by_one_says_so(caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.3}])
-def test_what_does_not_exist_stays_zero_and_the_rest_trains_as_alone(settings: dict) -> None:
+def test_missing_weights_stay_zero_and_the_other_weights_train_as_alone(settings: dict) -> None:
     config = Config.from_mapping({"batch_size": 8, "epochs": 2} | settings)
     network = model()
     layers = weight_layers(network.module, network.layout, [])
@@ -131,5 +131,5 @@ def test_what_does_not_exist_stays_zero_and_the_rest_trains_as_alone(settings: d
         torch.testing.assert_close(weights[client], network.vector, rtol=1e-4, atol=1e-6)
 
 
-def test_auto_leaves_the_cpu_with_the_bits_that_every_engine_gives() -> None:
+def test_auto_trains_one_by_one_on_the_cpu() -> None:
     assert group_size(Config(), model("mlp-small"), Dense(0.0)) == 1
