@@ -183,6 +183,6 @@ def without_mistakes(settings: Given) -> Config:
     return config
 
 
-def _told(config: Config, key: str) -> str:
+def _in_words(config: Config, key: str) -> str:
     value, meaning = given(config, key), meant(config, key)
     return f"{key} is {value}" + f" ({meaning})" * (meaning != value)

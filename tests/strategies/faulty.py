@@ -1,4 +1,4 @@
-"""The project's ClientApp, but in round 2 one client fails after its work, before its reply; the run's name says how."""
+"""The project's ClientApp, but in round 2 one client fails after its work and before its reply, as the run is named."""
 
 from flwr.app import Context, Message
 
