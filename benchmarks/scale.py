@@ -67,8 +67,8 @@ def main() -> None:
                 flush=True,
             )
     small, large = results
-    beside = (large["peak"] - large["data"]) / (small["peak"] - small["data"])
-    print(f"\na round: {large['round'] / small['round']:.2f} times; memory beside the data: {beside:.2f} times")
+    memory = (large["peak"] - large["data"]) / (small["peak"] - small["data"])
+    print(f"\na round: {large['round'] / small['round']:.2f} times; memory beside the data: {memory:.2f} times")
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def prune(
     Raises:
         ConfigError: an argument is missing or wrong, or the checkpoint is missing, damaged, or of another model.
     """
-    beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
-    own = read_yaml(beside) if beside.is_file() else {}
+    settings_file = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
+    own = read_yaml(settings_file) if settings_file.is_file() else {}
     config = checked(Given(own | {"outfile": ""} | settings))
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)

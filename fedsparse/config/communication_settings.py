@@ -15,26 +15,26 @@ class CommunicationSettings(Settings):
     compressor: Annotated[str, OneOf((*COMPRESSORS, *PRESETS))] = "hggtopk"
     """How an update is made small before upload; none sends it whole."""
     density: float = Field(0.06, gt=0, le=1)
-    """Share of an update's coordinates that is uploaded; of a factored layer, that its factors may have."""
+    """Share of an update's coordinates that is uploaded; for a factored layer, the largest size of its factors."""
     values: Annotated[str, OneOf(("auto", *VALUES), own=False)] = "auto"
     """Precision of uploaded values; auto: the compressor's own if it names one, else f16 (unbiased: bf16)."""
     error_feedback: bool | Literal["auto"] = "auto"
-    """Keep what was not sent and add it to the next update; auto: unless the update is unbiased."""
+    """Keep the values that were not sent and add them to the next update; auto: unless the update is unbiased."""
     unbiased: bool | Literal["auto"] = "auto"
     """Round at random, to the update in expectation (none, randomk; ternary: to the clipped update); auto: where the
     compressor's paper does."""
     scope: Literal["auto", "global", "layer"] = "auto"
-    """Select, and scale values, over the whole update or within each layer; auto: global, or as a method has it."""
+    """Select, and scale values, over the whole update or within each layer; auto: global, or as the method's paper."""
     layer_budget: Literal["proportional", "energy"] = "proportional"
     """With scope layer: coordinates in proportion to a layer's size, or to the squared norm of its update."""
     warmup_rounds: int = Field(0, ge=0)
     """Rounds over which the density falls exponentially to its final value; 0: it is constant."""
     residual_dtype: Literal["f32", "bf16"] = "f32"
-    """Precision of what a client keeps for its next update; bf16 takes half the memory."""
+    """Precision of the residual that a client keeps for its next update; bf16 takes half the memory."""
     residual_decay: float = Field(0.88, ge=0, le=1)
-    """Factor on what a client kept, for every round that it missed since; 1, as in the papers, discards nothing."""
+    """Factor on a client's residual for every round that the client missed; 1, as in the papers, discards nothing."""
     threshold: float = Field(0.01, gt=0)
-    """threshold: the magnitude from which coordinates are uploaded; the density has no say."""
+    """threshold: the magnitude from which coordinates are uploaded, in place of a density."""
     dgc_momentum: float = Field(0.9, ge=0, lt=1)
     """dgc: momentum of a client's updates."""
     dgc_clipping: float = Field(0.0, ge=0)
@@ -46,13 +46,13 @@ class CommunicationSettings(Settings):
     lowrank_power_iterations: int = Field(1, ge=0)
     """lowrank: more find better factors, slower."""
     lowrank_residual_iterations: int = Field(0, ge=0)
-    """lowrank: times that what is left is factored again, within the same rank."""
+    """lowrank: how often the rest is factored again, within the same rank."""
     lowrank_balance: bool = False
     """lowrank: scale rows to equal magnitude before factoring."""
     lowrank_sparse: bool = False
     """lowrank: sketch with a sparse random matrix, which is faster."""
     downlink_compressor: Annotated[str, OneOf((*COMPRESSORS, *PRESETS))] = "none"
-    """How the server sends its weights: none whole, others as compressed changes, with error feedback of its own."""
+    """How the server sends its weights: none: whole; any other: as compressed changes, with error feedback."""
     downlink_density: float = Field(0.05, gt=0, le=1)
     """Share of the coordinates that a change of the global weights carries."""
     downlink_values: Annotated[str, OneOf(("auto", *VALUES), own=False)] = "auto"

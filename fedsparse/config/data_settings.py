@@ -12,7 +12,7 @@ class DataSettings(Settings):
     """Data, and who holds it."""
 
     dataset: Annotated[str, OneOf(DATASETS, suffixes={".npz": "an .npz file"}, folders=True)] = "fashion-mnist-mini"
-    """What is learnt. fashion-mnist-mini is embedded; a folder holds train/CLASS/*.png and test/CLASS/*.png."""
+    """The data set. fashion-mnist-mini is embedded; a folder holds train/CLASS/*.png and test/CLASS/*.png."""
     data_dir: str = Field("data", min_length=1)
     """Folder that data sets are read from, and downloaded into when absent."""
     distribution: Annotated[str, OneOf(PARTITIONERS, suffixes={".csv": "a .csv file"})] = "iid"

@@ -22,7 +22,7 @@ class FederationSettings(Settings):
     clients_per_round: int = Field(10, ge=1)
     """Clients sampled each round (the cohort)."""
     server_lr: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] = "auto"
-    """Server learning rate; auto: 1, of fedadam 0.01."""
+    """Server learning rate; auto: 1, but 0.01 for fedadam."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of fedavgm, and beta_1 of fedadam."""
     server_beta2: float = Field(0.99, ge=0, lt=1)

@@ -24,10 +24,10 @@ class RunSettings(Settings):
     threads: int = Field(1, ge=1, le=1024)
     """Torch threads of each client."""
     state_store: Literal["auto", "context", "files"] = "auto"
-    """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large; of
-    clients that one process trains on a GPU, the Context is on it."""
+    """Where clients keep their residuals: in Flower's Context, or in files of the run folder when they are large. If
+    one process trains the clients on a GPU, a Context is on the GPU."""
     client_timeout: float = Field(0.0, ge=0, le=1e8)
-    """Seconds after which the local engine gives a client up; 0 for never. A new worker has 30 more, once."""
+    """Seconds after which a client fails (local engine); 0 for never. A new worker's first client has 30 more."""
     round_timeout: float = Field(3600.0, gt=0, le=1e8)
     """Seconds after which the server goes on without a missing reply."""
     logdir: str = Field("runs", min_length=1)

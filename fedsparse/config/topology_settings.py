@@ -28,7 +28,7 @@ class TopologySettings(Settings):
     readjustment_interval: int = Field(10, ge=1)
     """Rounds from one readjustment to the next."""
     readjustment_end: int = Field(0, ge=0)
-    """First round without readjustment, so that what was grown last is trained; 0 for three quarters of the rounds."""
+    """First round without readjustment, so that grown weights are trained; 0 for three quarters of the rounds."""
     growth: Literal["gradient", "random", "momentum"] = "gradient"
     """What ranks the weights that may grow: gradient magnitude, chance, or a moving average of gradients."""
 

@@ -22,7 +22,7 @@ class TrainingSettings(Settings):
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of the local SGD."""
     weight_decay: float = Field(0.0, ge=0, le=1e6)
-    """Weight decay of the local optimizer; of sgd an L2 penalty."""
+    """Weight decay of the local optimizer; for sgd this is an L2 penalty."""
     clip_norm: float = Field(0.0, ge=0)
     """Largest norm of a local gradient; 0 leaves it alone."""
     lr_schedule: Literal["constant", "cosine", "step"] = "cosine"

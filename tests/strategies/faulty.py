@@ -1,4 +1,4 @@
-"""The project's ClientApp, but in round 2 one client fails after its work and before its reply, as the run is named."""
+"""The project's ClientApp, but in round 2 one client fails between its work and its reply, as the run's name says."""
 
 from flwr.app import Context, Message
 
