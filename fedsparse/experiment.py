@@ -8,26 +8,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedsparse.catalogue import DATASETS, PARTITIONERS, TOPOLOGIES
-from fedsparse.compression import UpdateCodec
-from fedsparse.config import OWN, Config
+from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.models import build_model
-from fedsparse.plugins import blamed, is_own, load, named
+from fedsparse.plugins import blamed, is_own, named
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
 from fedsparse.sparsity.small_dense import width_for
-from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.tasks import TASKS, Task
-from fedsparse.training.loop import Fetch, local_optimizer
+from fedsparse.training.loop import Fetch
 from fedsparse.vector import FlatModel, Layout
 from partitions import (
     DataError,
@@ -45,8 +42,6 @@ from partitions import partition as split
 from partitions.partition_file import owners_from
 
 CALIBRATION_BATCH = 128
-MEMBERS = {"strategy": ("step", "forget", "state_dict", "load_state_dict"), "aggregator": ("add", "result")}
-"""Attributes that a user's own strategy or aggregator must have at least."""
 
 
 @lru_cache(maxsize=4)
@@ -124,9 +119,14 @@ class Experiment:
         return device
 
     @cached_property
+    def dataset(self) -> Dataset:
+        """The data set on the CPU."""
+        return load_dataset(self.config.dataset, self.config.data_dir)
+
+    @cached_property
     def data(self) -> Dataset:
         """The data set, on the device."""
-        return to_device(load_dataset(self.config.dataset, self.config.data_dir), self.device)
+        return to_device(self.dataset, self.device)
 
     @cached_property
     def partition(self) -> Partition:
@@ -136,7 +136,9 @@ class Experiment:
     @cached_property
     def task(self) -> Task:
         """The loss and the metrics of the data set."""
-        task = self.data.task
+        task = self.dataset.task
+        if isinstance(task, str) and task not in TASKS:
+            raise ConfigError(f"dataset = {self.config.dataset}: its task is {task!r}; there is {', '.join(TASKS)}")
         return TASKS[task] if isinstance(task, str) else task
 
     @cached_property
@@ -176,7 +178,7 @@ class Experiment:
         def build(width: float) -> nn.Module:
             with blamed("model", self.config.model):
                 return build_model(
-                    self.config.model, self.data.input_shape, self.data.classes, self.config.norm, seed, width
+                    self.config.model, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
                 )
 
         def parameters(width: float) -> int:
@@ -236,45 +238,3 @@ class Experiment:
         fetch = self.fetch(chosen)
         positions = torch.arange(len(chosen), device=chosen.device)
         return [fetch(part)[0] for part in positions.split(CALIBRATION_BATCH)]
-
-    def check(self) -> "Experiment":
-        """Find mistakes before a run that would stop it at once; returns this experiment.
-
-        Raises:
-            ConfigError: data or a device is missing, the data cannot be split in this way, the model does not fit the
-                data, the sparsity cannot be met, or an object of the user's own has a fault.
-        """
-        config = self.config
-        flat: dict[str, Any] = config.flat()
-        for key in OWN:
-            if is_own(flat[key]):
-                with blamed(key, flat[key]):
-                    thing = load(flat[key])
-                    if missing := [name for name in MEMBERS.get(key, ()) if not hasattr(thing, name)]:
-                        raise PluginError(f"{flat[key]}: should have {', '.join(missing)}")
-        _ = self.device, self.partition
-        try:
-            with torch.device("meta"):
-                model = self.network(seed=0)
-                layout = Layout.of(model)
-                layers = weight_layers(model, layout, config.dense_layer_names())
-                outputs = model.eval()(torch.empty(2, *self.data.input_shape))
-            if not isinstance(self.method, Dense | UploadPruning):
-                self.method.counts(layers, config.sparsity)
-            UpdateCodec(layout, **config.compression())
-            UpdateCodec(layout, **config.downlink_compression())
-            local_optimizer(config, [nn.Parameter(torch.zeros(1))], round=1)
-        except ConfigError:
-            raise
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        except (RuntimeError, ZeroDivisionError) as error:
-            raise ConfigError(self._misfit(error)) from None
-        if is_own(config.model) and tuple(outputs.shape[:1]) != (2,):
-            raise ConfigError(f"model = {config.model}: two images give an output of shape {tuple(outputs.shape)}")
-        return self
-
-    def _misfit(self, error: Exception) -> str:
-        shape = "x".join(str(size) for size in self.data.input_shape)
-        line = f"model = {self.config.model}: does not fit images of {shape} (channels, height, width)"
-        return f"{line}: {error}".splitlines()[0] if is_own(self.config.model) else line

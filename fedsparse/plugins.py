@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -39,8 +40,8 @@ def load(reference: str) -> Any:
     """
     place, _, attribute = reference.rpartition(":")
     try:
-        if place.endswith(".pickle"):  # from ``fedsparse.run``; executes code, as a .py file does
-            return pickle.loads(Path(place).read_bytes())
+        if place.endswith(".pickle"):
+            return load_pickle(place)
         module = load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except PluginError as error:
         raise PluginError(f"{reference}: {error}") from None
@@ -57,7 +58,9 @@ def load(reference: str) -> Any:
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module in a file of the user's, executed once a process. The file may import modules of its own folder.
+    """The module in a file of the user's, executed once a process, and again when the file has changed.
+
+    The file's folder is searched for what it imports. A file in a package is imported as a module of that package.
 
     Raises:
         PluginError: there is no such file.
@@ -65,10 +68,16 @@ def load_file(path: Path) -> ModuleType:
     path = path.expanduser().absolute()
     if not path.is_file():
         raise PluginError(f"there is no file {path}")
-    name = f"{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"  # so that two files of one name are two modules
+    folder, words = path.parent, [path.stem]
+    while (folder / "__init__.py").is_file():
+        folder, words = folder.parent, [folder.name, *words]
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    if len(words) > 1:
+        return importlib.import_module(".".join(words))
+    version = sha256(f"{path} {path.stat().st_mtime_ns}".encode()).hexdigest()[:8]
+    name = f"{path.stem}_{version}"  # two files of one name are two modules
     if name not in sys.modules:
-        if str(path.parent) not in sys.path:
-            sys.path.append(str(path.parent))
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
@@ -79,6 +88,12 @@ def load_file(path: Path) -> ModuleType:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+@lru_cache(maxsize=16)
+def load_pickle(path: str) -> Any:
+    """The object in a file that ``fedsparse.run`` wrote; as much to be trusted as a file of code."""
+    return pickle.loads(Path(path).read_bytes())
 
 
 def absolute(reference: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import re
@@ -91,9 +92,14 @@ def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
         RunFailed: the run could not go on; its folder has the rounds up to then.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: see ``commands.door``
+    from fedsparse.commands import warnings_handler
     from fedsparse.commands.run import checked, start
 
+    if not (log := logging.getLogger("fedsparse")).handlers:
+        log.addHandler(warnings_handler())
     given = Given({key.replace("_", "-"): value for key, value in {**(settings or {}), **keywords}.items()})
+    for key, value in given.items():
+        given[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
     logdir = Path(given.get("logdir", Config.from_mapping({}).logdir))
     for key in OWN:
         if key in given and not isinstance(given[key], str):

@@ -30,7 +30,6 @@ class Downlink:
         self.round = 0
         self._layout: Layout | None = None
         self._known: np.ndarray | None = None  # v: float32, shape (layout.size,)
-        self._since = 0  # the round in which v was last sent whole to all clients
         self._changes: dict[int, bytes] = {}  # round -> the payload that made its v from the v before
 
     def advance(self, weights: Tensor, layout: Layout, round: int) -> Tensor:
@@ -45,7 +44,7 @@ class Downlink:
         if self.config.downlink_is_whole:
             return weights
         if self._layout is None or self._known is None or layout.fingerprint != self._layout.fingerprint:
-            self._layout, self._known, self._since, self._changes = layout, weights.numpy().copy(), round, {}
+            self._layout, self._known, self._changes = layout, weights.numpy().copy(), {}
             self._codec, self._state = UpdateCodec(layout, **self.config.downlink_compression()), ClientState()
         elif round > self.round:
             seed = derive_seed(self.config.seed, "compress", round=round, partition_id=self.config.clients)
@@ -64,7 +63,7 @@ class Downlink:
             held: the round of the weights that the client surely holds; 0 when the server cannot know it.
         """
         layout = self._layout
-        if layout is None or self._known is None or not held or held < self._since:
+        if layout is None or self._known is None or not held:
             return whole
         missing = {r: payload for r, payload in self._changes.items() if r > held}
         length = sum(map(len, missing.values())) + 8

@@ -101,7 +101,8 @@ class FedAvg(Strategy):
         with blamed("aggregator", self.config.aggregator):
             update, votes = received.result(self.weights, votes=self.topology.clients_choose(round))
         split = self.layout.parameters
-        self.weights[:split] += self.optimizer.step(update[:split])
+        with blamed("strategy", self.config.strategy):
+            self.weights[:split] += self.optimizer.step(update[:split])
         self.weights[split:] += update[split:]  # running statistics are averaged, whatever the server's optimizer
         stale = self.topology.follow(round, received, votes, self.weights)
         if stale is not None:

@@ -17,7 +17,7 @@ from fedsparse.engine.stopping import stoppable
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
-from fedsparse.telemetry.folder import create_run_folder, save_model
+from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
@@ -174,10 +174,10 @@ class RoundEnd:
 
 
 def default_name(config: Config) -> str:
-    """A run folder's name, made of the main settings."""
-    words = [config.dataset, config.distribution, config.strategy, config.compressor]
+    """Run folders tell their main settings."""
+    words = [short(name) for name in (config.dataset, config.distribution, config.strategy, config.compressor)]
     if config.distribution == "dirichlet":
         words[1] += f"-{config.beta:g}"
     if config.sparsity:
-        words.append(f"{config.topology_method}-{config.sparsity:g}")
-    return "-".join(word if "/" not in word else Path(word).stem for word in words)
+        words.append(f"{short(config.topology_method)}-{config.sparsity:g}")
+    return "-".join(words)

@@ -10,8 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "benchmarks main fedsparse.__main__ fedsparse.__init__ fedsparse.python_door",
     "fedsparse.commands",
-    "strategies",
-    "clients",
+    "strategies clients fedsparse.preflight",
     "fedsparse.report",
     "fedsparse.experiment",
     "fedsparse.training",
@@ -59,7 +58,9 @@ def imports(path: Path) -> set[str]:
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path}: imports are absolute, so that this test can read them"
+            assert not node.level, f"{path}: imports are absolute, so that this test can read them"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 

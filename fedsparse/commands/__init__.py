@@ -27,6 +27,7 @@ COMMANDS = {
         "fedsparse.commands.bench_compressors:bench_compressors",
         "compare all compressors on updates of a short run",
         own={"size": "so many random numbers instead of updates of a run"},
+        has_all=False,
     ),
     "sweep": Command(
         "fedsparse.commands.sweep:sweep",

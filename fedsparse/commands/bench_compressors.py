@@ -122,7 +122,7 @@ def bench_compressors(settings: Given, size: str = "") -> None:
     """`main.py bench-compressors`: print the table; save it as CSV, and error against bytes as a picture."""
     if size and not (size.isdecimal() and int(size)):
         raise ConfigError(f"size = {size}: should be at least 1")
-    bench(checked(settings), int(size or 0))
+    bench(checked(settings, effects=False), int(size or 0))
 
 
 def bench(config: Config, size: int) -> None:

@@ -80,7 +80,8 @@ def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -
     settings = Given()
     for file in flags.pop("config"):
         settings |= read_yaml(file)
-    own_given = {flag: flags.pop(flag) for flag in own if flag in flags}
+    own_given = {flag: str(settings.pop(flag)) for flag in own if flag in settings}  # from a file
+    own_given |= {flag: flags.pop(flag) for flag in own if flag in flags}
     settings |= flags
     settings.typed = frozenset(flags)
     return Asked(command, settings, files, own_given)

@@ -48,7 +48,7 @@ def prune(
     """
     settings_file = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
     own = read_yaml(settings_file) if settings_file.is_file() else {}
-    config = checked(Given(own | {"outfile": ""} | settings))
+    config = checked(Given(own | {"outfile": ""} | settings), effects=False)
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
     torch.set_num_threads(config.threads)

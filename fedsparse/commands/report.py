@@ -14,7 +14,7 @@ def report(settings: Given, *folders: str) -> None:
     comparison = Comparison(folders)
     figure = comparison.figure(parts=1 + comparison.shares_partition())
     if comparison.shares_partition():
-        common = Experiment(comparison.configs[0])
+        common = Experiment(comparison.configs[0].replace(device="cpu"))
         data = common.data
         draw_partition(data.y_train.cpu(), common.partition, data.class_names, figure.subfigs[1])
     comparison.save(create_run_folder(config.logdir, "report"), figure)

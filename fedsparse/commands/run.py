@@ -10,6 +10,7 @@ from fedsparse.config.effects import without_effect, without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment
+from fedsparse.preflight import check
 from fedsparse.telemetry.folder import check_writable
 
 
@@ -18,20 +19,23 @@ def run(settings: Given) -> None:
     start(checked(settings))
 
 
-def checked(settings: Given) -> Config:
+def checked(settings: Given, effects: bool = True) -> Config:
     """The settings with absolute paths, after a check of everything that could stop a run at once.
+
+    Args:
+        effects: whether a setting that is without effect in a run is a mistake.
 
     Raises:
         ConfigError: a mistake in the settings or in an object or file that they name, or a flag without effect.
         OutputError: results cannot be written.
     """
-    config = without_mistakes(settings)
-    if not settings.keys() >= set(KEYS):  # a run's own config.yaml names every setting, and means nothing by it
+    config = without_mistakes(settings) if effects else Config.from_mapping(settings)
+    if effects and not settings.keys() >= set(KEYS):  # a run's own config.yaml names all
         for line in without_effect(config, settings.keys() - settings.typed):
             print(line, file=sys.stderr)
     config = config.absolute_paths()
     check_writable(config.logdir, config.outfile)
-    Experiment(config).check()
+    check(Experiment(config))
     return config
 
 

@@ -7,9 +7,6 @@ from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
 
-CHECKED = ("dataset", "data-dir", "device", "model", "norm", "compressor", "strategy", "topology", "sparsity")
-"""Settings whose check reads a file, a device or a user's own code, so that cells with the same ones need one check."""
-
 
 def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
     """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all cells."""
@@ -21,12 +18,11 @@ def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
             raise ConfigError(without_effect(plan.cells[0].config, [key])[0])
     from fedsparse.commands.cells import run_sweep  # here, because a mistake in the file needs no torch
     from fedsparse.experiment import Experiment
+    from fedsparse.preflight import CHECKED, check
     from fedsparse.telemetry.folder import check_writable
 
     # Cells that share their data, partition and network need one look for all of them.
-    for config in {
-        str([c.flat()[key] for key in CHECKED] + [c.partitioning()]): c for c in (cell.config for cell in plan.cells)
-    }.values():
+    for config in {str([c.flat()[key] for key in CHECKED]): c for c in (cell.config for cell in plan.cells)}.values():
         check_writable(config.logdir, config.outfile)
-        Experiment(config).check()
-    run_sweep(plan, [sys.executable, "-m", "fedsparse", "run"], "auto" if jobs == "auto" else int(jobs))
+        check(Experiment(config))
+    run_sweep(plan, [sys.executable, "-P", "-m", "fedsparse", "run"], "auto" if jobs == "auto" else int(jobs))

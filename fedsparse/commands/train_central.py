@@ -2,7 +2,6 @@
 
 import math
 import time
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,7 @@ from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
-from fedsparse.telemetry.folder import create_run_folder, save_model
+from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import evaluate, train
@@ -40,7 +39,7 @@ def train_central(settings: Given) -> None:
         recompute_blocks(model.module)
     if config.compile:
         model.module.compile()
-    folder = create_run_folder(config.logdir, config.name or f"{Path(config.dataset).stem}-{config.model}-central")
+    folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{short(config.model)}-central")
     with Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics) as recorder:
         for round in range(1, config.rounds + 1):
             began, timer = time.perf_counter(), StageTimer(experiment.device)

@@ -26,7 +26,7 @@ from fedsparse.compression.arrays import (
 )
 from fedsparse.compression.budgets import by_energy, proportional, warmup_density
 from fedsparse.compression.client_state import ClientState
-from fedsparse.compression.compressors import build_compressor, check_indices
+from fedsparse.compression.compressors import build_compressor, checked_indices
 from fedsparse.compression.matrices import code_matrices
 from fedsparse.compression.none import NoSelection
 from fedsparse.compression.selection import Indices, Part, accumulate
@@ -193,7 +193,7 @@ class UpdateCodec:
             vector = accumulate(update, state)
             indices = self.selection.indices(vector, parts, state.memory, seed)
         if self.compressor not in COMPRESSORS:
-            check_indices(self.compressor, vector, indices, parts)
+            indices = checked_indices(self.compressor, vector, indices, parts)
         return vector, indices
 
     def _code(

@@ -3,8 +3,11 @@
 import traceback
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from fedsparse.catalogue import COMPRESSORS
-from fedsparse.compression.arrays import Array
+from fedsparse.compression.arrays import Array, on_same_device
 from fedsparse.compression.selection import Indices, Part
 from fedsparse.errors import PluginError
 from fedsparse.plugins import is_own, last_line, named
@@ -37,19 +40,23 @@ def build_compressor(name: str, options: dict[str, Any]) -> Any:
         raise PluginError(f"{name}: {last_line(error)}", traceback.format_exc()) from None
 
 
-def check_indices(name: str, vector: Array, indices: Indices, parts: list[Part]) -> None:
-    """Checks that the indices of a user's own compressor keep the contract of ``Selection``.
+def checked_indices(name: str, vector: Array, indices: Any, parts: list[Part]) -> Indices:
+    """The indices of a user's own compressor beside the vector, after a check of ``Selection``'s contract.
+
+    They may be NumPy arrays or tensors, on any device.
 
     Raises:
         PluginError: one line that names the compressor.
     """
     if indices is None:
-        return
+        return None
     if not isinstance(indices, list | tuple) or len(indices) != len(parts):
         raise PluginError(f"{name}: indices should be a list of {len(parts)} arrays, one for each part, or None")
     for found, (start, stop, _) in zip(indices, parts, strict=True):
-        if type(found) is not type(vector) or str(found.dtype) not in ("int64", "torch.int64") or found.ndim != 1:
+        is_array = isinstance(found, np.ndarray | Tensor)
+        if not is_array or str(found.dtype) not in ("int64", "torch.int64") or found.ndim != 1:
             got = getattr(found, "dtype", type(found).__name__), tuple(getattr(found, "shape", ()))
-            raise PluginError(f"{name}: indices should be int64 of one dimension, {type(vector).__name__}, not {got}")
+            raise PluginError(f"{name}: indices should be int64 of one dimension, not {got}")
         if len(found) and not (start <= found[0] and found[-1] < stop and (found[1:] > found[:-1]).all()):
             raise PluginError(f"{name}: indices should be sorted, distinct, and here from {start} to {stop - 1}")
+    return [on_same_device(found, vector) for found in indices]

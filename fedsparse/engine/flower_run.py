@@ -74,7 +74,10 @@ def run_flower(config: Config, app_folder: Path) -> Path:
         runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
         if not runs or runs[0]["status"] != "finished:completed":
             raise RunFailed(_reason(log))
-        return Path(next(line.removeprefix(WRITTEN) for line in reversed(log) if line.startswith(WRITTEN)))
+        written = [line.removeprefix(WRITTEN) for line in log if line.startswith(WRITTEN)]
+        if not written:
+            raise RunFailed("the run on Flower's runtime has ended, but its log does not name its folder")
+        return Path(written[-1])
 
 
 def _gpu_share(config: Config) -> float:

@@ -31,7 +31,8 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = call(named(MODELS, name), input_shape=input_shape, classes=classes, norm=norm, width=width)
+        settings = {"norm": norm} if width == 1.0 else {"norm": norm, "width": width}
+        model = call(named(MODELS, name), input_shape=input_shape, classes=classes, **settings)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model = {name}: should give a torch.nn.Module, not {type(model).__name__}")
     return model

@@ -14,6 +14,12 @@ from torch import nn
 from fedsparse.errors import OutputError
 
 
+def short(name: str) -> str:
+    """A setting as a word of a folder's name: a path loses its folders and ending, a reference keeps its object."""
+    place, _, attribute = name.rpartition(":")
+    return f"{Path(place).stem}.{attribute}" if place else Path(name).stem
+
+
 def create_run_folder(logdir: str, name: str) -> Path:
     """Make ``<logdir>/<time>-<name>``, unique among runs that start in the same second.
 

@@ -30,8 +30,8 @@ class Score:
 
     def tagged(self, phase: str, task: Task) -> dict[str, float]:
         """Loss and metrics under telemetry's tags; ``phase`` is ``train/``, ``eval/`` or ``eval/client_``."""
-        measured = {"loss": self.loss, "accuracy": self.accuracy, **task.derived(self.loss)}
-        return {f"{phase}{name}": value for name, value in measured.items()}
+        measured = {"accuracy": self.accuracy, **task.derived(self.loss)}
+        return {f"{phase}loss": self.loss} | {f"{phase}{name}": measured[name] for name in task.metrics}
 
 
 class _Tally:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedsparse.sparsity import Topology
 from fedsparse.sparsity.static import Static
 from helper import HIDDEN
 from strategies.server_optimizer import ServerOptimizer
@@ -35,6 +36,11 @@ def load(data_dir):
     images[:, 0] += labels[:, None]
     return {"x_train": images[:200], "y_train": labels[:200], "x_test": images[200:], "y_test": labels[200:],
             "clients": np.arange(200) % 6}
+
+
+def other(data_dir):
+    arrays = load(data_dir)
+    return arrays | {"y_train": arrays["y_train"][::-1].copy()}
 
 
 def halves(labels, clients, rng):
@@ -63,7 +69,14 @@ class Half(ServerOptimizer):
 
 
 class Fixed(Static):
-    pass
+    # The first weights of each layer.
+
+    def initial(self, layers, parameters, generator, saliency=None):
+        full = Topology.full(layers, parameters)
+        mask = full.mask.clone()
+        for layer, count in zip(layers, self.counts(layers, self.sparsity)):
+            mask[layer.start + count : layer.start + layer.size] = False
+        return full.changed(mask, counts=True)
 
 
 def slow_sgd(parameters, lr):
@@ -109,12 +122,11 @@ def result_in(logdir: Path) -> dict:
 def test_each_kind_runs_and_changes_the_result(mine: Path, kind: str) -> None:
     flags = own(str(mine / "mine.py"))[kind]
     assert main([*SMALL, *flags, "--workers", "1", "--logdir", str(mine / "own")]) == 0
-    plain = flags[2:] if kind not in ("dataset", "topology") else ["--model", "mlp-small", *flags[-2:]]
-    if kind == "topology":
-        plain = ["--model", "mlp-small", *[f for f in flags if f not in ("--topology", flags[1])]]
-        plain = ["--dataset", f"{mine / 'mine.py'}:load"]
+    plain = flags[2:]
     if kind == "dataset":
-        plain = ["--model", "mlp-small", "--dataset", f"{mine / 'mine.py'}:load"]
+        plain = ["--model", "mlp-small", "--dataset", f"{mine / 'mine.py'}:other", "--distribution", "natural"]
+    if kind == "topology":
+        plain = ["--topology", "static", *flags[2:]]
     assert main([*SMALL, *plain, "--workers", "1", "--logdir", str(mine / "plain")]) == 0
     hashes = [result_in(mine / folder)["summary"]["weights-hash"] for folder in ("own", "plain")]
     assert hashes[0] != hashes[1]
@@ -183,6 +195,13 @@ def test_own_objects_give_the_same_bits_on_flowers_runtime(mine: Path) -> None:
         (["--distribution", "bad.py:short"], "it should be the client of each of the 10000 samples"),
         (["--distribution", "natural"], "does not say"),
         (["--compressor", "bad.py:no_module"], "compressor"),
+        (["--compressor", "bad.py:Unsorted"], "indices should be sorted, distinct, and here from 0 to"),
+        (["--model", "bad.py:seven"], "an output of shape (2, 7) does not fit the labels"),
+        (["--model", "bad.py:a_pair"], "model = {here}/bad.py:a_pair: should return a tensor, not tuple"),
+        (["--model", "bad.py:Fails"], "model = {here}/bad.py:Fails: AttributeError: "),
+        (["--optimizer", "torch.optim:LBFGS"], "optimizer = torch.optim:LBFGS: TypeError"),
+        (["--strategy", "bad.py:NoStep"], "step should return a tensor of shape"),
+        (["--aggregator", "bad.py:NoVotes", "--sparsity", "0.5", "--need-readjust"], "has no votes, by which topology"),
         (["--optimizer", "bad.py:no_optimizer"], "should give a torch.optim.Optimizer, not int"),
         (["--topology", "bad.py:no_module", "--sparsity", "0.5"], "topology = {here}/bad.py:no_module: "),
         (
@@ -196,13 +215,31 @@ def test_a_mistake_in_an_own_object_is_one_line_with_exit_code_2(tmp_path: Path,
     (tmp_path / "broken.py").write_text("x = 1 / 0\n")
     (tmp_path / "syntax.py").write_text("def f(:\n")
     (tmp_path / "bad.py").write_text(
-        "from torch import nn\n\n"
+        "import numpy as np\nimport torch\nfrom torch import nn\n\n"
         "def no_module(*_, **__): return 3\n\n"
         "def raises(input_shape, classes): return {}['oh']\n\n"
         "def two_pixels(input_shape, classes): return nn.Linear(2, classes)\n\n"
         "def lacks(data_dir): return {'x_train': [[[1.0]]], 'y_train': [0], 'x_test': [[[1.0]]]}\n\n"
         "def short(labels, clients, rng): return [0, 1]\n\n"
         "def no_optimizer(parameters, lr): return 3\n\n"
+        "def seven(input_shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(784, 7))\n\n"
+        "def a_pair(input_shape, classes): return Pair()\n\n"
+        "class Pair(nn.Module):\n    def forward(self, x): return x, x\n\n"
+        "class Fails(nn.Module):\n"
+        "    def __init__(self, input_shape, classes): super().__init__(); self.a = nn.Linear(2, 2)\n"
+        "    def forward(self, x): return self.b(x)\n\n"
+        "class NoStep:\n"
+        "    def __init__(self, config, parameters): pass\n"
+        "    def step(self, mean): return None\n"
+        "    def forget(self, stale): pass\n"
+        "    def state_dict(self): return {}\n"
+        "    def load_state_dict(self, state): pass\n\n"
+        "class Unsorted:\n"
+        "    def indices(self, vector, parts, memory, seed): return [np.array([3, 1])]\n\n"
+        "class NoVotes:\n"
+        "    def __init__(self, size, mask): self.size = size\n"
+        "    def add(self, update, samples, mask=None): pass\n"
+        "    def result(self): return torch.zeros(self.size)\n\n"
         "class NoResult:\n"
         "    def __init__(self, size, mask): pass\n"
         "    def add(self, update, samples, mask=None): pass\n"
@@ -213,3 +250,41 @@ def test_a_mistake_in_an_own_object_is_one_line_with_exit_code_2(tmp_path: Path,
     assert line.format(here=tmp_path) in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_model_may_do_what_the_meta_device_cannot_and_be_in_a_package(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").write_text("")
+    (tmp_path / "pkg" / "layers.py").write_text("UNITS = 4\n")
+    (tmp_path / "pkg" / "models.py").write_text(
+        "import numpy as np\nimport torch\nfrom torch import nn\n\nfrom .layers import UNITS\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, input_shape, classes, width=UNITS):\n"
+        "        super().__init__()\n"
+        "        self.register_buffer('scale', torch.from_numpy(np.ones(1, np.float32)))\n"
+        "        self.inside = nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.Linear(width, classes))\n"
+        "    def forward(self, x):\n"
+        "        return self.inside(x * self.scale) * (1 if x.abs().max() > 1e6 else 2)\n"
+    )
+    for place in ("pkg.models", "pkg/models.py"):
+        done = shell(tmp_path, *SMALL, "--model", f"{place}:Net", "--logdir", place.replace("/", "."))
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / place.replace("/", ".")).iterdir()
+        assert (folder / "model.pt").is_file()
+
+
+def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
+    script = (
+        "import fedsparse, os, pathlib\n"
+        "for width in (3, 5):\n"
+        "    pathlib.Path('net.py').write_text(\n"
+        "        'from torch import nn\\ndef net(input_shape, classes):\\n    return nn.Sequential(nn.Flatten(), '\n"
+        "        f'nn.Linear(784, {width}), nn.Linear({width}, classes))\\n')\n"
+        "    result = fedsparse.run(model='net.py:net', rounds=1, clients=4, clients_per_round=2, workers=2)\n"
+        "    print('WIDTH', result.model()[1].out_features)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    options = {"capture_output": True, "text": True, "timeout": 240}
+    done = subprocess.run([sys.executable, "-"], input=script, cwd=tmp_path, env=environment, **options)
+    widths = [line for line in done.stdout.splitlines() if line.startswith("WIDTH")]
+    assert widths == ["WIDTH 3", "WIDTH 5"], done.stderr

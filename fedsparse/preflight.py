@@ -1,0 +1,133 @@
+"""Finds mistakes before a run that would otherwise show in the middle of it."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsparse.catalogue import AGGREGATORS, STRATEGIES
+from fedsparse.compression import ClientState, UpdateCodec
+from fedsparse.config import OWN, Config
+from fedsparse.errors import ConfigError, PluginError
+from fedsparse.experiment import Experiment
+from fedsparse.plugins import blamed, is_own, load, named
+from fedsparse.sparsity import Layer, weight_layers
+from fedsparse.sparsity.static import Dense
+from fedsparse.sparsity.upload_pruning import UploadPruning
+from fedsparse.training.loop import local_optimizer
+from fedsparse.vector import Layout
+
+CHECKED = (
+    *OWN, "data-dir", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning", "growth",
+    "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples",
+)  # fmt: skip
+"""The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
+
+MEMBERS = {"strategy": ("step", "forget", "state_dict", "load_state_dict"), "aggregator": ("add", "result")}
+"""What an object of the user's own must have at least."""
+
+
+def check(experiment: Experiment) -> None:
+    """Look at all that could stop a run at once.
+
+    Raises:
+        ConfigError: data or a device is missing, the data cannot be split in this way, the model does not fit the
+            data, the sparsity cannot be met, or an object of the user's own has a fault.
+    """
+    config = experiment.config
+    flat = config.flat()
+    for key in OWN:
+        if is_own(flat[key]):
+            with blamed(key, flat[key]):
+                load(flat[key])
+    _ = experiment.device, experiment.partition, experiment.task
+    try:
+        layout, layers = _check_model(experiment)
+        if not isinstance(experiment.method, Dense | UploadPruning):
+            experiment.method.counts(layers, config.sparsity)
+        _check_own(config, layout)
+        for key, settings in (
+            ("compressor", config.compression()),
+            ("downlink-compressor", config.downlink_compression()),
+        ):
+            with blamed(key, flat[key]):
+                codec = UpdateCodec(layout, **settings)
+                if is_own(flat[key]):
+                    update = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
+                    codec.encode(update, ClientState(), round=1, seed=0)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if experiment.method.clients_choose and not hasattr(named(AGGREGATORS, config.aggregator), "votes"):
+        chooser = f"upload-pruning = {config.upload_pruning}"
+        if config.upload_pruning == "off":
+            chooser = f"topology = {config.topology_method}"
+        raise ConfigError(f"aggregator = {config.aggregator}: has no votes, by which {chooser} decides; use mean")
+
+
+def _check_model(experiment: Experiment) -> tuple[Layout, tuple[Layer, ...]]:
+    """The layout and the layers of the network, after it was called with two images.
+
+    One of ours is built without memory. The user's own may do what torch's meta device cannot, so it really runs.
+    """
+    config, data = experiment.config, experiment.dataset
+    own = is_own(config.model)
+    shape = "x".join(str(size) for size in data.input_shape)
+    misfit = f"model = {config.model}: does not fit images of {shape} (channels, height, width)"
+    try:
+        with nullcontext() if own else torch.device("meta"), torch.no_grad():
+            model = experiment.network(seed=0)
+            layout = Layout.of(model)
+            layers = weight_layers(model, layout, config.dense_layer_names())
+            outputs = model.eval()(torch.zeros(2, *data.input_shape))
+    except (RuntimeError, ZeroDivisionError) as error:
+        raise ConfigError(f"{misfit}: {error}".splitlines()[0] if own else misfit) from None
+    except ConfigError:
+        raise
+    except Exception as error:
+        if not own:
+            raise
+        with blamed("model", config.model):
+            raise error
+    if own:
+        if not isinstance(outputs, Tensor):
+            raise ConfigError(f"model = {config.model}: should return a tensor, not {type(outputs).__name__}")
+        labels = data.y_train.flatten(1).amax(1) if data.y_train.dim() > 1 else data.y_train
+        extremes = torch.stack([labels.argmin(), labels.argmax()])
+        try:
+            experiment.task.loss(outputs, data.y_train[extremes])
+        except (RuntimeError, IndexError, ValueError) as error:
+            line = f"model = {config.model}: an output of shape {tuple(outputs.shape)} does not fit the labels"
+            raise ConfigError(f"{line}: {error}".splitlines()[0]) from None
+    return layout, layers
+
+
+def _check_own(config: Config, layout: Layout) -> None:
+    """Make one of each object of the user's own that a round needs, and look at it."""
+    made: dict[str, Any] = {}
+    if is_own(config.strategy):
+        with blamed("strategy", config.strategy):
+            made["strategy"] = named(STRATEGIES, config.strategy)(config, layout.parameters)
+            _check_step(config.strategy, made["strategy"], layout.parameters)
+    if is_own(config.aggregator):
+        with blamed("aggregator", config.aggregator):
+            mask = torch.ones(layout.parameters, dtype=torch.bool)
+            made["aggregator"] = named(AGGREGATORS, config.aggregator)(layout.size, mask)
+    for key, thing in made.items():
+        if missing := [name for name in MEMBERS[key] if not hasattr(thing, name)]:
+            raise ConfigError(f"{key} = {config.flat()[key]}: should have {', '.join(missing)}")
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2)
+    optimizer = local_optimizer(config, [weight], round=1)
+    with blamed("optimizer", config.optimizer):
+        optimizer.step()
+
+
+def _check_step(name: str, optimizer: Any, parameters: int) -> None:
+    if hasattr(optimizer, "step"):
+        step = optimizer.step(torch.zeros(parameters))
+        if not isinstance(step, Tensor) or step.shape != (parameters,):
+            raise PluginError(f"{name}: step should return a tensor of shape ({parameters},), as it gets")
