@@ -80,8 +80,6 @@ def _check_model(experiment: Experiment) -> tuple[Layout, tuple[Layer, ...]]:
     try:
         with nullcontext() if own else torch.device("meta"), torch.no_grad():
             model = experiment.network(seed=0)
-            layout = Layout.of(model)
-            layers = weight_layers(model, layout, config.dense_layer_names())
             outputs = model.eval()(torch.zeros(2, *data.input_shape))
     except (RuntimeError, ZeroDivisionError) as error:
         raise ConfigError(f"{misfit}: {error}".splitlines()[0] if own else misfit) from None
@@ -102,7 +100,8 @@ def _check_model(experiment: Experiment) -> tuple[Layout, tuple[Layer, ...]]:
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"model = {config.model}: an output of shape {tuple(outputs.shape)} does not fit the labels"
             raise ConfigError(f"{line}: {error}".splitlines()[0]) from None
-    return layout, layers
+    layout = Layout.of(model)
+    return layout, weight_layers(model, layout, config.dense_layer_names())
 
 
 def _check_own(config: Config, layout: Layout) -> None:

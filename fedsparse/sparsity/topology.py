@@ -58,7 +58,7 @@ def weight_layers(
     for wanted in dense_layers:
         ends = {"first": entries[:1], "last": entries[-1:]}
         found = ends.get(wanted, [e for e in entries if wanted in (e.name, e.name.removesuffix(".weight"))])
-        if not found:
+        if not found and wanted not in ends:
             raise ValueError(f"dense-layers: no layer {wanted!r}; there are {', '.join(e.name for e in entries)}")
         dense.update(e.name for e in found)
     return tuple(Layer(e.name, e.shape, e.start, e.size, groups[e.name], e.name in dense) for e in entries)

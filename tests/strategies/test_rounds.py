@@ -64,3 +64,14 @@ def test_downlink_of_an_evaluation_is_added_to_the_downlink_of_the_training(tiny
     bytes = [[round.metrics["comm/downlink_bytes"] for round in rounds[1:]] for rounds in (without, evaluated)]
     more = [b - a for a, b in zip(*bytes, strict=True)]
     assert more == [0, 4 * weights, 0, 4 * weights]
+
+
+def test_clients_that_answered_are_sent_changes_and_the_next_round_costs_less_than_the_whole_weights(
+    tiny_dataset: str,
+) -> None:
+    settings = {"downlink-compressor": "topk", "downlink-density": 0.01, "clients": 4, "eval-clients": False}
+    rounds = play(tiny_dataset, rounds=3, topology="dense", sparsity=0, **settings)
+    whole = 4 * 4 * rounds[0].weights.numel()
+    downlink = [round.metrics["comm/downlink_bytes"] for round in rounds[1:]]
+    assert downlink[0] >= whole
+    assert max(downlink[1:]) < whole / 10

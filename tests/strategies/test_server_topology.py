@@ -147,6 +147,19 @@ def test_an_unknown_topology_is_answered_with_the_whole_mask_and_the_present_one
     assert topology.mask_for(topology.current.hash) is None
 
 
+def test_a_client_whose_reply_was_lost_is_sent_the_whole_mask_again() -> None:
+    strategy = server(topology="static")
+    grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
+    lengths = []
+    for round in (1, 2):
+        messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
+        lengths.append(len(messages[1].content["topology"]["mask"].data))
+        replies = [own_reply(messages[0], strategy, torch.ones(N), strategy.topology.current, 1, round)]
+        strategy.aggregate_train(round, replies)
+        assert "topology" in messages[0].content or round == 2
+    assert lengths[1] == len(encode_mask(strategy.topology.current)) >= lengths[0]
+
+
 def test_a_lost_reply_to_a_message_without_mask_costs_no_mask_and_a_client_that_fails_is_sent_the_whole_mask() -> None:
     strategy = server(topology="static")
     grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
