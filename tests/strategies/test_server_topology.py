@@ -6,14 +6,14 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedsparse.aggregation.mean import Mean
-from fedsparse.compression import ClientState, UpdateCodec, wire
+from fedsparse.compression import ClientState, PayloadError, UpdateCodec, wire
 from fedsparse.compression.values import F32
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import mask_array, payload_array
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
-from fedsparse.sparsity.masks import encode_mask
+from fedsparse.sparsity.masks import decode_mask, encode_mask
 from fedsparse.sparsity.one_shot import prune_model
 from fedsparse.sparsity.readjust import Report, readjust
 from fedsparse.sparsity.reports import encode_report, report_layout
@@ -148,16 +148,18 @@ def test_an_unknown_topology_is_answered_with_the_whole_mask_and_the_present_one
 
 
 def test_a_client_whose_reply_was_lost_is_sent_the_whole_mask_again() -> None:
-    strategy = server(topology="static")
+    strategy = server(topology="set", **{"readjustment-interval": 1, "readjustment-ratio": 0.1})
     grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
-    lengths = []
-    for round in (1, 2):
+    sent = []
+    for round, answering in ((1, 2), (2, 1), (3, 2)):
         messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
-        lengths.append(len(messages[1].content["topology"]["mask"].data))
-        replies = [own_reply(messages[0], strategy, torch.ones(N), strategy.topology.current, 1, round)]
+        sent.append([message.content["topology"]["mask"].data for message in messages])
+        current = strategy.topology.current
+        replies = [own_reply(m, strategy, torch.ones(N), current, 1, round) for m in messages[:answering]]
         strategy.aggregate_train(round, replies)
-        assert "topology" in messages[0].content or round == 2
-    assert lengths[1] == len(encode_mask(strategy.topology.current)) >= lengths[0]
+    with pytest.raises(PayloadError, match="difference from topology"):
+        decode_mask(sent[2][0], LAYERS, P)
+    assert decode_mask(sent[2][1], LAYERS, P).hash == current.hash
 
 
 def test_a_lost_reply_to_a_message_without_mask_costs_no_mask_and_a_client_that_fails_is_sent_the_whole_mask() -> None:
