@@ -10,7 +10,7 @@ from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
 
 
-def network(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
+def network(input_shape: tuple[int, int, int], classes: int, norm: str) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3, 2), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(1152, classes)
     )

@@ -41,12 +41,12 @@ DEVICES = [
 ]
 
 
-def with_dropout(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
+def with_dropout(input_shape: tuple[int, int, int], classes: int, norm: str) -> nn.Module:
     """A network whose training draws from the random state that all threads of the process share."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 16), nn.Dropout(0.5), nn.Linear(16, classes))
 
 
-def with_a_block(input_shape: tuple[int, int, int], classes: int, norm: str, width: float) -> nn.Module:
+def with_a_block(input_shape: tuple[int, int, int], classes: int, norm: str) -> nn.Module:
     block = BasicBlock(16, 16, norm_layer=lambda channels: nn.GroupNorm(4, channels))
     convolutions = [nn.Conv2d(input_shape[0], 16, 3, stride=2, padding=1), block, nn.AdaptiveAvgPool2d(2)]
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
