@@ -211,7 +211,9 @@ def test_own_objects_give_the_same_bits_on_flowers_runtime(mine: Path) -> None:
         (["--strategy", "bad.py:no_module"], "strategy = {here}/bad.py:no_module: "),
     ],
 )
-def test_a_mistake_in_an_own_object_is_one_line_with_exit_code_2(tmp_path: Path, flags: list[str], line: str) -> None:
+def test_a_mistake_in_an_own_object_is_one_line_with_exit_code_2(
+    tmp_path: Path, flags: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "broken.py").write_text("x = 1 / 0\n")
     (tmp_path / "syntax.py").write_text("def f(:\n")
     (tmp_path / "bad.py").write_text(
@@ -245,11 +247,12 @@ def test_a_mistake_in_an_own_object_is_one_line_with_exit_code_2(tmp_path: Path,
         "    def add(self, update, samples, mask=None): pass\n"
         "    def result(self): return None\n"
     )
-    done = shell(tmp_path, *flags)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert line.format(here=tmp_path) in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(flags) == 2
+    shown = capsys.readouterr()
+    assert line.format(here=tmp_path) in shown.err
+    assert shown.err.count("\n") == 1
+    assert "Traceback" not in shown.out + shown.err
 
 
 def test_a_model_may_do_what_the_meta_device_cannot_and_be_in_a_package(tmp_path: Path) -> None:
