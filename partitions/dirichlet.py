@@ -3,7 +3,9 @@
 For each class k, p_k ~ Dir(beta, ..., beta) over the clients, and client j gets the share p_kj of the class's samples
 (Yurochkin et al. 2019, arXiv:1905.12022, section 4; Li et al. 2022, arXiv:2102.02079, section 3). Hsu et al. 2019
 (arXiv:1909.06335), the first to use the Dirichlet distribution in this field, draw over the classes for each client
-instead, and all clients have the same size. A draw per class skews the sizes too, and uses every sample exactly once.
+instead, and all clients have the same size: see `dirichlet_per_client`. A draw per class skews the sizes too, and uses
+every sample exactly once. The code of Li et al. balances the sizes: see `dirichlet_self_balancing`. The same beta means
+other data in each of the three.
 """
 
 import numpy as np
@@ -24,8 +26,7 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float)
     Raises:
         DataError: beta is out of range.
     """
-    if not 0 < beta <= LARGEST_BETA:
-        raise DataError(f"dirichlet: beta is {beta}; it must be above 0 and at most {LARGEST_BETA:g}")
+    check_beta(beta)
     per_class = np.unique(labels, return_counts=True)[1]
     shares = proportions(len(per_class), clients, beta, rng)
     # Each class is cut at the rounded running sums of its shares. So a client's count is less than one sample away from
@@ -33,9 +34,20 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float)
     # clients whose share is below half a sample; running sums give their samples to some of them.
     cuts = np.rint(np.cumsum(shares, axis=1) * per_class[:, None]).astype(np.int64)
     cuts[:, -1] = per_class
-    counts = np.diff(cuts, axis=1, prepend=0)
+    return from_counts(np.diff(cuts, axis=1, prepend=0), labels, rng)
+
+
+def check_beta(beta: float) -> None:
+    """Refuse a concentration that no Dirichlet distribution has, or that is too large to draw with."""
+    if not 0 < beta <= LARGEST_BETA:
+        raise DataError(f"dirichlet: beta is {beta}; it must be above 0 and at most {LARGEST_BETA:g}")
+
+
+def from_counts(counts: Ints, labels: Ints, rng: np.random.Generator) -> Ints:
+    """(N,) the client of each sample, where client j holds `counts[k, j]` random samples of the k-th class."""
+    classes, clients = counts.shape
     result = np.empty(len(labels), np.int64)
-    result[by_class(labels, rng)] = np.repeat(np.tile(np.arange(clients), len(per_class)), counts.ravel())
+    result[by_class(labels, rng)] = np.repeat(np.tile(np.arange(clients), classes), counts.ravel())
     return result
 
 

@@ -176,7 +176,7 @@ class RoundEnd:
 def default_name(config: Config) -> str:
     """Run folders tell their main settings."""
     words = [config.dataset, config.distribution, config.strategy, config.compressor]
-    if config.distribution == "dirichlet":
+    if config.distribution.startswith("dirichlet"):
         words[1] += f"-{config.beta:g}"
     if config.sparsity:
         words.append(f"{config.topology_method}-{config.sparsity:g}")

@@ -95,7 +95,7 @@ CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
 NEEDS: dict[str, tuple[Need, ...]] = {
-    "beta": (one_of("distribution", "dirichlet"),),
+    "beta": (one_of("distribution", "dirichlet", "dirichlet-per-client", "dirichlet-self-balancing"),),
     "classes-per-client": (one_of("distribution", "shards"),),
     "min-samples": (
         Need(

@@ -98,7 +98,12 @@ def test_changing_a_setting_without_effect_changes_nothing_that_a_run_depends_on
 @pytest.mark.parametrize(
     ("settings", "key", "line"),
     [
-        ({"beta": 0.5}, "beta", "beta = 0.5 has no effect: it needs distribution = dirichlet, and distribution is iid"),
+        (
+            {"beta": 0.5},
+            "beta",
+            "beta = 0.5 has no effect: it needs distribution = dirichlet, dirichlet-per-client or "
+            "dirichlet-self-balancing, and distribution is iid",
+        ),
         (
             {"readjustment-ratio": 0.5, "sparsity": 0.5},
             "readjustment-ratio",
