@@ -77,8 +77,8 @@ def partition(
 
     A distribution is a function `owners(labels, clients, rng, ...)`. It is called with `labels`, (N,) int64, the number
     of clients, a `numpy.random.Generator` as its only source of randomness, and by name with each of the settings
-    `beta`, `classes_per_client`, `min_samples` and `natural` that its signature takes. It returns the client of each sample: (N,)
-    whole numbers in [0, clients).
+    `beta`, `classes_per_client`, `min_samples` and `natural` that its signature takes. It returns the client of each
+    sample: (N,) whole numbers in [0, clients).
 
     A function marked by `as_given` says who holds what instead of drawing it: no sample is moved, and `clients` must be
     the number of clients that it names, each with at least one sample.

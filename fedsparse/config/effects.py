@@ -106,6 +106,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "norm": (VISION_MODEL,),
     "recompute": (VISION_MODEL,),
+    "lr-decay": (one_of("lr-schedule", "exponential", own=False),),
     "server-momentum": (one_of("strategy", "fedavgm", "fedadam"),),
     "server-beta2": (one_of("strategy", "fedadam"),),
     "server-tau": (one_of("strategy", "fedadam"),),
@@ -142,6 +143,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "readjustment-interval": (CHANGES,),
     "readjustment-end": (CHANGES,),
     "growth": (one_of("topology", "rigl", "feddst"),),
+    "saliency-samples": (one_of("topology", "ssfl"),),
     "upload-sparsity": (
         one_of("upload-pruning", "sparsegpt", "magnitude"),
         Need("nm to be empty", ("nm",), lambda config: not config.nm),

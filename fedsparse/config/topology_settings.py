@@ -31,6 +31,8 @@ class TopologySettings(Settings):
     """First round without readjustment, so that what was grown last is trained; 0 for three quarters of the rounds."""
     growth: Literal["gradient", "random", "momentum"] = "gradient"
     """What ranks the weights that may grow: gradient magnitude, chance, or a moving average of gradients."""
+    saliency_samples: int = Field(0, ge=0)
+    """ssfl: samples of each client that its saliency is measured on, one mini-batch in the paper; 0 for all."""
 
     upload_pruning: Literal["off", "sparsegpt", "magnitude"] = "off"
     """Prune the trained weights in one shot and upload the survivors, instead of a compressor's choice."""

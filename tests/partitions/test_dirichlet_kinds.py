@@ -1,4 +1,4 @@
-"""Three distributions are called Dirichlet in this field; each against its authors' rule, written out sample by sample."""
+"""Three distributions are called Dirichlet in this field; two against their authors' rule, client by client."""
 
 import numpy as np
 import pytest
