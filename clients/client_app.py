@@ -151,7 +151,9 @@ def saliency(message: Message, context: Context) -> Message:
     with TRAINING:
         gradient = dense_gradient(bench.model, bench.fetch(measured), len(measured), bench.task)
     scores = weight_saliency(bench.model.vector[: bench.model.layout.parameters], gradient)
-    report = top_report(scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity))
+    report = top_report(
+        scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity, bench.config.sparsity_of)
+    )
     arrays = ArrayRecord({"report": report_array(report, bench.model.layout, round)})
     metrics = MetricRecord({"num-examples": len(indices)})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

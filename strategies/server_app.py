@@ -121,8 +121,10 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid) -> F
         dense = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
         broadcast = FedAvg(experiment, dense, weights, nodes).broadcast(0)
         saliency, metrics = ask_saliency(grid, experiment, nodes, dense, broadcast)
+    elif method.initial_mask == "magnitude":
+        saliency = weights[: experiment.layout.parameters].abs()
     topology = ServerTopology.of_round_1(experiment, saliency)
-    if method.scales_initial:
+    if method.scales_initial and method.initial_mask == "random":
         initialise_(weights, topology.current)
     strategy = FedAvg(experiment, topology, weights, nodes)
     strategy.cohort.metrics = topology.metrics | metrics

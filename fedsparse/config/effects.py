@@ -132,6 +132,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     # By the setting alone, since with ``auto`` it is the sparsity that chooses a topology.
     "sparsity": (Need("another topology than dense", ("topology",), lambda config: config.topology != "dense"),),
     "sparsity-distribution": (none_of("topology", "dense", "small-dense", "ssfl"),),
+    "sparsity-of": (none_of("topology", "dense", "small-dense"),),
+    "initial-mask": (one_of("topology", "static", "set", "rigl", "feddst", "prunefl"),),
+    "vote-ranking": (one_of("topology", "feddst"),),
     "dense-layers": (
         Need(
             "a sparse topology or upload-pruning",

@@ -34,4 +34,7 @@ class SSFL(Static):
         if saliency is None:
             raise ValueError("ssfl chooses the topology by the clients' saliency, and there is none")
         full = Topology.full(layers, parameters).to(saliency.device)
-        return Topology(layers, ~full.prunable | largest_mask(saliency, full.prunable, budget(layers, self.sparsity)))
+        return Topology(
+            layers,
+            ~full.prunable | largest_mask(saliency, full.prunable, budget(layers, self.sparsity, self.sparsity_of)),
+        )

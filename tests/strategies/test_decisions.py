@@ -162,6 +162,16 @@ def test_initial_weights_are_larger_in_sparse_layers_but_where_the_largest_were_
         assert torch.equal(start.weights, plain) is not scaled
 
 
+def test_the_first_topology_by_magnitude_is_each_layers_largest_initial_weights_unscaled(tiny_dataset: str) -> None:
+    (start,) = play(tiny_dataset, rounds=0, **{"topology": "feddst", "initial-mask": "magnitude", "sparsity": 0.6})
+    weights = Experiment(Config()).model.vector
+    for layer, count in zip(start.topology.layers, start.topology.counts, strict=True):
+        held = start.topology.mask[layer.slice].nonzero().squeeze(1)
+        assert sorted(weights[layer.slice].abs().topk(count).indices.tolist()) == held.tolist()
+    assert torch.equal(start.weights, start.topology.apply_(weights.clone()))
+    assert start.topology.density == pytest.approx(0.4, abs=1e-4)
+
+
 def asked(settings: dict) -> torch.Tensor:
     """The clients' saliencies of the initial weights, as the server sums them."""
     experiment = Experiment(config := Config.from_mapping(settings))

@@ -48,6 +48,9 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "readjustment-interval": ({"topology": "magnitude", "sparsity": 0.5}, {"sparsity": 0.5}),
     "readjustment-end": (READJUSTED, {"topology": "sparsyfed", "sparsity": 0.5}),
     "growth": ({"need-readjust": True, "sparsity": 0.5}, {"topology": "set", "sparsity": 0.5}),
+    "sparsity-of": (READJUSTED, {"topology": "small-dense", "sparsity": 0.5}),
+    "initial-mask": (READJUSTED, {"topology": "ssfl", "sparsity": 0.5}),
+    "vote-ranking": ({"need-readjust": True, "sparsity": 0.5}, READJUSTED),
     "saliency-samples": ({"topology": "ssfl", "sparsity": 0.5}, READJUSTED),
     "upload-sparsity": ({"upload-pruning": "sparsegpt"}, {"upload-pruning": "sparsegpt", "nm": "2:4"}),
     "nm": ({"upload-pruning": "magnitude"}, {}),
@@ -65,7 +68,8 @@ OTHER_VALUES: Settings = {
     **{"lowrank-balance": True, "lowrank-sparse": True, "downlink-density": 0.2, "sparsity": 0.3},
     **{"sparsity-distribution": "er", "dense-layers": "first", "readjustment-ratio": 0.5, "readjustment-interval": 3},
     **{"readjustment-end": 9, "growth": "random", "upload-sparsity": 0.3, "nm": "1:4", "client-timeout": 9.0},
-    **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16},
+    **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
+    **{"initial-mask": "magnitude", "vote-ranking": "mean"},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 
