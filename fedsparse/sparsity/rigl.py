@@ -2,7 +2,8 @@
 
 Clients report the largest gradients among the weights that do not exist or are about to be dropped. The server averages
 them to the gradient of the cohort's loss, and drops and grows by it, so that every client gets the same topology.
-Growth by momentum makes it SNFS (Dettmers and Zettlemoyer 2019), and growth at random SET (Mocanu et al. 2018).
+Growth by momentum is that of SNFS (Dettmers and Zettlemoyer 2019), whose layers also gain and lose weights; growth at
+random is that of SET (Mocanu et al. 2018), which drops within each sign, see ``set.py``.
 """
 
 import math
