@@ -68,7 +68,7 @@ class UpdateCodec:
         residual_decay: factor on the residual for every round that the client missed, because its rest was for a model
             that has moved on. 1 is error feedback as the papers prove it. A smaller factor discards mass for good, most
             of it where clients are seldom sampled (at 0.88, nine missed rounds leave a third).
-        warmup_rounds: rounds over which the density falls exponentially to ``density``; 0 for none.
+        warmup_rounds: rounds at densities that fall exponentially, before those at ``density``; 0 for none.
         options: the compressor's own arguments.
 
     Raises:
