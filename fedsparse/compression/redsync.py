@@ -6,7 +6,8 @@ JPDC 2019, algorithm 3 (threshold binary search selection) and section 5.2.2 (re
 The paper stops bisecting when the interval has become small against where it began. One outlier makes that happen at
 once, and published code then misses ``k`` by a factor of 54. Here bisection ends with a count within a third of ``k``.
 The paper reuses a threshold five times. Here it is reused as long as its count is within a third of ``k``, because five
-rounds may be too long for residuals and for a client that was absent.
+rounds may be too long for residuals and for a client that was absent. The paper selects from each layer, as
+``--scope layer`` does; the default here is the whole update.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Readjustment: drop the smallest of the weights that exist, grow as many elsewhere.
 
-Evci et al. 2020, "Rigging the Lottery" (section 3, algorithm 1); growth at random is SET (Mocanu et al. 2018), growth
-by a moving average of gradients is sparse momentum (Dettmers and Zettlemoyer 2019).
+Evci et al. 2020, "Rigging the Lottery" (section 3, algorithm 1); growth at random as in SET (Mocanu et al. 2018), by a
+moving average of gradients as in sparse momentum (Dettmers and Zettlemoyer 2019).
 """
 
 import math
