@@ -143,10 +143,17 @@ def saliency(message: Message, context: Context) -> Message:
     """Report the largest saliencies |g w| of the initial weights, as many as the topology will keep."""
     bench, held, client, round = _open(message, context)
     indices, _ = bench.samples(client)
+    measured = indices
+    if bench.config.saliency_samples:
+        seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)
+        order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))
+        measured = indices[order[: bench.config.saliency_samples].to(indices.device)]
     with TRAINING:
-        gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices), bench.task)
+        gradient = dense_gradient(bench.model, bench.fetch(measured), len(measured), bench.task)
     scores = weight_saliency(bench.model.vector[: bench.model.layout.parameters], gradient)
-    report = top_report(scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity))
+    report = top_report(
+        scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity, bench.config.sparsity_of)
+    )
     arrays = ArrayRecord({"report": report_array(report, bench.model.layout, round)})
     metrics = MetricRecord({"num-examples": len(indices)})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

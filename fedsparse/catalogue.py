@@ -57,6 +57,8 @@ DATASETS = {
 PARTITIONERS = {
     "iid": "partitions.iid:owners",
     "dirichlet": "partitions.dirichlet:owners",
+    "dirichlet-per-client": "partitions.dirichlet_per_client:owners",
+    "dirichlet-self-balancing": "partitions.dirichlet_self_balancing:owners",
     "shards": "partitions.shards:owners",
     "natural": "partitions.natural_clients:owners",
 }

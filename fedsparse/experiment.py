@@ -18,7 +18,7 @@ from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.models import build_model
-from fedsparse.plugins import blamed, is_own, named
+from fedsparse.plugins import blamed, call, is_own, named
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
 from fedsparse.sparsity.small_dense import width_for
@@ -163,7 +163,7 @@ class Experiment:
         if config.upload_pruning != "off":
             return UploadPruning(config.upload_sparsity, nm=config.n_of_m)
         with blamed("topology", config.topology_method):
-            method: TopologyMethod = named(TOPOLOGIES, config.topology_method)(**config.readjustment())
+            method: TopologyMethod = call(named(TOPOLOGIES, config.topology_method), **config.readjustment())
             if not isinstance(method, TopologyMethod):
                 raise PluginError(f"{config.topology_method}: should be a subclass of TopologyMethod")
         return method

@@ -2,9 +2,10 @@
 
 For each class k, p_k ~ Dir(beta, ..., beta) over the clients, and client j gets the share p_kj of the class's samples
 (Yurochkin et al. 2019, arXiv:1905.12022, section 4; Li et al. 2022, arXiv:2102.02079, section 3). Hsu et al. 2019
-(arXiv:1909.06335), the first to use the Dirichlet distribution in this field, draw shares of the classes for each
-client instead, and give all clients the same size. The draw for each class here skews the sizes too, and uses every
-sample exactly once.
+(arXiv:1909.06335), the first to use the Dirichlet distribution in this field, draw over the classes for each client
+instead, and all clients have the same size: see `dirichlet_per_client`. A draw per class skews the sizes too, and uses
+every sample exactly once. The code of Li et al. balances the sizes: see `dirichlet_self_balancing`. The same beta means
+other data in each of the three.
 """
 
 import numpy as np
@@ -25,8 +26,7 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float)
     Raises:
         DataError: beta is out of range.
     """
-    if not 0 < beta <= LARGEST_BETA:
-        raise DataError(f"dirichlet: beta is {beta}; it must be above 0 and at most {LARGEST_BETA:g}")
+    check_beta(beta)
     per_class = np.unique(labels, return_counts=True)[1]
     shares = proportions(len(per_class), clients, beta, rng)
     # Each class is cut at the rounded running sums of its shares. So a client's count differs by less than one sample
@@ -34,9 +34,20 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float)
     # to the many clients with a share below half a sample; running sums give samples to some of these clients.
     cuts = np.rint(np.cumsum(shares, axis=1) * per_class[:, None]).astype(np.int64)
     cuts[:, -1] = per_class
-    counts = np.diff(cuts, axis=1, prepend=0)
+    return from_counts(np.diff(cuts, axis=1, prepend=0), labels, rng)
+
+
+def check_beta(beta: float) -> None:
+    """Refuse a concentration that no Dirichlet distribution has, or that is too large to draw with."""
+    if not 0 < beta <= LARGEST_BETA:
+        raise DataError(f"dirichlet: beta is {beta}; it must be above 0 and at most {LARGEST_BETA:g}")
+
+
+def from_counts(counts: Ints, labels: Ints, rng: np.random.Generator) -> Ints:
+    """(N,) the client of each sample, where client j holds `counts[k, j]` random samples of the k-th class."""
+    classes, clients = counts.shape
     result = np.empty(len(labels), np.int64)
-    result[by_class(labels, rng)] = np.repeat(np.tile(np.arange(clients), len(per_class)), counts.ravel())
+    result[by_class(labels, rng)] = np.repeat(np.tile(np.arange(clients), classes), counts.ravel())
     return result
 
 

@@ -77,8 +77,8 @@ def partition(
 
     A distribution is a function `owners(labels, clients, rng, ...)`. It is called with `labels`, (N,) int64, the number
     of clients, a `numpy.random.Generator` as its only source of randomness, and by name with each of the settings
-    `beta`, `classes_per_client` and `natural` that its signature takes. It returns the client of each sample: (N,)
-    whole numbers in [0, clients).
+    `beta`, `classes_per_client`, `min_samples` and `natural` that its signature takes. It returns the client of each
+    sample: (N,) whole numbers in [0, clients).
 
     For a function marked by `as_given`, which draws nothing, no sample is moved, and `clients` must be the number of
     clients that the function names, each with at least one sample.
@@ -108,11 +108,16 @@ def partition(
             f"but there are {len(samples)}"
         )
     rng = np.random.default_rng(seed)
-    settings = _taken(owners, {"beta": beta, "classes_per_client": classes_per_client, "natural": natural})
+    known = {"beta": beta, "classes_per_client": classes_per_client, "min_samples": min_samples, "natural": natural}
+    settings = _taken(owners, known)
     result = _checked(owners(samples, clients, rng, **settings), len(samples), name)
     _check_clients(result, clients, given, name)
     result, moved = raise_to_floor(result, clients, floor, rng)
-    words = {"beta": f"beta {beta:g}", "classes_per_client": f"{classes_per_client} classes a client"}
+    words = {
+        "beta": f"beta {beta:g}",
+        "classes_per_client": f"{classes_per_client} classes a client",
+        "min_samples": f"at least {min_samples} samples",
+    }
     full_name = ", ".join([name, *(words[key] for key in settings if key in words)])
     return from_owners(result, clients, moved=moved, name=full_name)
 

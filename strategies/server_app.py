@@ -121,8 +121,10 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid) -> F
         dense = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
         broadcast = FedAvg(experiment, dense, weights, nodes).broadcast(0)
         saliency, metrics = ask_saliency(grid, experiment, nodes, dense, broadcast)
+    elif method.initial_mask == "magnitude":
+        saliency = weights[: experiment.layout.parameters].abs()
     topology = ServerTopology.of_round_1(experiment, saliency)
-    if method.scales_initial:
+    if method.scales_initial and method.initial_mask == "random":
         initialise_(weights, topology.current)
     strategy = FedAvg(experiment, topology, weights, nodes)
     strategy.cohort.metrics = topology.metrics | metrics
@@ -176,7 +178,7 @@ class RoundEnd:
 def default_name(config: Config) -> str:
     """Run folders tell their main settings."""
     words = [short(name) for name in (config.dataset, config.distribution, config.strategy, config.compressor)]
-    if config.distribution == "dirichlet":
+    if config.distribution.startswith("dirichlet"):
         words[1] += f"-{config.beta:g}"
     if config.sparsity:
         words.append(f"{short(config.topology_method)}-{config.sparsity:g}")

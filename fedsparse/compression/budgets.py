@@ -6,12 +6,12 @@ import numpy as np
 
 
 def warmup_density(density: float, round: int, rounds: int) -> float:
-    """The density of ``round`` (from 1), which falls exponentially and reaches ``density`` at round ``rounds``.
+    """The density of ``round`` (from 1), which falls exponentially for ``rounds`` rounds and is ``density`` after them.
 
-    Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.3. Four warm-up rounds to 0.001 give 0.18, 0.032,
-    0.0056 and 0.001; the paper's fixed steps are 0.25, 0.063, 0.016 and 0.004.
+    Lin et al., "Deep Gradient Compression", ICLR 2018, section 3.3: four warm-up epochs to 0.001 have the densities
+    0.25, 0.063, 0.016 and 0.004.
     """
-    return density ** min(1.0, round / rounds) if rounds > 0 else density
+    return density ** min(1.0, round / (rounds + 1)) if rounds > 0 else density
 
 
 def proportional(sizes: np.ndarray, density: float) -> np.ndarray:

@@ -59,17 +59,16 @@ class UpdateCodec:
         budget: with scope ``layer``, how many coordinates an entry may send: ``proportional`` to its size, or to its
             ``energy``, the squared norm of its part of update plus residual.
         values: a name in ``catalogue.VALUES``.
-        error_feedback: add whatever was not sent, or was lost by value coding, to the client's next update. ``none``
-            with ``f32`` loses nothing, and so keeps no residual; a payload that never arrives is then lost.
-        unbiased: make the decoded update, in expectation over the seed, the update itself: values are rounded at
-            random, and the values of randomk multiplied by size / k. Error feedback excludes it, because error feedback
-            would feed that noise back.
-        residual_dtype: ``f32``, or ``bf16`` for half the memory. ``bf16`` rounds at random, because rounding to the
-            nearest would drop small updates again and again.
-        residual_decay: factor on the residual for every round that the client missed, because an old residual belongs
-            to an old model. 1 is error feedback as the papers prove it. A smaller factor discards part of the residual
-            for good, most of it when clients are seldom sampled (at 0.88, nine missed rounds leave a third).
-        warmup_rounds: rounds over which the density falls exponentially to ``density``; 0 for none.
+        error_feedback: what is not sent, or is lost by value coding, is added to the client's next update. Where
+            nothing can be lost (``none`` with ``f32``) no residual is kept, and a payload that never arrives is lost.
+        unbiased: make the expectation of what is sent, over the seed, the update itself: values are rounded at random,
+            and those of randomk multiplied by size / k. Not with error feedback, which would feed that noise back.
+        residual_dtype: ``f32``, or ``bf16`` for half the memory. It is rounded at random, because a sum of many small
+            updates rounded to the nearest would stand still.
+        residual_decay: factor on the residual for every round that the client missed, because its rest was for a model
+            that has moved on. 1 is error feedback as the papers prove it. A smaller factor discards mass for good, most
+            of it where clients are seldom sampled (at 0.88, nine missed rounds leave a third).
+        warmup_rounds: rounds at densities that fall exponentially, before those at ``density``; 0 for none.
         options: the compressor's own arguments.
 
     Raises:

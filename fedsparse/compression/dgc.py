@@ -1,8 +1,9 @@
 """Deep gradient compression: top-k over accumulated momentum instead of accumulated updates.
 
 Lin, Han, Mao, Wang and Dally, "Deep Gradient Compression", ICLR 2018. Section 3.1: sampled, hierarchical threshold;
-3.2: momentum correction and local clipping; 3.3: momentum factor masking. Every compressor can have the warm-up of the
-density (section 3.3): see ``budgets.py``.
+3.2: momentum correction and local clipping; 3.3: momentum factor masking. The warm-up of the density (section 3.3) is
+open to every compressor: see ``budgets.py``. The paper selects from each tensor, as ``--scope layer`` does; the default
+here is the whole update.
 """
 
 import numpy as np

@@ -1,9 +1,10 @@
 """A threshold from the normal distribution: the magnitude that ``k`` of n normal coordinates would exceed.
 
 Shi, Chu, Cheung and See, "Understanding Top-k Sparsification in Distributed Deep Learning", 2019, algorithm 1
-(GaussianK). The algorithm corrects the threshold at most four times, by a half each time. That is not enough for the
-heavy tails of updates: published code sends 26 times too many coordinates, or too few. Here bisection goes on until the
-count is within a third of ``k``.
+(GaussianK). The algorithm corrects the threshold at most four times, by a half each time. Updates have heavy tails, for
+which that is not enough: published code sends 26 times too many coordinates or too few. Here bisection goes on until
+the count is within a third of ``k``. Published code selects from each tensor, as ``--scope layer`` does; the default
+here is the whole update.
 """
 
 import math

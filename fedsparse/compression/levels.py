@@ -93,10 +93,14 @@ class Int4:
 class Ternary:
     """-1, 0 or 1 times a scale for each group, five of them in a byte.
 
-    Values are clipped first, as in the paper (section 3.3), at 2.5 times their root mean square. The scale is then the
-    largest clipped magnitude. So the expectation of the unbiased coding is the clipped update. Without clipping, the
-    few largest values would decide the noise of all values: on updates of a CNN the squared error is then 5 to 6 times
-    the square of the update, and 0.7 times with clipping.
+    Values are clipped first, at 2.5 times their root mean square. The scale is then the largest clipped magnitude. So
+    the expectation of the unbiased coding is the clipped values, of which a few are too small. Without clipping, the
+    few largest values would decide the noise of all: on updates of a CNN the squared error is then 5 to 6 times the
+    square of the update, and 0.7 times with clipping.
+
+    Not as in the paper: section 3.3 clips at 2.5 standard deviations. For values of mean 0 that is the same. The values
+    of a small tensor, such as a bias, may have a mean that is larger than their deviation, and the paper's limit then
+    cuts every one of them, to nothing where they are equal; a single value could never be sent.
     """
 
     code = 6

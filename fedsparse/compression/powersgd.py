@@ -14,9 +14,14 @@ from fedsparse.compression.lowrank import orthonormal
 class PowerSGD:
     """P = orthonormal(A Q), Q = A^T P; the client keeps Q as the start of its next round.
 
-    With 10 of 100 clients a round, the next round of a client is on average ten rounds later. In the default job (rank
-    2, 60 rounds, 2000 matrices) the client's old Q still leaves the least relative error, 0.26. The best Q for the last
-    averaged update, which the server would have to send, leaves 0.28, and a random Q 0.40.
+    Not as in the paper: there A is the average of all workers, and all share one Q. For that, workers average A Q, make
+    it orthonormal and average A^T P: two exchanges for each step, and every worker takes part in both. A client of a
+    federation uploads once a round. So each one factors its own update, and the server averages products; the rank of
+    that average is up to as many times as large as there are clients. With one client both are the same.
+
+    A client's Q is on average ten rounds old. In the default job (rank 2, 60 rounds, 2000 matrices) such an old Q of
+    its own still leaves the least relative error, 0.26. The best Q for the last averaged update, which the server would
+    have to send, leaves 0.28, and a random Q 0.40.
 
     Args:
         rank: of the factors; 0 for the rank that the density allows.

@@ -3,10 +3,11 @@
 Fang, Fu, Yang and Hsieh, "RedSync: Reducing Synchronization Bandwidth for Distributed Deep Learning Training System",
 JPDC 2019, algorithm 3 (threshold binary search selection) and section 5.2.2 (reusing a threshold for five iterations).
 
-The paper stops bisecting when the interval is small in comparison with the first interval. One outlier makes the first
-interval so large that this happens at once, and published code then misses ``k`` by a factor of 54. Here bisection ends
-with a count within a third of ``k``. The paper reuses a threshold five times. Here a threshold is reused as long as its
-count is within a third of ``k``, because five rounds may be too long for residuals and for a client that was absent.
+The paper stops bisecting when the interval has become small against where it began. One outlier makes that happen at
+once, and published code then misses ``k`` by a factor of 54. Here bisection ends with a count within a third of ``k``.
+The paper reuses a threshold five times. Here it is reused as long as its count is within a third of ``k``, because five
+rounds may be too long for residuals and for a client that was absent. The paper selects from each layer, as
+``--scope layer`` does; the default here is the whole update.
 """
 
 import numpy as np

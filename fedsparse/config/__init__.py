@@ -135,6 +135,9 @@ class Config(
             "interval": self.readjustment_interval,
             "end": self.readjustment_end or math.ceil(self.rounds * 3 / 4),
             "growth": self.growth,
+            "initial_mask": self.initial_mask,
+            "sparsity_of": self.sparsity_of,
+            "vote_ranking": self.vote_ranking,
         }
 
     @property

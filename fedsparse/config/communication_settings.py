@@ -28,7 +28,7 @@ class CommunicationSettings(Settings):
     layer_budget: Literal["proportional", "energy"] = "proportional"
     """With scope layer: coordinates in proportion to a layer's size, or to the squared norm of its update."""
     warmup_rounds: int = Field(0, ge=0)
-    """Rounds over which the density falls exponentially to its final value; 0: it is constant."""
+    """Rounds at densities that fall exponentially, before those at the final one; 0: it is constant."""
     residual_dtype: Literal["f32", "bf16"] = "f32"
     """Precision of the residual that a client keeps for its next update; bf16 takes half the memory."""
     residual_decay: float = Field(0.88, ge=0, le=1)

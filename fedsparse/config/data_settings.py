@@ -16,12 +16,16 @@ class DataSettings(Settings):
     data_dir: str = Field("data", min_length=1)
     """Folder that data sets are read from, and downloaded into when absent."""
     distribution: Annotated[str, OneOf(PARTITIONERS, suffixes={".csv": "a .csv file"})] = "iid"
-    """How samples are spread over clients. natural: as the data set says; a file: as `main.py partition` writes it."""
+    """How samples are spread over clients. dirichlet: each class by shares of its own; dirichlet-per-client: each
+    client's classes, at equal sizes (Hsu et al. 2019, SSFL); dirichlet-self-balancing: as dirichlet, but clients stop
+    at the mean size (NIID-Bench, FedRTS). natural: as the data set says; a file: as `main.py partition` writes it."""
     beta: float = Field(0.1, gt=0)
-    """Concentration of the Dirichlet distribution; smaller is more heterogeneous."""
+    """Concentration of a Dirichlet distribution; smaller is more heterogeneous. The same beta is other data in each of
+    the three."""
     classes_per_client: int = Field(2, ge=1)
     """Shards a client receives under `shards` (McMahan's pathological split)."""
     min_samples: int = Field(2, ge=1)
-    """Fewest samples a client may hold; the few moved to keep it are reported."""
+    """Fewest samples a client may hold; the few moved to keep it are reported (dirichlet-self-balancing draws again, as
+    its authors' code does with 10)."""
     augment: bool = False
     """Random crops and flips, as usual for the data set, while training."""

@@ -95,7 +95,7 @@ CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
 NEEDS: dict[str, tuple[Need, ...]] = {
-    "beta": (one_of("distribution", "dirichlet"),),
+    "beta": (one_of("distribution", "dirichlet", "dirichlet-per-client", "dirichlet-self-balancing"),),
     "classes-per-client": (one_of("distribution", "shards"),),
     "min-samples": (
         Need(
@@ -106,6 +106,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "norm": (VISION_MODEL,),
     "recompute": (VISION_MODEL,),
+    "lr-decay": (one_of("lr-schedule", "exponential", own=False),),
     "server-momentum": (one_of("strategy", "fedavgm", "fedadam"),),
     "server-beta2": (one_of("strategy", "fedadam"),),
     "server-tau": (one_of("strategy", "fedadam"),),
@@ -131,6 +132,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     # This tests the setting itself, because ``auto`` chooses the topology by the sparsity.
     "sparsity": (Need("another topology than dense", ("topology",), lambda config: config.topology != "dense"),),
     "sparsity-distribution": (none_of("topology", "dense", "small-dense", "ssfl"),),
+    "sparsity-of": (none_of("topology", "dense", "small-dense"),),
+    "initial-mask": (one_of("topology", "static", "set", "rigl", "feddst", "prunefl"),),
+    "vote-ranking": (one_of("topology", "feddst"),),
     "dense-layers": (
         Need(
             "a sparse topology or upload-pruning",
@@ -142,6 +146,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "readjustment-interval": (CHANGES,),
     "readjustment-end": (CHANGES,),
     "growth": (one_of("topology", "rigl", "feddst"),),
+    "saliency-samples": (one_of("topology", "ssfl"),),
     "upload-sparsity": (
         one_of("upload-pruning", "sparsegpt", "magnitude"),
         Need("nm to be empty", ("nm",), lambda config: not config.nm),

@@ -18,8 +18,8 @@ FINE_VALUES = ("f32", "f16", "bf16", "int8")
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Sattler, Wiedemann, Müller, Samek, "Robust and Communication-Efficient Federated Learning from Non-IID Data",
-    # TNNLS 2020, algorithm 1: top-k, then signs and the mean magnitude.
-    "stc": {"compressor": "hggtopk", "values": "sign"},
+    # TNNLS 2020, algorithm 1: top-k, then signs and the mean magnitude, of each tensor as in their code.
+    "stc": {"compressor": "hggtopk", "values": "sign", "scope": "layer"},
     # Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD", ICML 2019, algorithm 1, layer by layer.
     "signsgd": {"compressor": "none", "values": "sign", "scope": "layer"},
     # Seide et al. 2014: see onebit.py.
@@ -44,9 +44,9 @@ def resolve(
 ) -> dict[str, Any]:
     """The arguments of ``UpdateCodec`` for a compressor's name and the settings beside it.
 
-    With ``auto``, a method that its paper makes unbiased has no error feedback, and every other method has it. With
-    error feedback, an unbiased method rounds to the nearest instead. ``values`` of a selection are f16, f32 if it sends
-    all coordinates, or bf16 if it is unbiased. The scope is global, unless a preset scales by layer.
+    A method that is unbiased by its paper needs no error feedback; asked for error feedback it rounds to the nearest.
+    Anything else feeds back unless told otherwise. Values are float16 where coordinates are left out, else float32,
+    or bfloat16 to be rounded at random. The scope is global unless the method works layer by layer.
 
     Args:
         name: in ``COMPRESSORS`` or ``PRESETS``.

@@ -20,7 +20,13 @@ class TopologySettings(Settings):
     """Density of each layer: erk (Erdos-Renyi kernel: small layers stay denser), er (whatever the kernels, so that
     convolutions stay denser) or uniform."""
     dense_layers: str = "first,last"
-    """Layers that are never pruned, with commas: first, last, or names of layers. They count towards the sparsity."""
+    """Layers that are never pruned, with commas: first, last, or names of layers."""
+    sparsity_of: Literal["all", "prunable"] = "all"
+    """Weights that the sparsity is a share of: all, so that prunable layers are the sparser for dense ones, or those of
+    the prunable layers alone, as in RigL's code (with --dense-layers first)."""
+    initial_mask: Literal["random", "magnitude"] = "random"
+    """First topology: random, with larger weights for fewer inputs, or each layer's largest initial weights as they
+    are."""
     need_readjust: bool = False
     """Let the topology change during training: by feddst, unless ``topology`` names another one that does."""
     readjustment_ratio: float = Field(0.3, ge=0, le=1)
@@ -31,6 +37,11 @@ class TopologySettings(Settings):
     """First round without readjustment, so that grown weights are trained; 0 for three quarters of the rounds."""
     growth: Literal["gradient", "random", "momentum"] = "gradient"
     """What ranks the weights that may grow: gradient magnitude, chance, or a moving average of gradients."""
+    vote_ranking: Literal["sum", "mean"] = "sum"
+    """feddst: rank by the sum of the clients' weights, so that each client that holds one is a vote for it, or by the
+    mean over the clients that hold it, as the paper's code does."""
+    saliency_samples: int = Field(0, ge=0)
+    """ssfl: samples of each client that its saliency is measured on, one mini-batch in the paper; 0 for all."""
 
     upload_pruning: Literal["off", "sparsegpt", "magnitude"] = "off"
     """Prune the trained weights in one shot and upload the survivors, instead of a compressor's choice."""

@@ -25,8 +25,11 @@ class TrainingSettings(Settings):
     """Weight decay of the local optimizer; for sgd this is an L2 penalty."""
     clip_norm: float = Field(0.0, ge=0)
     """Largest norm of a local gradient; 0 leaves it alone."""
-    lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
-    """Learning rate over the rounds: cosine to 0, or a tenth after half and again after three quarters of them."""
+    lr_schedule: Literal["constant", "cosine", "step", "exponential"] = "cosine"
+    """Learning rate over the rounds: cosine to 0; step: a tenth after half and again after three quarters of them;
+    exponential: times lr-decay after every round."""
+    lr_decay: float = Field(0.998, gt=0, le=1)
+    """exponential: factor on the learning rate after every round."""
 
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision of the local training; fp16 comes with a loss scaler."""

@@ -1,8 +1,11 @@
 """FedDST: Bibikar et al. 2022, "Federated Dynamic Sparse Training".
 
 Clients readjust in the middle of their local training (algorithm 1), so that a grown weight is trained before it is
-uploaded. After a readjustment at the end, a client would upload 0 for each grown weight, and the server, which selects
-by magnitude, would discard these weights at once.
+uploaded. A client that readjusted last would upload zeros, which the server's selection by magnitude discards at once.
+
+Not as in the authors' code: it ranks by the mean over the clients that hold a weight, as ``vote_ranking`` mean does
+(see ``select_by_votes``), and starts from each layer's largest initial weights, as ``initial_mask`` magnitude does; the
+start here is random, with scaled weights (``initialise_``). Its clients readjust after an epoch, not in its middle.
 """
 
 from torch import Tensor
@@ -25,4 +28,4 @@ class FedDST(TopologyMethod):
         if result.votes is None:
             return topology
         n = topology.mask.numel()
-        return select_by_votes(topology, result.votes.total[:n], result.votes.held[:n])
+        return select_by_votes(topology, result.votes.total[:n], result.votes.held[:n], self.vote_ranking)

@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Generator, Tensor, nn
 
 from fedsparse.aggregation.mean import Votes
 from fedsparse.errors import PluginError
-from fedsparse.sparsity.densities import DISTRIBUTIONS
+from fedsparse.sparsity.densities import DISTRIBUTIONS, SparsityOf
+from fedsparse.sparsity.largest import largest_mask
 from fedsparse.sparsity.readjust import Report, ReportSum, cosine_fraction
 from fedsparse.sparsity.topology import Layer, Topology
 
 Layers = tuple[Layer, ...]
 Growth = Literal["gradient", "random", "momentum"]
+InitialMask = Literal["random", "magnitude"]
+Ranking = Literal["sum", "mean"]
 State = dict[str, Any]
 """Tensors, numbers and strings by name: a part of a checkpoint."""
 
@@ -42,8 +46,9 @@ class TopologyMethod:
     """How a run chooses and changes its topology. This class itself keeps a random topology.
 
     ``--topology mine.py:Mine`` names a subclass of the user's own. The server and every client construct it with the
-    keywords ``sparsity``, ``distribution``, ``ratio``, ``interval``, ``end`` and ``growth``, as below. A subclass may
-    override any of these methods (their docstrings say what they must return), listed in the order of the calls:
+    keywords ``sparsity``, ``distribution``, ``ratio``, ``interval``, ``end``, ``growth``, ``initial_mask``,
+    ``sparsity_of`` and ``vote_ranking``, as below, or those of them that its signature takes. It may override any of
+    these methods, whose docstrings say what they must return, in the order in which they are called:
 
     1. ``initial`` on the server gives the topology of round 1.
     2. ``is_readjustment`` everywhere says whether the topology may change in a round.
@@ -64,6 +69,10 @@ class TopologyMethod:
         end: the first round without readjustment; below the number of rounds, so that the last grown weights train.
         growth: the score by which inactive weights grow: gradient magnitude, chance, or a moving average of gradients.
         momentum: of the moving average, for growth by momentum.
+        initial_mask: at random, the weights then made larger (``initialise_``), or each layer's largest initial weights
+            as they are.
+        sparsity_of: which weights the sparsity is a share of, see ``densities.budget``.
+        vote_ranking: how ``select_by_votes`` ranks.
     """
 
     sparsity: float
@@ -73,6 +82,9 @@ class TopologyMethod:
     end: int = 0
     growth: Growth = "gradient"
     momentum: float = 0.9
+    initial_mask: InitialMask = "random"
+    sparsity_of: SparsityOf = "all"
+    vote_ranking: Ranking = "sum"
 
     needs_saliency: ClassVar[bool] = False
     """Clients send ``ssfl.saliency`` of the initial weights before round 1, and ``initial`` gets the sum."""
@@ -95,12 +107,21 @@ class TopologyMethod:
             layers: from ``weight_layers``.
             parameters: ``layout.parameters``.
             generator: on the CPU.
-            saliency: float, shape ``(parameters,)``, for methods that need it.
+            saliency: float, shape ``(parameters,)``, for methods that need it; the magnitudes of the initial weights
+                where ``initial_mask`` asks for them.
 
         Raises:
             ValueError: the sparsity cannot be met.
         """
-        return Topology.random(layers, parameters, self.counts(layers, self.sparsity), generator)
+        counts = self.counts(layers, self.sparsity)
+        if self.initial_mask == "random":
+            return Topology.random(layers, parameters, counts, generator)
+        if saliency is None:
+            raise ValueError("initial-mask = magnitude chooses by the initial weights, and there are none")
+        mask = torch.ones(parameters, dtype=torch.bool)
+        for layer, count in zip(layers, counts, strict=True):
+            mask[layer.slice] = largest_mask(saliency[layer.slice], mask[layer.slice], count)
+        return Topology(layers, mask)
 
     def counts(self, layers: Sequence[Layer], sparsity: float) -> tuple[int, ...]:
         """How many weights of each layer exist at a sparsity of the whole model.
@@ -108,7 +129,7 @@ class TopologyMethod:
         Raises:
             ValueError: the sparsity cannot be met. A run asks before its first round.
         """
-        return DISTRIBUTIONS[self.distribution](layers, sparsity)
+        return DISTRIBUTIONS[self.distribution](layers, sparsity, self.sparsity_of)
 
     def is_readjustment(self, round: int) -> bool:
         """Whether the topology may change in this round (1, 2, ...). The server and all clients must get one answer."""

@@ -1,7 +1,7 @@
 """Readjustment: drop the smallest of the weights that exist, grow as many elsewhere.
 
-Evci et al. 2020, "Rigging the Lottery" (section 3, algorithm 1); growth at random is SET (Mocanu et al. 2018), growth
-by a moving average of gradients is sparse momentum (Dettmers and Zettlemoyer 2019).
+Evci et al. 2020, "Rigging the Lottery" (section 3, algorithm 1); growth at random as in SET (Mocanu et al. 2018), by a
+moving average of gradients as in sparse momentum (Dettmers and Zettlemoyer 2019).
 """
 
 import math
@@ -148,18 +148,22 @@ class ReportSum:
         return self.mean.abs().masked_fill(~self.known, -math.inf)
 
 
-def select_by_votes(topology: Topology, votes: Tensor, held: Tensor) -> Topology:
-    """The weights of largest ``|sum n m w|`` over the clients, as many in each layer as ``topology`` has.
+def select_by_votes(topology: Topology, votes: Tensor, held: Tensor, ranking: str = "sum") -> Topology:
+    """The weights of largest magnitude over the clients, as many in each layer as ``topology`` has.
 
-    FedDST (Bibikar et al. 2022) ranks by the mean over the clients that hold a weight. The sum counts votes instead: a
-    weight that one client holds has the votes of one client.
+    The code of FedDST (Bibikar et al. 2022) ranks by ``mean``, ``|sum n m w / sum n m|``, over the clients that hold a
+    weight. ``sum``, ``|sum n m w|``, is the default here, and what the authors of FedRTS (Huang et al. 2025) made of
+    FedDST in their code. It counts votes: a weight that one client holds has the votes of one client.
 
     Args:
         votes: shape ``(parameters,)``, ``sum n m w``.
         held: shape ``(parameters,)``, ``sum n m``. A weight that no client holds is chosen only if ``topology`` has it.
+        ranking: sum or mean.
     """
-    mask = topology.mask.clone()
+    mask, scores = topology.mask.clone(), votes.abs()
+    if ranking == "mean":
+        scores = scores / held.masked_fill(held == 0, 1.0)
     candidates = topology.mask | (held > 0)
     for layer, count in zip(topology.layers, topology.counts, strict=True):
-        mask[layer.slice] = largest_mask(votes[layer.slice].abs(), candidates[layer.slice], count)
+        mask[layer.slice] = largest_mask(scores[layer.slice], candidates[layer.slice], count)
     return topology.changed(mask)

@@ -1,9 +1,9 @@
 """RigL in a federation: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners" (algorithm 1).
 
 Clients report the largest gradients among the weights that do not exist or are about to be dropped. The server averages
-the reports to the gradient of the cohort's loss, and drops and grows by that gradient, so that every client gets the
-same topology. With growth by momentum the method is SNFS (Dettmers and Zettlemoyer 2019), with growth at random SET
-(Mocanu et al. 2018).
+them to the gradient of the cohort's loss, and drops and grows by it, so that every client gets the same topology.
+Growth by momentum is that of SNFS (Dettmers and Zettlemoyer 2019), whose layers also gain and lose weights; growth at
+random is that of SET (Mocanu et al. 2018), which drops within each sign, see ``set.py``.
 """
 
 import math

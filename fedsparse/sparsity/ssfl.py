@@ -1,7 +1,8 @@
 """SSFL: Ohib et al. 2024, "Unmasking Efficiency: Learning Salient Sparse Models in Non-IID Federated Learning".
 
-Before round 1 every client scores the initial weights by ``|g w|`` on its own samples (SNIP, Lee et al. 2019). The
-server averages the scores over the clients; the weights of best score, over all layers together, exist in every round.
+Before round 1 every client scores the initial weights by ``|g w|`` (SNIP, Lee et al. 2019) on its own samples, all of
+them or, as in the paper, one mini-batch (``saliency-samples``). The server averages the scores over the clients; the
+weights of best score, over all layers together, exist in every round.
 
 Not as in the paper: a client sends only its largest scores, as many as weights may exist, and each score that it leaves
 out counts as 0. At sparsity 0.9 all scores would take nine times the bytes, from every client of the federation.
@@ -33,4 +34,7 @@ class SSFL(Static):
         if saliency is None:
             raise ValueError("ssfl chooses the topology by the clients' saliency, and there is none")
         full = Topology.full(layers, parameters).to(saliency.device)
-        return Topology(layers, ~full.prunable | largest_mask(saliency, full.prunable, budget(layers, self.sparsity)))
+        return Topology(
+            layers,
+            ~full.prunable | largest_mask(saliency, full.prunable, budget(layers, self.sparsity, self.sparsity_of)),
+        )

@@ -59,6 +59,8 @@ def learning_rate(config: Config, round: int) -> float:
         return config.lr * (1 + math.cos(math.pi * done)) / 2
     if config.lr_schedule == "step":
         return config.lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+    if config.lr_schedule == "exponential":
+        return config.lr * config.lr_decay ** (round - 1)
     return config.lr
 
 

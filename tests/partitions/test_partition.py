@@ -15,6 +15,8 @@ from partitions import (
     Partition,
     as_given,
     dirichlet,
+    dirichlet_per_client,
+    dirichlet_self_balancing,
     embedded,
     iid,
     natural_clients,
@@ -26,7 +28,13 @@ from partitions.dirichlet import proportions
 from partitions.picture import class_histogram
 from partitions.split import OwnersFunction, raise_to_floor
 
-DISTRIBUTIONS: dict[str, OwnersFunction] = {"iid": iid.owners, "dirichlet": dirichlet.owners, "shards": shards.owners}
+DISTRIBUTIONS: dict[str, OwnersFunction] = {
+    "iid": iid.owners,
+    "dirichlet": dirichlet.owners,
+    "dirichlet-per-client": dirichlet_per_client.owners,
+    "dirichlet-self-balancing": dirichlet_self_balancing.owners,
+    "shards": shards.owners,
+}
 BALANCED = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 600))
 
 
@@ -78,6 +86,8 @@ def test_a_seed_gives_the_same_partition_today_as_ever() -> None:
     assert found == {
         "iid": [4, 8, 15, 18, 19, 23],
         "dirichlet": [0, 1, 3, 4, 5, 7],
+        "dirichlet-per-client": [1, 2, 5, 13, 17, 25],
+        "dirichlet-self-balancing": [0, 1, 3, 4, 5, 9],
         "shards": [0, 4, 6, 10, 14, 22],
     }
 

@@ -162,29 +162,49 @@ def test_initial_weights_are_scaled_in_sparse_layers_unless_the_method_chose_the
         assert torch.equal(start.weights, plain) is not scaled
 
 
-def test_saliency_is_the_mean_over_clients_weighted_by_their_samples(tiny_dataset: str) -> None:
-    config = Config.from_mapping(SETTINGS | {"dataset": tiny_dataset, "topology": "ssfl", "sparsity": 0.8})
-    experiment = Experiment(config)
-    model, layers, layout = experiment.model, experiment.layers, experiment.layout
-    dense = ServerTopology(experiment, Topology.full(layers, layout.parameters))
-    nodes = range(config.clients)
-    broadcast = FedAvg(experiment, dense, model.vector.clone(), nodes).broadcast(0)
+def test_the_first_topology_by_magnitude_is_each_layers_largest_initial_weights_unscaled(tiny_dataset: str) -> None:
+    (start,) = play(tiny_dataset, rounds=0, **{"topology": "feddst", "initial-mask": "magnitude", "sparsity": 0.6})
+    weights = Experiment(Config()).model.vector
+    for layer, count in zip(start.topology.layers, start.topology.counts, strict=True):
+        held = start.topology.mask[layer.slice].nonzero().squeeze(1)
+        assert sorted(weights[layer.slice].abs().topk(count).indices.tolist()) == held.tolist()
+    assert torch.equal(start.weights, start.topology.apply_(weights.clone()))
+    assert start.topology.density == pytest.approx(0.4, abs=1e-4)
+
+
+def asked(settings: dict) -> torch.Tensor:
+    """The clients' saliencies of the initial weights, as the server sums them."""
+    experiment = Experiment(config := Config.from_mapping(settings))
+    dense = ServerTopology(experiment, Topology.full(experiment.layers, experiment.layout.parameters))
+    broadcast = FedAvg(experiment, dense, experiment.model.vector.clone(), range(config.clients)).broadcast(0)
     with LocalGrid("clients.client_app:app", config.clients) as grid:
-        total, _ = ask_saliency(grid, experiment, nodes, dense, broadcast)
-    bench, wanted = Workbench(config), torch.zeros(layout.parameters)
-    bench.model.vector.copy_(model.vector)
-    for client in nodes:
+        return ask_saliency(grid, experiment, range(config.clients), dense, broadcast)[0]
+
+
+def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_dataset: str) -> None:
+    settings = SETTINGS | {"dataset": tiny_dataset, "topology": "ssfl", "sparsity": 0.8}
+    total, bench = asked(settings), Workbench(Config.from_mapping(settings))
+    model, layers, layout, wanted = bench.model, bench.layers, bench.layout, torch.zeros(bench.layout.parameters)
+    prunable = Topology.full(layers, layout.parameters).prunable
+    for client in range(bench.config.clients):
         indices, _ = bench.samples(client)
         gradient = dense_gradient(bench.model, bench.fetch(indices), len(indices), bench.task)
-        scores = (gradient * model.vector[: layout.parameters]).abs() * dense.current.prunable
+        scores = (gradient * model.vector[: layout.parameters]).abs() * prunable
         top = scores.topk(budget(layers, 0.8)).indices
         wanted[top] += len(indices) * scores[top]
     torch.testing.assert_close(total.float(), wanted, rtol=2.0**-7, atol=0.0)
 
 
-def test_ssfl_keeps_the_weights_of_largest_mean_saliency_and_counts_the_bytes_of_the_question(
-    tiny_dataset: str,
-) -> None:
+def test_saliency_of_a_mini_batch_is_that_of_as_many_random_samples_of_each_client(tiny_dataset: str) -> None:
+    changes = {"dataset": tiny_dataset, "topology": "ssfl", "sparsity": 0.5, "dense-layers": "", "batch-size": 4}
+    totals = {samples: asked(SETTINGS | changes | {"saliency-samples": samples}) for samples in (0, 4, 10**6)}
+    assert torch.equal(totals[0].count_nonzero(), totals[10**6].count_nonzero())
+    torch.testing.assert_close(totals[0], totals[10**6], rtol=2.0**-7, atol=1e-5)  # all samples in another order
+    assert not torch.allclose(totals[0], totals[4], rtol=0.1)
+    assert torch.equal(totals[4], asked(SETTINGS | changes | {"saliency-samples": 4}))
+
+
+def test_ssfl_keeps_what_matters_most_to_the_clients_together_and_counts_what_asking_cost(tiny_dataset: str) -> None:
     played = play(tiny_dataset, rounds=1, topology="ssfl", sparsity=0.8)[0]
     assert played.metrics["comm/uplink_bytes"] > 0
     assert played.metrics["comm/downlink_bytes"] > 6 * 4 * played.weights.numel()

@@ -43,6 +43,28 @@ def test_powersgd_reaches_the_best_error_from_its_last_result(shape) -> None:
     assert errors[-1] <= 1.05 * best < errors[0]
 
 
+def papers_powersgd(matrices: list[torch.Tensor], q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Algorithm 1 over all the workers' matrices: both products are averaged between the workers."""
+    p = torch.linalg.qr(sum(matrix @ q for matrix in matrices) / len(matrices)).Q
+    q = sum(matrix.T @ p for matrix in matrices) / len(matrices)
+    return p @ q.T, q
+
+
+def test_powersgd_of_one_client_is_the_papers_and_of_several_the_mean_of_their_own_factors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(30, 20, generator=generator) for _ in range(3)]
+    memory, q = {}, torch.randn(20, 2, generator=torch.Generator().manual_seed(7))
+    for matrix in matrices:  # three rounds of one client: each starts from the last round's Q
+        p, own = PowerSGD().factor(matrix, 2, memory, "layer", 7)
+        product, q = papers_powersgd([matrix], q)
+        torch.testing.assert_close(p @ own.T, product, rtol=1e-4, atol=1e-4)
+    factors = [PowerSGD().factor(matrix, 2, {}, "layer", 7) for matrix in matrices]
+    mean = sum(p @ own.T for p, own in factors) / 3
+    shared, _ = papers_powersgd(matrices, torch.randn(20, 2, generator=torch.Generator().manual_seed(7)))
+    assert torch.linalg.matrix_rank(mean) == 6
+    assert torch.linalg.matrix_rank(shared, atol=1e-4) == 2
+
+
 @pytest.mark.parametrize(("rank", "most"), [(10, 1.01), (20, 1.01), (40, 10)])
 def test_the_error_is_near_the_best_when_singular_values_fall_to_a_millionth(rank: int, most: float) -> None:
     generator, values = torch.Generator().manual_seed(0), 0.7 ** torch.arange(200, dtype=torch.float64)

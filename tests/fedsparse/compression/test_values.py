@@ -67,6 +67,20 @@ def test_ternary_values_with_a_common_mean_arrive_nearly_whole(unbiased: bool) -
     assert np.square(x - received).sum() <= 0.05 * np.square(x).sum()
 
 
+@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "one outlier"])
+def test_ternary_values_of_mean_zero_are_clipped_at_the_papers_limit_of_two_and_a_half_deviations(kind: str) -> None:
+    half = draw_vector(kind, 400, 1)
+    x = np.concatenate([half, -half])
+    received = through("ternary", x, np.array([x.size]), 0, unbiased=True)
+    assert np.abs(received).max() == pytest.approx(min(2.5 * x.std(dtype=np.float64), np.abs(x).max()))
+
+
+def test_a_ternary_value_that_is_alone_or_like_all_others_arrives_where_the_papers_limit_would_be_zero() -> None:
+    for x in (np.full(1, 3.0, np.float32), np.full(9, -0.5, np.float32)):
+        assert x.std() == 0
+        assert np.array_equal(through("ternary", x, np.array([x.size]), 0, unbiased=True), x)
+
+
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unbiased", [False, True])

@@ -71,7 +71,8 @@ def test_settings_survive_flowers_run_config() -> None:
         ({"rounds": 2.5}, "rounds = 2.5: should be a valid integer"),
         (
             {"distribution": "uniform"},
-            "distribution = uniform: should be iid, dirichlet, shards, natural",
+            "distribution = uniform: should be iid, dirichlet, dirichlet-per-client, "
+            "dirichlet-self-balancing, shards, natural",
         ),
         ({"clients": 5}, "clients-per-round = 10 is more than clients = 5"),
         ({"device": "gpu"}, "device = gpu: should be: auto, cpu, mps, cuda or cuda:N."),

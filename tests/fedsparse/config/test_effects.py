@@ -18,6 +18,7 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "min-samples": ({"distribution": "iid"}, {"distribution": "natural"}),
     "norm": ({"model": "vgg11"}, {"model": "cnn"}),
     "recompute": ({"model": "resnet18"}, {"model": "mlp"}),
+    "lr-decay": ({"lr-schedule": "exponential"}, {"lr-schedule": "step"}),
     "server-momentum": ({"strategy": "fedavgm"}, {"strategy": "fedavg"}),
     "server-beta2": ({"strategy": "fedadam"}, {"strategy": "fedavgm"}),
     "server-tau": ({"strategy": "fedadam"}, {"strategy": "fedprox"}),
@@ -47,6 +48,10 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "readjustment-interval": ({"topology": "magnitude", "sparsity": 0.5}, {"sparsity": 0.5}),
     "readjustment-end": (READJUSTED, {"topology": "sparsyfed", "sparsity": 0.5}),
     "growth": ({"need-readjust": True, "sparsity": 0.5}, {"topology": "set", "sparsity": 0.5}),
+    "sparsity-of": (READJUSTED, {"topology": "small-dense", "sparsity": 0.5}),
+    "initial-mask": (READJUSTED, {"topology": "ssfl", "sparsity": 0.5}),
+    "vote-ranking": ({"need-readjust": True, "sparsity": 0.5}, READJUSTED),
+    "saliency-samples": ({"topology": "ssfl", "sparsity": 0.5}, READJUSTED),
     "upload-sparsity": ({"upload-pruning": "sparsegpt"}, {"upload-pruning": "sparsegpt", "nm": "2:4"}),
     "nm": ({"upload-pruning": "magnitude"}, {}),
     "client-timeout": ({"engine": "local"}, {"engine": "flower"}),
@@ -63,7 +68,8 @@ OTHER_VALUES: Settings = {
     **{"lowrank-balance": True, "lowrank-sparse": True, "downlink-density": 0.2, "sparsity": 0.3},
     **{"sparsity-distribution": "er", "dense-layers": "first", "readjustment-ratio": 0.5, "readjustment-interval": 3},
     **{"readjustment-end": 9, "growth": "random", "upload-sparsity": 0.3, "nm": "1:4", "client-timeout": 9.0},
-    **{"cohort-batching": "on"},
+    **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
+    **{"initial-mask": "magnitude", "vote-ranking": "mean"},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 
@@ -98,7 +104,12 @@ def test_changing_a_setting_without_effect_changes_nothing_that_a_run_depends_on
 @pytest.mark.parametrize(
     ("settings", "key", "line"),
     [
-        ({"beta": 0.5}, "beta", "beta = 0.5 has no effect: it needs distribution = dirichlet, and distribution is iid"),
+        (
+            {"beta": 0.5},
+            "beta",
+            "beta = 0.5 has no effect: it needs distribution = dirichlet, dirichlet-per-client or "
+            "dirichlet-self-balancing, and distribution is iid",
+        ),
         (
             {"readjustment-ratio": 0.5, "sparsity": 0.5},
             "readjustment-ratio",
@@ -139,6 +150,7 @@ def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
     }
     config = Config.from_mapping(own)
     assert [key for key in NEEDS if not has_effect(key, config)] == [
+        "lr-decay",
         "proximal-mu",
         "holdout",
         "downlink-density",

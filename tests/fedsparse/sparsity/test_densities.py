@@ -1,3 +1,5 @@
+from math import prod
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,3 +134,39 @@ def test_sparsity_zero_keeps_all_and_one_keeps_nothing(allocate):
     layers, _ = layers_of(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), [])
     assert allocate(layers, 0.0) == (16, 8)
     assert allocate(layers, 1.0) == (0, 0)
+
+
+def rigl_densities(sizes: dict[str, tuple[int, ...]], sparsity: float, kernel: bool) -> dict[str, float]:
+    """The densities of RigL's code, by its words: layers whose share of epsilon exceeds 1 become dense, one by one."""
+    full: set[str] = set()
+    while True:
+        wanted = sum((1 - sparsity) * prod(s) for s in sizes.values()) - sum(prod(sizes[name]) for name in full)
+        raw = {n: sum(s if kernel else s[:2]) / prod(s if kernel else s[:2]) for n, s in sizes.items() if n not in full}
+        epsilon = wanted / sum(raw[name] * prod(sizes[name]) for name in raw)
+        highest = max(raw.values())
+        if epsilon * highest <= 1:
+            return {name: 1.0 if name in full else epsilon * raw[name] for name in sizes}
+        full |= {name for name, value in raw.items() if value == highest}
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.9, 0.98])
+@pytest.mark.parametrize("name", ["erk", "er"])
+def test_of_the_prunable_weights_alone_the_densities_are_those_of_rigls_code_whose_first_layer_is_dense(name, sparsity):
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 1), nn.Linear(800, 64))
+    layers, _ = layers_of(nn.Sequential(model, nn.Linear(64, 10)), ["first"])
+    first, *pruned = layers
+    wanted = rigl_densities({each.name: each.shape for each in pruned}, sparsity, kernel=name == "erk")
+    counts = DISTRIBUTIONS[name](layers, sparsity, "prunable")
+    assert counts[0] == first.size
+    assert sum(counts[1:]) == round((1 - sparsity) * sum(each.size for each in pruned))
+    for each, count in zip(pruned, counts[1:], strict=True):
+        assert abs(count - wanted[each.name] * each.size) <= len(pruned)  # rounding, whose residue one layer takes
+
+
+def test_of_all_weights_dense_layers_take_from_the_others_and_of_the_prunable_ones_they_do_not():
+    layers = (layer("first", 4, 10, dense=True), layer("a", 10, 10), layer("b", 10, 10))
+    assert uniform(layers, 0.75) == (40, 10, 10)
+    assert uniform(layers, 0.75, "prunable") == (40, 25, 25)
+    assert uniform(layers, 0.95, "prunable") == (40, 5, 5)
+    with pytest.raises(ValueError, match="40 are in dense layers"):
+        uniform(layers, 0.95)

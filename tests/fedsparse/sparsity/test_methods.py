@@ -1,5 +1,7 @@
 """Every method, over the rounds of a small federation of made-up clients."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,8 +17,9 @@ from fedsparse.sparsity.feddst import FedDST
 from fedsparse.sparsity.magnitude import Magnitude, gradual_sparsity
 from fedsparse.sparsity.method import RoundResult
 from fedsparse.sparsity.prunefl import PruneFL
-from fedsparse.sparsity.readjust import Report, ReportSum
+from fedsparse.sparsity.readjust import Report, ReportSum, exchange_counts
 from fedsparse.sparsity.rigl import RigL
+from fedsparse.sparsity.set import Set
 from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.sparsyfed import SparsyFed, from_weights, gradient_of_psi, to_weights
 from fedsparse.sparsity.ssfl import SSFL, saliency
@@ -316,3 +319,32 @@ def test_small_dense_finds_the_widest_network_within_the_weights():
     assert width_for(parameters, parameters(1.0)) == 1.0
     with pytest.raises(ValueError, match="narrowest network has 794 parameters"):
         width_for(parameters, 10)
+
+
+@QUICK
+@given(model=architectures(), sparsity=st.floats(0.3, 0.9), skew=st.floats(-2, 2), ratio=st.floats(0.1, 0.6))
+def test_set_drops_the_smallest_positive_and_the_largest_negative_weights_by_the_same_share(
+    model, sparsity, skew, ratio
+):
+    method = Set(sparsity, ratio=ratio, end=2 * 10**9)  # so that the share is still the ratio in round 1
+    topology = start(method, model)
+    weights = topology.apply_(torch.randn(topology.mask.numel(), generator=generator(3)) + skew)
+    new = method.decide(topology, RoundResult(1, weights, generator(5)))
+    for layer, r in zip(topology.layers, exchange_counts(topology, method.fraction(1)), strict=True):
+        old, kept, values = topology.mask[layer.slice], new.mask[layer.slice], weights[layer.slice]
+        gone = {sign: sorted((sign * values[old & ~kept & (sign * values > 0)]).tolist()) for sign in (1, -1)}
+        share = r / max(int(old.sum()), 1)
+        for sign, dropped in gone.items():
+            signed = sorted((sign * values[old & (sign * values > 0)]).tolist())
+            allowed = math.ceil(share * len(signed) + 1)  # rounding gives a sign at most one weight more than its share
+            assert all(value in signed[:allowed] for value in dropped)
+
+
+def test_set_drops_as_its_algorithm_says_where_a_magnitude_drop_would_take_one_sign_alone():
+    layers, _ = layers_of(nn.Linear(12, 1, bias=False), [])
+    topology = Topology(layers, torch.tensor([True] * 8 + [False] * 4))
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4, -1.0, -2.0, -3.0, -4.0, 0, 0, 0, 0])
+    for seed in range(20):
+        new = Set(0.5, ratio=0.5, end=10**9).decide(topology, RoundResult(1, weights, generator(seed)))
+        assert new.counts == topology.counts
+        assert new.mask[[2, 3, 6, 7]].all()  # a half of each sign: 0.1, 0.2, -1 and -2 are dropped, or grow again

@@ -7,7 +7,7 @@ from torch import nn
 from fedsparse.catalogue import TOPOLOGIES
 from fedsparse.config import Config
 from fedsparse.errors import PluginError
-from fedsparse.plugins import named
+from fedsparse.plugins import call, named
 from fedsparse.sparsity import Topology, TopologyMethod
 from fedsparse.sparsity.local_topology import LocalTopology
 from fedsparse.sparsity.method import RoundResult, checked
@@ -47,7 +47,7 @@ class Columns(TopologyMethod):
 def method(tmp_path) -> TopologyMethod:
     file = tmp_path / "mine.py"
     file.write_text(MINE)
-    return named(TOPOLOGIES, f"{file}:Columns")(**Config(sparsity=0.5, rounds=8).readjustment())
+    return call(named(TOPOLOGIES, f"{file}:Columns"), **Config(sparsity=0.5, rounds=8).readjustment())
 
 
 def test_a_class_in_a_file_is_constructed_with_the_settings_and_may_override_methods(method):

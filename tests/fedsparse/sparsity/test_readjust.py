@@ -194,8 +194,8 @@ def test_a_malformed_report_is_refused(indices, values):
         ReportSum(5).add(Report(torch.tensor(indices), torch.tensor(values)))
 
 
-def voted(topology: Topology, clients: list[tuple[Tensor, Tensor, int]]) -> Topology:
-    return select_by_votes(topology, *votes_of(clients))
+def voted(topology: Topology, clients: list[tuple[Tensor, Tensor, int]], ranking: str = "sum") -> Topology:
+    return select_by_votes(topology, *votes_of(clients), ranking)
 
 
 @QUICK
@@ -221,6 +221,33 @@ def test_votes_prefer_a_weight_of_many_clients_to_a_larger_weight_of_one_client(
     new = voted(topology, [(weights, many, 10), (weights, many, 10), (weights, many, 10), (weights, single, 10)])
     assert parameters == 3
     assert new.mask.tolist() == [False, True, False]
+
+
+def test_ranked_by_the_mean_over_holders_a_single_clients_larger_weight_wins_as_in_the_authors_code():
+    layers, _ = layers_of(torch.nn.Linear(3, 1, bias=False), [])
+    topology = Topology(layers, torch.tensor([True, False, False]))
+    many, single = torch.tensor([False, True, False]), torch.tensor([False, False, True])
+    weights = torch.tensor([0.0, 1.0, 2.0])
+    clients = [(weights, many, 10), (weights, many, 10), (weights, many, 10), (weights, single, 10)]
+    assert voted(topology, clients, "mean").mask.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("ranking", ["sum", "mean"])
+def test_the_elected_weights_are_those_that_a_count_by_hand_ranks_first(ranking):
+    topology, replies = make(small_cnn(), 0.6), []
+    for seed in range(4):
+        noise = torch.randn(topology.mask.numel(), generator=generator(seed))
+        own = readjust(topology, noise, noise.abs().flip(0), 0.5)
+        replies.append((own.apply_(noise.clone()), own.mask, seed + 1))
+    scores = []
+    for i in range(topology.mask.numel()):
+        total = sum(samples * float(weights[i]) for weights, mask, samples in replies if mask[i])
+        held = sum(samples for _, mask, samples in replies if mask[i])
+        scores.append(abs(total / (held or 1) if ranking == "mean" else total) if held else -1.0)
+    new = voted(topology, replies, ranking)
+    for layer, count in zip(topology.layers, topology.counts, strict=True):
+        first = sorted(range(layer.start, layer.start + layer.size), key=lambda i: -scores[i])[:count]
+        assert sorted(first) == (layer.start + new.mask[layer.slice].nonzero().squeeze(1)).tolist()
 
 
 def test_votes_of_unequal_samples_are_weighted():

@@ -144,3 +144,11 @@ def test_schedules_start_at_lr_and_fall() -> None:
     assert 0 < rates[-1] < 0.01
     step = Config.from_mapping({"lr_schedule": "step", "lr": 1.0, "rounds": 8})
     assert [learning_rate(step, r) for r in range(1, 9)] == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
+    exponential = Config.from_mapping({"lr_schedule": "exponential", "lr": 0.1, "lr_decay": 0.998, "rounds": 999})
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(
+        optimizer := torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), 0.998
+    )
+    for round in range(1, 1000):
+        assert learning_rate(exponential, round) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()

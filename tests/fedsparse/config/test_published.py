@@ -1,0 +1,27 @@
+"""The configs that are the settings of a paper have the paper's values."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsparse.config import Config
+from fedsparse.config.yaml_file import read_yaml
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+FEDRTS = {
+    **{"distribution": "dirichlet-self-balancing", "beta": 0.5, "min-samples": 10, "clients": 100},
+    **{"clients-per-round": 10, "rounds": 500, "epochs": 5, "batch-size": 64, "lr": 0.01, "sparsity": 0.8},
+    **{"topology": "feddst", "dense-layers": "last", "readjustment-ratio": 0.4, "readjustment-end": 300},
+}
+SSFL = {
+    **{"distribution": "dirichlet-per-client", "beta": 0.3, "clients": 100, "clients-per-round": 10, "rounds": 999},
+    **{"epochs": 5, "batch-size": 16, "lr": 0.1, "lr-schedule": "exponential", "lr-decay": 0.998},
+    **{"dense-layers": "", "saliency-samples": 16},
+}
+
+
+@pytest.mark.parametrize(("name", "published"), [("feddst-cifar10", FEDRTS), ("ssfl-cifar10", SSFL)])
+def test_a_papers_config_has_the_papers_settings(name: str, published: dict[str, object]) -> None:
+    flat = Config.from_mapping(read_yaml(CONFIGS / f"{name}.yaml")).flat()
+    assert {key: flat[key] for key in published} == published
