@@ -144,7 +144,7 @@ def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[s
         cells = (str(count) if count else "." for count in row[: len(headings)])
         table.add_row(str(client), str(row.sum()), str(np.count_nonzero(row)), *cells)
     out = io.StringIO()
-    Console(file=out, width=width).print(table)
+    Console(file=out, width=width, markup=False, emoji=False).print(table)
     lines = [_title(partition.name, len(partition)), *(line.rstrip() for line in out.getvalue().splitlines()), key]
     if len(partition) > TABLE_CLIENTS:
         lines.append(f"... and {len(partition) - TABLE_CLIENTS} more clients")

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedsparse.config.run_settings import core_count
 from fedsparse.device import resolve_device
-from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.report.grid import Cell, Sweep
 from fedsparse.report.plot import plot_rows
 from fedsparse.report.results import Result, identity, is_complete, read_result
@@ -157,9 +157,8 @@ def _outcome(child: _Child) -> tuple[str, bool]:
         measured = measure(read_result(child.folder / "result.json"))
         accuracy, uplink = f"{measured['accuracy']:.2%}", human_bytes(measured["uplink-bytes"])
         return f"{child.folder.name}: accuracy {accuracy}, uplink {uplink}, {seconds:.0f} s", False
-    told = (child.folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    reason = told[-1] if told else f"exit code {child.process.returncode}"
-    return f"{child.folder.name} failed: {reason} (all of it: {child.folder / 'log.txt'})", True
+    why = reason((child.folder / "log.txt").read_text(errors="replace"), child.process.returncode)
+    return f"{child.folder.name} failed: {why} (all of it: {child.folder / 'log.txt'})", True
 
 
 def _stop(children: Sequence[_Child]) -> None:
@@ -178,7 +177,7 @@ def _stop(children: Sequence[_Child]) -> None:
 
 def _progress() -> Progress:
     """Cells done, running and failed, and the time left; without a terminal only the lines about ended cells."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # a path may have [brackets] and :colons:
     return Progress(
         TextColumn("cells"),
         MofNCompleteColumn(),

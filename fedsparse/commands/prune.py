@@ -141,4 +141,4 @@ def _print(layers: dict[str, dict[str, Any]]) -> None:
     rows.append(("all of these", sum(r[1] for r in rows), sum(r[2] for r in rows)))
     for name, weights, kept in rows:
         table.add_row(name, str(weights), str(kept), f"{1 - kept / max(weights, 1):.2%}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from fedsparse.config import Config
-from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.telemetry.progress import WRITTEN
 
 SCRIPTS = Path(sys.executable).parent
@@ -73,7 +73,8 @@ def run_flower(config: Config, app_folder: Path) -> Path:
         ).stdout
         runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
         if not runs or runs[0]["status"] != "finished:completed":
-            raise RunFailed(_reason(log))
+            why = reason("\n".join(log), otherwise="its log is above")
+            raise RunFailed(f"the run on Flower's runtime failed: {why}")
         return Path(next(line.removeprefix(WRITTEN) for line in reversed(log) if line.startswith(WRITTEN)))
 
 
@@ -128,8 +129,9 @@ def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) 
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    last = log.read_text().strip().splitlines()[-1:] or ["no word in its log"]
-    raise RunFailed(f"Flower's SuperLink did not start: {last[0]}")
+    code = superlink.poll()
+    why = reason(log.read_text(), code) if code is not None else f"no answer within {STARTUP_SECONDS} s"
+    raise RunFailed(f"Flower's SuperLink did not start: {why}")
 
 
 def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
@@ -143,15 +145,6 @@ def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
             print(line, end="", flush=True)
             lines.append(line.rstrip())
     return lines
-
-
-def _reason(log: list[str]) -> str:
-    """The last exception named in Flower's log."""
-    for line in reversed(log):
-        head, colon, _ = line.strip().partition(": ")
-        if colon and head.rpartition(".")[2].endswith(("Error", "Failed", "Exception")):
-            return f"the run on Flower's runtime failed: {line.strip()}"
-    return "the run on Flower's runtime failed; its log is above"
 
 
 def _end_all(mark: str) -> None:

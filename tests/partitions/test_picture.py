@@ -86,6 +86,13 @@ def test_the_table_shows_every_client_and_a_summary() -> None:
     assert "moved" not in lines[-1]
 
 
+def test_names_of_classes_are_shown_as_they_are() -> None:
+    names = ("[red]a[/red]", ":bug:")
+    labels = np.arange(20) % 2
+    text = histogram_text(labels, partition(labels, iid.owners, 2, seed=0), names)
+    assert all(name in text for name in names)
+
+
 def test_a_long_table_is_cut_at_twenty_clients_and_says_so() -> None:
     result = partition(LABELS, dirichlet.owners, 100, seed=0, beta=0.05, min_samples=20)
     text = histogram_text(LABELS, result, NAMES)
