@@ -24,7 +24,7 @@ from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.report.grid import Cell, Sweep
 from fedsparse.report.plot import plot_rows
-from fedsparse.report.results import Result, identity, is_complete, read_result
+from fedsparse.report.results import FEDERATED, Result, command_of, identity, is_complete, marked, read_result
 from fedsparse.report.table import measure, summarise, to_csv, to_markdown
 from fedsparse.telemetry.progress import human_bytes
 
@@ -76,7 +76,7 @@ def finished(folder: Path) -> dict[object, Result]:
     for path in sorted(folder.glob("*/result.json")):
         with suppress(ConfigError):  # half a file, or somebody else's: as good as none
             result = read_result(path)
-            if is_complete(result):
+            if command_of(result) == FEDERATED and is_complete(result):
                 found[identity(result["config"])] = result
     return found
 
@@ -95,6 +95,7 @@ def write_report(sweep: Sweep, folder: Path) -> None:
     runs = [(cell.chosen, done[key]) for cell in sweep.cells if (key := identity(cell.config.flat())) in done]
     if not runs:
         return
+    runs = marked(runs)
     rows = summarise(runs)
     evaluations = (sum("eval/accuracy" in row for row in result["rounds"]) for _, result in runs)
     text = to_markdown(rows, evaluations)

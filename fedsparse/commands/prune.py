@@ -80,7 +80,8 @@ def prune(
     folder = create_run_folder(config.logdir, f"prune-{method}")
     save_model(module, folder / "model.pt")
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": nm, "samples": calibration}
-    write_json(folder / "result.json", {"config": config.flat(), **asked, "accuracy": accuracy, "layers": layers})
+    result = {"command": "prune", "config": config.flat(), **asked, "accuracy": accuracy, "layers": layers}
+    write_json(folder / "result.json", result)
     _print(layers)
     print(f"saved in {folder}")
 

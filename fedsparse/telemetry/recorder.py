@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fedsparse.errors import Diverged
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
 from fedsparse.telemetry.tags import ACCURACY, STAGES, Headline, columns
@@ -34,6 +35,7 @@ class Recorder:
         dense_bytes: bytes of one update sent dense, to which the uplink is compared.
         metrics: of the task: their names, and the formats of their values. The first is the headline, which the
             terminal and the summary show.
+        command: what makes the result, by its name on the command line.
 
     Attributes:
         tags: the numbers that a round may have, in the order of the columns of rounds.csv.
@@ -49,7 +51,9 @@ class Recorder:
         rounds: int,
         dense_bytes: int,
         metrics: Mapping[str, str] = ACCURACY,
+        command: str = "run",
     ) -> None:
+        self.command = command
         self.config, self.folder, self.outfile = dict(config), folder, outfile
         self.dense_bytes, self.tags = dense_bytes, columns(metrics)
         self.headline = Headline(*next(iter(metrics.items())))
@@ -72,6 +76,7 @@ class Recorder:
     ) -> None:
         stopped = kind in (KeyboardInterrupt, SystemExit)  # Flower stops a ServerApp by SystemExit
         self.extra["ended"] = "complete" if kind is None else "interrupted" if stopped else "failed"
+        self.extra["diverged"] = isinstance(error, Diverged) or not self._is_finite()
         try:
             with self._named():
                 self._write_result()
@@ -81,6 +86,11 @@ class Recorder:
             with suppress(OSError):  # the terminal may be gone; the files are written
                 self._progress.stop()
                 print_summary(self.summary(), self.folder, self.headline)
+
+    def _is_finite(self) -> bool:
+        """Whether the losses of the last evaluation and of the last round are finite."""
+        losses = [[row[tag] for row in self.rounds if tag in row][-1:] for tag in ("eval/loss", "train/loss")]
+        return all(math.isfinite(loss) for last in losses for loss in last)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -161,7 +171,8 @@ class Recorder:
     def _write_result(self) -> None:
         rounds = [{k: _plain(v) for k, v in row.items()} for row in self.rounds]
         summary = {k: _plain(v) if isinstance(v, float) else v for k, v in self.summary().items()}
-        result = {"config": self.config, "versions": _versions(), "rounds": rounds, "summary": summary}
+        result: dict[str, Any] = {"command": self.command, "config": self.config, "versions": _versions()}
+        result |= {"rounds": rounds, "summary": summary}
         write_json(self.folder / "result.json", result)
         if self.outfile:
             write_json(Path(self.outfile), result)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fedsparse.config import Config
 from fedsparse.config.yaml_file import read_yaml
+from fedsparse.errors import Diverged, RunFailed
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
@@ -59,6 +61,24 @@ def test_the_rounds_so_far_are_saved_when_a_run_is_cut_short(
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["summary"]["ended"] == ended
     assert [r["round"] for r in result["rounds"]] == [0, 1]
+
+
+@pytest.mark.parametrize("loss", [1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("error", [None, Diverged("the loss is nan"), RunFailed("all clients failed")])
+def test_a_result_says_which_command_made_it_and_whether_it_diverged(
+    tmp_path: Path, loss: float, error: RunFailed | None
+) -> None:
+    with (
+        suppress(RunFailed),
+        Recorder({}, tmp_path, "", 2, dense_bytes=1, command="train-central") as recorder,
+    ):
+        recorder.record(1, {"eval/accuracy": 0.1, "eval/loss": loss})
+        recorder.record(2, {"train/loss": 1.0})
+        if error:
+            raise error
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["command"] == "train-central"
+    assert result["summary"]["diverged"] is (loss != 1.5 or isinstance(error, Diverged))
 
 
 def test_the_saved_config_is_accepted_back(tmp_path: Path) -> None:
