@@ -5,6 +5,7 @@ import io
 import socket
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from partitions.dataset import DataError, Dataset
 
+_downloads = ContextVar("downloads", default=True)  # whether an absent data set is downloaded
 TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default, for instance behind a firewall that drops packets
 
 
@@ -88,6 +90,8 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
     except Exception as error:  # the type of error depends on where torchvision meets the damage
         if not (isinstance(error, RuntimeError) and "download=True" in str(error)):
             raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
+    if not _downloads.get():
+        raise DataError(f"{name}: not found in {place}")
     print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
     try:
         with _quiet_download():
@@ -97,6 +101,16 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
             f"{name}: not found in {place}, and the download failed ({_first_line(error)}); connect to the network, "
             "or copy the files there, or use --dataset fashion-mnist-mini, which needs no download"
         ) from error
+
+
+@contextlib.contextmanager
+def without_downloads() -> Iterator[None]:
+    """In here an absent data set is an error."""
+    before = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(before)
 
 
 def _first_line(error: BaseException) -> str:
