@@ -117,6 +117,7 @@ class Cohort:
             known.sent_round, known.sent_bytes = self.downlink.round, array_bytes(content)
             sent += known.sent_bytes
         self._asked, self._asked_at = [message.metadata for message in messages], time.monotonic()
+        self.metrics["comm/messages"] = self.metrics.get("comm/messages", 0) + len(messages)
         self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sent
         return messages
 

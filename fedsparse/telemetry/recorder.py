@@ -32,7 +32,7 @@ class Recorder:
         folder: the run folder.
         outfile: a file to which the result JSON is written too; empty for none.
         rounds: how many rounds there will be, for the progress bar.
-        dense_bytes: bytes of one update sent dense, to which the uplink is compared.
+        dense_bytes: of one message with the whole of the full model, to which what travels is compared.
         metrics: of the task: their names, and the formats of their values. The first is the headline, which the
             terminal and the summary show.
         command: what makes the result, by its name on the command line.
@@ -152,7 +152,7 @@ class Recorder:
         name, tag = self.headline.name, self.headline.tag
         evaluated = [r for r in self.rounds if tag in r]
         uplink = self.rounds[-1]["comm/uplink_total"] if self.rounds else 0.0
-        uploads = sum(r.get("comm/clients", 0.0) for r in self.rounds)
+        uploads, messages = (sum(r.get(tag, 0.0) for r in self.rounds) for tag in ("comm/clients", "comm/messages"))
         return {
             "rounds": int(self.rounds[-1]["round"]) if self.rounds else 0,
             name: evaluated[-1][tag] if evaluated else None,
@@ -161,6 +161,7 @@ class Recorder:
             "uplink-bytes": int(uplink),
             "downlink-bytes": int(self.rounds[-1]["comm/downlink_total"]) if self.rounds else 0,
             "dense-uplink-bytes": int(uploads * self.dense_bytes),
+            "dense-downlink-bytes": int(messages * self.dense_bytes),
             "uplink-ratio": uploads * self.dense_bytes / uplink if uplink else None,
             "seconds": time.perf_counter() - self._began,
             "simulated-seconds": self.rounds[-1].get("time/simulated_total") if self.rounds else None,
