@@ -35,7 +35,7 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        chosen: the settings from ``grid`` and ``runs`` that have an effect; they distinguish the cell.
+        chosen: the settings from ``grid`` and ``runs`` that have an effect, validated; they distinguish the cell.
         config: all its settings, validated.
     """
 
@@ -111,8 +111,9 @@ def spread(axes: Mapping[str, Any]) -> list[Settings]:
 
 
 def _cell(base: Settings, chosen: Settings) -> Cell:
-    config = Config.from_mapping(base | chosen).absolute_paths()
-    return Cell({key: value for key, value in chosen.items() if key in used(config)}, config)
+    config = Config.from_mapping(base | chosen)
+    values = used(config)
+    return Cell({key: values[key] for key in chosen if key in values}, config.absolute_paths())
 
 
 def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:

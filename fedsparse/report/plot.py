@@ -97,7 +97,7 @@ def _line(axes: Axes, group: Sequence[Row], x: str, style: int) -> Any:
             axes.axhspan(low, high, color=line.get_color(), alpha=0.12, linewidth=0)
         return line
     if all(_is_number(at) for at, _ in placed):
-        placed.sort(key=lambda pair: pair[0])
+        placed = sorted(((float(at), row) for at, row in placed), key=lambda pair: pair[0])
     else:
         placed = [(str(at), row) for at, row in placed]
     accuracies = [row.measures["accuracy"] for _, row in placed]
@@ -156,4 +156,8 @@ def _said(key: str, value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number, or the text of one, as settings have it that may also be a distribution."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False

@@ -22,6 +22,30 @@ def test_a_grid_is_every_combination_and_its_last_setting_varies_fastest() -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("density: [1e-2, 5e-3, '0.1']", [0.01, 0.005, 0.1]),  # YAML 1.1 takes 1e-2 for text
+        ("lr: [1, 5e-1]", [1.0, 0.5]),
+        ("seed: ['1', 2]", [1, 2]),
+        ("augment: ['yes', no]", [True, False]),
+        ("latency-ms: [50, lognormal:50:1]", ["50", "lognormal:50:1"]),
+    ],
+)
+def test_cells_hold_validated_values_however_they_are_written(tmp_path: Path, axis: str, values: list) -> None:
+    key = axis.partition(":")[0]
+    cells = read_sweep(write(tmp_path, f"base: {{uplink-mbps: 5}}\ngrid: {{{axis}}}"), {}).cells
+    held = [cell.chosen[key] for cell in cells]
+    assert held == values
+    assert list(map(type, held)) == list(map(type, values))
+    assert [cell.config.flat()[key] for cell in cells] == values
+
+
+def test_a_value_that_is_written_in_two_ways_is_one_cell(tmp_path: Path) -> None:
+    (cell,) = read_sweep(write(tmp_path, "grid: {density: [1e-2, 0.01, '0.010']}"), {}).cells
+    assert cell.name.startswith("density=0.01-")
+
+
 def test_each_row_of_runs_is_combined_with_the_grid(tmp_path: Path) -> None:
     text = "grid: {seed: [0, 1]}\nruns:\n - {compressor: none}\n - {compressor: topk, density: [0.1, 0.2]}\n"
     sweep = read_sweep(write(tmp_path, text), {})
