@@ -15,6 +15,8 @@ from partitions.torchvision_sets import without_downloads
 
 def report(settings: Given, *folders: str) -> None:
     """`main.py report RUN_FOLDER...`: accuracy against uplink, who holds which classes, a table."""
+    if other := sorted(settings.typed - {"logdir"}):
+        raise ConfigError(f"--{other[0]} has no effect on a report: its runs have their own settings")
     config = Config.from_mapping(settings).absolute_paths()
     comparison = Comparison(folders)
     for note in comparison.notes:

@@ -10,11 +10,20 @@ from fedsparse.report.grid import read_sweep
 CHECKED = ("dataset", "data-dir", "device", "model", "norm", "compressor", "strategy", "topology", "sparsity")
 """Settings whose check looks at something outside them."""
 
+OF_CELLS = {
+    "name": "a cell's folder is named by its settings",
+    "outfile": "every cell has a result.json of its own",
+    "workers": "cells run side by side, --jobs of them",
+}
+"""Settings that a sweep gives its cells itself, and why."""
+
 
 def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
     """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all."""
     if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
         raise ConfigError(f"jobs = {jobs}: should be auto or at least 1")
+    if taken := sorted(settings.typed & OF_CELLS.keys()):
+        raise ConfigError(f"--{taken[0]} has no effect on a sweep: {OF_CELLS[taken[0]]}")
     plan = read_sweep(file, settings)
     for key in sorted(settings.typed):
         if not any(has_effect(key, cell.config) for cell in plan.cells):

@@ -64,7 +64,8 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
 
     Args:
         path: of the file; its stem is the sweep's name.
-        overrides: settings from the command line: stronger than ``base``, and weaker than ``grid`` and ``runs``.
+        overrides: settings from the command line: stronger than ``base``, and weaker than ``grid`` and ``runs``. One
+            that was typed, and is then overruled in every cell, is refused.
 
     Raises:
         ConfigError: one line, naming the file and what is wrong in it.
@@ -84,6 +85,7 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
         if both := {key for run in rows for key in run if key in grid[0]}:
             raise ConfigError(f"{min(both)} is in both grid and runs")
+        _check_overrides(overrides, grid, rows)
         # By grid first: where the grid begins with the seed, a whole table is there after the first seed.
         chosen = [run | combination for combination in grid for run in rows]
         cells = distinct(_cell(base, c) for c in chosen)
@@ -108,6 +110,15 @@ def spread(axes: Mapping[str, Any]) -> list[Settings]:
             raise ConfigError(f"{key} has no values")
         choices.append([(key, value) for value in values])
     return [dict(combination) for combination in itertools.product(*choices)]
+
+
+def _check_overrides(overrides: Mapping[str, Any], grid: list[Settings], rows: list[Settings]) -> None:
+    """Refuse a flag that changes no cell."""
+    for key in sorted(getattr(overrides, "typed", ())):
+        tried = [settings[key] for axis in (grid, rows) for settings in axis if key in settings]
+        if key in grid[0] or len(tried) == len(rows):
+            values = ", ".join(dict.fromkeys(map(str, tried)))
+            raise ConfigError(f"--{key} {overrides[key]} has no effect: the file itself tries {key} = {values}")
 
 
 def _cell(base: Settings, chosen: Settings) -> Cell:

@@ -75,6 +75,26 @@ def test_a_report_never_downloads(
     assert "| 50.0% |" in shown.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["sweep", "--seed", "7"], "--seed 7 has no effect: the file itself tries seed = 0, 1"),
+        (["sweep", "--workers", "2"], "--workers has no effect on a sweep"),
+        (["sweep", "--outfile", "x.json"], "--outfile has no effect on a sweep"),
+        (["report", "--seed", "7"], "--seed has no effect on a report"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
+) -> None:
+    (tmp_path / "grid.yaml").write_text("grid: {seed: [0, 1]}")
+    command, *flags = arguments
+    assert main([command, str(tmp_path / "grid.yaml"), *flags, "--logdir", str(tmp_path / "runs")]) == 2
+    shown = capsys.readouterr().err
+    assert line in shown
+    assert shown.count("\n") == 1
+
+
 def test_a_cell_that_cannot_run_is_told_before_any_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "grid.yaml").write_text("grid: {clients: [10, 20000]}")
     assert main(["sweep", str(tmp_path / "grid.yaml"), "--logdir", str(tmp_path / "runs")]) == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsparse.config import Config
+from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep, spread
 
@@ -69,6 +70,28 @@ def test_grid_and_runs_are_stronger_than_flags_and_flags_are_stronger_than_base(
         {"rounds": "7", "beta": "0.9"},
     ).cells
     assert (cell.config.rounds, cell.config.lr, cell.config.beta) == (7, 0.2, 0.3)
+
+
+def typed(**flags: str) -> Given:
+    given = Given(flags)
+    given.typed = frozenset(flags)
+    return given
+
+
+def test_a_flag_that_changes_no_cell_is_refused(tmp_path: Path) -> None:
+    for text, flag, tried in (
+        ("grid: {seed: [0, 1], lr: [0.1, 0.2]}", {"seed": "7"}, "seed = 0, 1"),
+        ("runs: [{density: 0.1}, {density: [0.2, 0.3], lr: 0.1}]", {"density": "0.5"}, "density = 0.1, 0.2, 0.3"),
+    ):
+        ((key, value),) = flag.items()
+        with pytest.raises(ConfigError, match=f"--{key} {value} has no effect: the file itself tries {tried}"):
+            read_sweep(write(tmp_path, text), typed(**flag))
+        assert read_sweep(write(tmp_path, text), flag).cells  # from a file of settings, which means nothing by it
+
+
+def test_a_flag_that_changes_some_cells_is_taken(tmp_path: Path) -> None:
+    cells = read_sweep(write(tmp_path, "runs: [{density: 0.1}, {lr: 0.2}]"), typed(density="0.5")).cells
+    assert [cell.config.density for cell in cells] == [0.1, 0.5]
 
 
 def test_cells_that_differ_only_in_settings_without_effect_are_one_cell(tmp_path: Path) -> None:
