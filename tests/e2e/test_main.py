@@ -105,6 +105,16 @@ def test_a_seed_gives_the_same_bits_again_with_any_number_of_workers(tmp_path: P
     assert hashes[0] == hashes[1] == hashes[2] == hashes[3] != hashes[4]
 
 
+def test_a_partition_is_shown_within_the_columns_of_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["partition", "--distribution", "dirichlet", "--logdir", str(tmp_path)]) == 0
+    *lines, saved = capsys.readouterr().out.splitlines()
+    assert saved.startswith("saved as ")
+    assert 60 < max(map(len, lines)) <= 80
+
+
 def test_augmentation_changes_what_clients_train_on(tmp_path: Path) -> None:
     plain, augmented = (run(tmp_path, "--augment", on)["summary"]["weights-hash"] for on in ("false", "true"))
     assert plain != augmented
