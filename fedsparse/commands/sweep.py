@@ -29,13 +29,11 @@ def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
         if not any(has_effect(key, cell.config) for cell in plan.cells):
             raise ConfigError(without_effect(plan.cells[0].config, [key])[0])
     from fedsparse.commands.cells import run_sweep  # here, because a mistake in the file needs no torch
-    from fedsparse.experiment import Experiment
-    from fedsparse.telemetry.folder import check_writable
+    from fedsparse.commands.run import look
 
     # Cells that share their data, partition and network need one look for all of them.
     for config in {
         str([c.flat()[key] for key in CHECKED] + [c.partitioning()]): c for c in (cell.config for cell in plan.cells)
     }.values():
-        check_writable(config.logdir, config.outfile)
-        Experiment(config).check()
+        look(config)
     run_sweep(plan, [sys.executable, "-m", "fedsparse", "run"], "auto" if jobs == "auto" else int(jobs))
