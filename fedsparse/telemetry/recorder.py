@@ -61,7 +61,7 @@ class Recorder:
         self.extra: dict[str, Any] = {}
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         self._csv_file = (folder / "rounds.csv").open("w", newline="")
-        self._csv = csv.DictWriter(self._csv_file, ("round", *self.tags), restval="")
+        self._csv = csv.DictWriter(self._csv_file, ("round", *self.tags), restval="", lineterminator="\n")
         self._csv.writeheader()
         self._board = SummaryWriter(str(folder))
         self._board.add_text("config", "\n".join(f"    {k}: {v}" for k, v in self.config.items()))
@@ -134,10 +134,13 @@ class Recorder:
         for tag, value in row.items():
             self._board.add_scalar(tag, value, round)
         tag = self.headline.tag
-        if tag in row:  # curves over bytes and simulated seconds: TensorBoard's step, a whole number, is the x axis
-            self._board.add_scalar(f"{tag}_over_uplink_kB", row[tag], int(row["comm/uplink_total"] / 1000))
+        if tag in row:
+            # Curves over bytes and simulated time: TensorBoard's step, a whole number, is the x axis. The units are so
+            # small that no two evaluations meet, and the same for all runs, so that their curves can be compared.
+            self._board.add_scalar(f"{tag}_over_uplink_bytes", row[tag], int(row["comm/uplink_total"]))
             if "time/simulated_total" in row:
-                self._board.add_scalar(f"{tag}_over_simulated_s", row[tag], int(row["time/simulated_total"]))
+                milliseconds = int(1000 * row["time/simulated_total"])
+                self._board.add_scalar(f"{tag}_over_simulated_ms", row[tag], milliseconds)
 
     def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
         """Show in TensorBoard alone what has no column because the number of such values depends on the model."""
