@@ -136,7 +136,7 @@ def keep_log(folder: Path) -> None:
     for earlier in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:  # a run in the same process
         logger.removeHandler(earlier)
         earlier.close()
-    handler = logging.FileHandler(folder / "log.txt", delay=True)
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -49,7 +49,8 @@ def run_flower(config: Config, app_folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
         settings = Path(home) / "settings.toml"
         settings.write_text(
-            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
+            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items()),
+            encoding="utf-8",
         )
         resources: dict[str, float] = {
             "num-supernodes": config.clients,
@@ -69,7 +70,7 @@ def run_flower(config: Config, app_folder: Path) -> Path:
             [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         ).stdout
         runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
         if not runs or runs[0]["status"] != "finished:completed":
@@ -99,10 +100,12 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",  # Flower's commands decorate what they say
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # where a user's own modules are found
     }
     (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
+        encoding="utf-8",
     )
     log = home / "superlink.log"
     command = [str(SCRIPTS / "flower-superlink"), "--insecure", "--simulation", "--port", str(port)]
@@ -130,7 +133,11 @@ def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) 
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     code = superlink.poll()
-    why = reason(log.read_text(), code) if code is not None else f"no answer within {STARTUP_SECONDS} s"
+    why = (
+        reason(log.read_text(encoding="utf-8", errors="replace"), code)
+        if code is not None
+        else f"no answer within {STARTUP_SECONDS} s"
+    )
     raise RunFailed(f"Flower's SuperLink did not start: {why}")
 
 
@@ -138,7 +145,13 @@ def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
     """Run a command, print every line of its output as it comes, and return the lines."""
     lines = []
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
     ) as child:
         assert child.stdout
         for line in child.stdout:

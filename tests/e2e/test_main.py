@@ -105,28 +105,6 @@ def test_a_seed_gives_the_same_bits_again_with_any_number_of_workers(tmp_path: P
     assert hashes[0] == hashes[1] == hashes[2] == hashes[3] != hashes[4]
 
 
-def test_a_partition_is_shown_within_the_columns_of_the_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert main(["partition", "--distribution", "dirichlet", "--logdir", str(tmp_path)]) == 0
-    *lines, saved = capsys.readouterr().out.splitlines()
-    assert saved.startswith("saved as ")
-    assert 60 < max(map(len, lines)) <= 80
-
-
-def test_labels_with_gaps_are_told_in_one_line_at_the_start_of_a_run(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with np.load(tiny(tmp_path)) as arrays:
-        shifted = {name: array + name.startswith("y_") for name, array in arrays.items()}
-    np.savez(tmp_path / "from-1.npz", **shifted)
-    small = ["--dataset", str(tmp_path / "from-1.npz"), "--clients", "4", "--rounds", "1", "--clients-per-round", "2"]
-    assert main([*small, "--workers", "2", "--model", "mlp-small", "--logdir", str(tmp_path / "runs")]) == 0
-    (line,) = (line for line in capfd.readouterr().err.splitlines() if "no training sample has the label 0" in line)
-    assert "the model has 11 outputs" in line
-
-
 def test_augmentation_changes_what_clients_train_on(tmp_path: Path) -> None:
     plain, augmented = (run(tmp_path, "--augment", on)["summary"]["weights-hash"] for on in ("false", "true"))
     assert plain != augmented
