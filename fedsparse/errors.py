@@ -1,5 +1,8 @@
 """Errors that end a command; the user sees each as one line."""
 
+import re
+import signal
+
 
 class ConfigError(ValueError):
     """The user made a mistake in a flag, a file or a run config."""
@@ -19,3 +22,79 @@ class RunFailed(RuntimeError):
 
 class OutputError(OSError):
     """A folder or file of results cannot be written."""
+
+
+class Diverged(RunFailed):
+    """A run whose weights, updates or loss are not finite any more."""
+
+
+def cause(error: BaseException) -> str:
+    """An exception as its type and the first line of its message."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}{': ' * bool(text)}{text}"
+
+
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):$|^ray::")
+"""Begins a traceback of Python's, or of Ray's, in which every line of the frames is indented."""
+EXCEPTION = re.compile(r"(?:[\w.]+\.)?([A-Za-z_]\w*)(?:(:) ?(.*))?$")
+OURS = re.compile(r"(?:main\.py|fedsparse): (.+)")
+FLOWERS_REPLY = re.compile(r"<class '(?:[\w.]+\.)?(\w+)[^']*'>:<'(.*)'>", re.DOTALL)
+"""A client's exception as Flower replies it: its type, and its message."""
+FLOWERS_EXIT = re.compile(r"Exit Code: \d+\s+(\S.*)")
+WRAPPER = "ClientAppException"
+"""What Flower raises in the place of a client's own exception."""
+APP_MESSAGE = f"Exception {WRAPPER} occurred. Message: "
+DECORATION = re.compile(r"\x1b\[\d*m|(?m:^\([^()]*pid=[^()]*\) ?|^ {2}[|+] )")
+"""Colours, Ray's mark before a line of another process, and the margin of an exception group."""
+
+
+def reason(told: str, code: int = 0, otherwise: str = "") -> str:
+    """What ended a process, or made a client fail, in one line.
+
+    An exception is its type and the first line of its message: the last lines of a message are often advice, and the
+    last lines of a log are often about something else.
+
+    Args:
+        told: the log of the process, or what the client replied: a message, a traceback, or one in Flower's wrapping.
+        code: the exit code of the process; negative for the number of the signal that killed it.
+        otherwise: the answer where ``told`` names no exception; by default the exit code, or else the first line.
+    """
+    if code < 0:
+        number = -code
+        return f"killed by signal {number}" + (", perhaps out of memory" if number == 9 else _signal_name(number))
+    text, kind = DECORATION.sub("", told).strip(), ""
+    if wrapped := FLOWERS_REPLY.fullmatch(text):
+        kind, text = wrapped[1], wrapped[2].strip()
+        if text.startswith(APP_MESSAGE):
+            kind, text = "", text.removeprefix(APP_MESSAGE)
+    if named := _named(text.splitlines()):
+        return named
+    if exits := FLOWERS_EXIT.findall(text):
+        return str(exits[-1])
+    first = text.splitlines()[0].strip() if text else ""
+    return otherwise or (f"exit code {code}" if code else ": ".join(filter(None, (kind, first))) or "no reason given")
+
+
+def _named(lines: list[str]) -> str:
+    """The last exception that a traceback ends with, or the last line in which a command of ours says why it ended."""
+    found, in_frames = "", False
+    for number, line in enumerate(lines):
+        if TRACEBACK.search(line):
+            in_frames = True
+        elif in_frames and line and not line[0].isspace():
+            in_frames = False
+            if (match := EXCEPTION.match(line)) and match[1] != WRAPPER:
+                # A message that begins with an empty line goes on behind it.
+                rest = [match[3] or "", *lines[number + 1 :]] if match[2] else []
+                message = next((text.strip() for text in rest if text.strip()), "")
+                found = f"{match[1]}{': ' * bool(message)}{message}"
+        elif match := OURS.match(line):
+            found = match[1].strip()
+    return found
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return ""

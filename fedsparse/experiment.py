@@ -152,6 +152,14 @@ class Experiment:
         return self.model.layout
 
     @cached_property
+    def dense_layout(self) -> Layout:
+        """The layout of the full model, with which what travels is compared; the model of small-dense is narrower."""
+        if not self._is_narrow:
+            return self.layout
+        with torch.device("meta"):
+            return Layout.of(self._network(seed=0, width=1.0))
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The weight layers, which a topology describes."""
         return weight_layers(self.model.module, self.layout, self.config.dense_layer_names())
@@ -175,19 +183,23 @@ class Experiment:
             ValueError: even the narrowest network has more weights.
         """
 
-        def build(width: float) -> nn.Module:
-            with blamed("model", self.config.model):
-                return build_model(
-                    self.config.model, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
-                )
-
         def parameters(width: float) -> int:
             with torch.device("meta"):
-                return Layout.of(build(width)).parameters
+                return Layout.of(self._network(seed, width)).parameters
 
-        if self.config.topology_method != "small-dense" or not self.config.sparsity:
-            return build(1.0)
-        return build(width_for(parameters, round((1 - self.config.sparsity) * parameters(1.0))))
+        if not self._is_narrow:
+            return self._network(seed, width=1.0)
+        return self._network(seed, width_for(parameters, round((1 - self.config.sparsity) * parameters(1.0))))
+
+    @property
+    def _is_narrow(self) -> bool:
+        return self.config.topology_method == "small-dense" and self.config.sparsity > 0
+
+    def _network(self, seed: int, width: float) -> nn.Module:
+        with blamed("model", self.config.model):
+            return build_model(
+                self.config.model, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
+            )
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:
         """Indices of a client's training and held-out samples (int64, on the device)."""

@@ -24,8 +24,11 @@ class Quantity:
     second: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> "Quantity":
+    def parse(cls, text: str, zero: bool = False) -> "Quantity":
         """Read a setting's text.
+
+        Args:
+            zero: whether the number, LOW and MEDIAN may be 0.
 
         Raises:
             ValueError: one line that says what is allowed.
@@ -40,8 +43,10 @@ class Quantity:
             raise ValueError("should be uniform:LOW:HIGH, the lower number first")
         if kind == "lognormal" and rest and rest[0] > MOST_SIGMA:
             raise ValueError(f"should be lognormal:MEDIAN:SIGMA, with SIGMA at most {MOST_SIGMA}")
-        if not known or not (first > 0 and math.isfinite(sum(rest, first)) and all(r >= 0 for r in rest)):
-            raise ValueError(f"should be a number above 0, {' or '.join(SPREADS.values())}")
+        enough = first >= 0 if zero else first > 0
+        if not known or not (enough and math.isfinite(sum(rest, first)) and all(r >= 0 for r in rest)):
+            least = "of at least 0" if zero else "above 0"
+            raise ValueError(f"should be a number {least}, {' or '.join(SPREADS.values())}")
         return cls(kind, first, *rest)
 
     def draw(self, rng: np.random.Generator) -> float:
@@ -74,7 +79,7 @@ class Network:
         """How long a client's round takes, with ``downlink`` and ``uplink`` bytes and ``compute`` seconds."""
         rng = np.random.default_rng(derive_seed(self.seed, "network", partition_id=client))
         up, down, latency = (
-            Quantity.parse(text).draw(rng) if text else 0.0
+            Quantity.parse(text, zero=True).draw(rng) if text else 0.0
             for text in (self.uplink_mbps, self.downlink_mbps, self.latency_ms)
         )
         transfer = sum(8e-6 * size / speed for size, speed in ((uplink, up), (downlink, down)) if speed)

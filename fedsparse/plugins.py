@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedsparse.errors import ConfigError, PluginError
+from fedsparse.errors import ConfigError, PluginError, cause
 
 
 def is_own(name: str) -> bool:
@@ -133,11 +133,10 @@ def call(function: Callable[..., Any], *positional: Any, **settings: Any) -> Any
 
 
 def last_line(error: BaseException) -> str:
-    """One line: an exception's type, the first line of its message, and the file and line that raised it."""
-    text = (str(error).strip().splitlines() or [""])[0]
+    """An exception as its type and the first line of its message, and where in the user's file it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}{': ' * bool(text)}{text}{place}"
+    return f"{cause(error)}{place}"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ because its import of matplotlib would cost every client process most of a secon
 """
 
 from partitions.batches import augment, normalise, to_device
-from partitions.dataset import DataError, Dataset
+from partitions.dataset import DataError, Dataset, classes_without_samples
 from partitions.from_arrays import as_dataset
 from partitions.image_folder import load_folder
 from partitions.npz import load_npz
@@ -19,6 +19,7 @@ __all__ = [
     "as_dataset",
     "as_given",
     "augment",
+    "classes_without_samples",
     "load_folder",
     "load_npz",
     "normalise",

@@ -83,6 +83,23 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(std > 0, std, 1.0).float()
 
 
+def classes_without_samples(data: Dataset) -> str:
+    """The labels that no training sample has, as ``0, 10 to 254``: a model's outputs for them never learn.
+
+    Empty where there are none, and where labels are not one whole number a sample.
+    """
+    labels = data.y_train
+    if labels.ndim != 1 or labels.is_floating_point():
+        return ""
+    runs: list[list[int]] = []
+    for label in (torch.bincount(labels.cpu(), minlength=data.classes) == 0).nonzero().flatten().tolist():
+        if runs and runs[-1][-1] == label - 1:
+            runs[-1][1:] = [label]
+        else:
+            runs.append([label])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
+
+
 def reason(error: BaseException) -> str:
     """The first line of an exception's message, or the name of its type when it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,8 @@
 """The class histogram of a partition (how many samples of each class each client holds) as array, plot and table."""
 
 import io
+import re
+import textwrap
 
 import numpy as np
 from matplotlib import colormaps
@@ -133,7 +135,7 @@ def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[s
 
     Args:
         labels: (N,) integers, indices into `class_names`.
-        width: columns of the terminal.
+        width: columns of the terminal; no line is longer, unless a word is.
     """
     counts = class_histogram(labels, partition, len(class_names))
     headings, key = _headings(counts, class_names, width)
@@ -144,11 +146,19 @@ def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[s
         cells = (str(count) if count else "." for count in row[: len(headings)])
         table.add_row(str(client), str(row.sum()), str(np.count_nonzero(row)), *cells)
     out = io.StringIO()
-    Console(file=out, width=width).print(table)
-    lines = [_title(partition.name, len(partition)), *(line.rstrip() for line in out.getvalue().splitlines()), key]
-    if len(partition) > TABLE_CLIENTS:
-        lines.append(f"... and {len(partition) - TABLE_CLIENTS} more clients")
-    return "\n".join(line for line in (*lines, summary(counts, partition.moved)) if line)
+    Console(file=out, width=width, markup=False, emoji=False).print(table)
+    rows = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+    more = f"... and {len(partition) - TABLE_CLIENTS} more clients" if len(partition) > TABLE_CLIENTS else ""
+    texts = (_title(partition.name, len(partition)), key, more, summary(counts, partition.moved))
+    title, *rest = (_wrapped(text, width) for text in texts)
+    return "\n".join([*title, *rows, *(line for lines in rest for line in lines)])
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """The text in lines that end behind a comma or a semicolon, or where that makes no line short enough, a word."""
+    glued = re.sub(r"(?<![,;]) ", "\N{NO-BREAK SPACE}", text)
+    phrases = (line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(glued, width, break_long_words=False))
+    return [line for phrase in phrases for line in textwrap.wrap(phrase, width, break_long_words=False)]
 
 
 def _headings(counts: Ints, class_names: tuple[str, ...], width: int) -> tuple[tuple[str, ...], str]:

@@ -5,6 +5,7 @@ import io
 import socket
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from partitions.dataset import DataError, Dataset
 
-TIMEOUT_SECONDS = 30.0  # by default urllib would wait for ever behind a firewall that drops packets
+_downloads = ContextVar("downloads", default=True)  # whether an absent data set is downloaded
+TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default, for instance behind a firewall that drops packets
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
     except Exception as error:  # torchvision raises many types of error for damaged files
         if not (isinstance(error, RuntimeError) and "download=True" in str(error)):
             raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
+    if not _downloads.get():
+        raise DataError(f"{name}: not found in {place}")
     print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
     try:
         with _quiet_download():
@@ -98,6 +102,16 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
             f"{name}: not found in {place}, and the download failed ({_first_line(error)}); connect to the network, "
             "or copy the files there, or use --dataset fashion-mnist-mini, which needs no download"
         ) from error
+
+
+@contextlib.contextmanager
+def without_downloads() -> Iterator[None]:
+    """In here an absent data set is an error."""
+    before = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(before)
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from fedsparse.compression import PayloadError
 from fedsparse.engine.records import array_bytes
+from fedsparse.errors import reason
 from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
 from fedsparse.seeds import derive_seed
@@ -116,6 +117,7 @@ class Cohort:
             known.sent_round, known.sent_bytes = self.downlink.round, array_bytes(content)
             sent += known.sent_bytes
         self._asked, self._asked_at = [message.metadata for message in messages], time.monotonic()
+        self.metrics["comm/messages"] = self.metrics.get("comm/messages", 0) + len(messages)
         self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sent
         return messages
 
@@ -140,7 +142,7 @@ class Cohort:
                 self._fail(client, round, f"no reply{limit}")
             elif reply.has_error():
                 known.lost()
-                self._fail(client, round, (reply.error.reason or "").strip() or "no reason given")
+                self._fail(client, round, reply.error.reason or "")
             elif not reply.has_content():
                 self._fail(client, round, "its reply is empty")
             else:
@@ -161,8 +163,8 @@ class Cohort:
             self._fail(client, round, f"its reply is refused: {error}")
             return None
         seconds = sum(value for tag, value in measured.items() if tag.startswith("time/"))
-        if reason := self.clock.add(client, downlink=known.sent_bytes, uplink=received, measured=seconds):
-            self._fail(client, round, reason)
+        if late := self.clock.add(client, downlink=known.sent_bytes, uplink=received, measured=seconds):
+            self._fail(client, round, late)
             self.late += 1
             return None
         known.accepted_round = round
@@ -194,11 +196,11 @@ class Cohort:
         self.metrics |= means
         return means
 
-    def _fail(self, client: int, round: int, reason: str) -> None:
-        """Note a failure by the last line of ``reason``, because the last line of a traceback is the error itself."""
-        last = reason.splitlines()[-1]
-        self.failures.append(f"client {client}: {last}")
+    def _fail(self, client: int, round: int, told: str) -> None:
+        """Note a failure by its reason; the log file gets all that was told of it."""
+        why = reason(told)
+        self.failures.append(f"client {client}: {why}")
         self.metrics["comm/failures"] = len(self.failures)
-        log.warning("round %d: client %d failed: %s", round, client, last)
-        if reason != last:
-            log.info("%s", reason)
+        log.warning("round %d: client %d failed: %s", round, client, why)
+        if told.strip() not in ("", why):
+            log.info("%s", told.strip())

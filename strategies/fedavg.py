@@ -18,7 +18,7 @@ from fedsparse.aggregation import Aggregator
 from fedsparse.catalogue import AGGREGATORS, STRATEGIES
 from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec
 from fedsparse.engine.records import payload_array
-from fedsparse.errors import RunFailed
+from fedsparse.errors import Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, named
 from strategies.cohort import Cohort
@@ -84,9 +84,11 @@ class FedAvg(Strategy):
         if samples:
             with cohort.timer("aggregate"):
                 self._step(server_round, received)
-        elif cohort.late < len(cohort):  # when all clients are late, the weights stay as they are
-            raise RunFailed(f"round {server_round}: all {len(cohort)} clients failed; {cohort.failures[0]}")
-        del received  # frees memory for the broadcast, which is as large
+        elif cohort.late < len(cohort):  # of a round for which all came too late, the weights stay as they were
+            diverged = all(NonFiniteError.__name__ in failure for failure in cohort.failures)
+            kind = Diverged if diverged else RunFailed
+            raise kind(f"round {server_round}: all {len(cohort)} clients failed; {cohort.failures[0]}")
+        del received  # the broadcast below is as large
         cohort.close(samples)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.metrics))
 
@@ -113,7 +115,7 @@ class FedAvg(Strategy):
         """The payload of the existing global weights for the clients of ``round``.
 
         Raises:
-            RunFailed: NaN or infinity in the weights.
+            Diverged: NaN or infinity in them.
         """
         compact = self.topology.compact
         try:
@@ -122,7 +124,7 @@ class FedAvg(Strategy):
             payload, _ = codec.encode(weights, ClientState(), round=round, seed=0)
         except NonFiniteError as error:
             reason = f"the global weights diverged ({error.layer}); lower the learning rates"
-            raise RunFailed(f"round {round}: {reason}") from None
+            raise Diverged(f"round {round}: {reason}") from None
         return ArrayRecord({"weights": payload_array(payload, compact.layout)})
 
     def evaluates(self, round: int) -> bool:

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from fedsparse.errors import RunFailed
+from fedsparse.errors import RunFailed, reason
 
 log = logging.getLogger("fedsparse")
 
@@ -107,6 +107,6 @@ def _ask_partitions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tu
     for reply in grid.send_and_receive(asked, timeout=timeout):
         node = reply.metadata.src_node_id
         if reply.has_error():
-            yield node, ((reply.error.reason or "").strip() or "no reason given").splitlines()[-1]
+            yield node, reason(reply.error.reason or "")
         else:
             yield node, int(reply.content.config_records["node"]["partition-id"])  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsparse.compression import PayloadError
 from fedsparse.engine.records import array_bytes
-from fedsparse.errors import RunFailed
+from fedsparse.errors import RunFailed, reason
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.readjust import ReportSum
 from fedsparse.sparsity.reports import decode_report
@@ -42,8 +42,8 @@ def ask_saliency(
     total, received = ReportSum(experiment.layout.parameters), 0
     for client, node in enumerate(nodes):  # in a fixed order, because floating-point addition depends on it
         if node not in answers or answers[node].has_error():
-            reason = answers[node].error.reason if node in answers else ""
-            log.warning("client %d did not tell its saliency: %s", client, (reason or "no reply").splitlines()[-1])
+            why = reason(answers[node].error.reason or "") if node in answers else "no reply"
+            log.warning("client %d did not tell its saliency: %s", client, why)
             continue
         received += array_bytes(answers[node].content)
         try:

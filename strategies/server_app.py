@@ -56,7 +56,8 @@ def federate(grid: Grid, config: Config) -> Path:
     if keeps_files(experiment, grid):
         strategy.cohort.state_folder = str(folder / "clients")
     weights = strategy.broadcast(1)
-    dense, _ = UpdateCodec(model.layout, compressor="none").encode(model.vector, ClientState(), round=0, seed=0)
+    whole = experiment.dense_layout
+    dense, _ = UpdateCodec(whole, "none").encode(torch.zeros(whole.size), ClientState(), round=0, seed=0)
     keep_log(folder)
     announce(experiment)
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics)
@@ -137,7 +138,7 @@ def keep_log(folder: Path) -> None:
     for earlier in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:  # of a run in the same process
         logger.removeHandler(earlier)
         earlier.close()
-    handler = logging.FileHandler(folder / "log.txt", delay=True)
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

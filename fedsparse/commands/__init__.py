@@ -4,6 +4,8 @@ A command is a file here and a line in ``COMMANDS``. Its function is called with
 command, and the command's own flags as strings. torch is imported only when the command line has no mistake.
 """
 
+import codecs
+import io
 import logging
 import os
 import signal
@@ -98,7 +100,24 @@ def door() -> int:
     # by spinning.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.excepthook = thread_failed
+    show_plainly(sys.stdout)
     return main(sys.argv[1:])
+
+
+ORNAMENTS = {"\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\N{PLUS-MINUS SIGN}": "+-", "\N{HORIZONTAL ELLIPSIS}": "..."}
+
+
+def show_plainly(stream: object) -> None:
+    """Let a stream write what its encoding lacks in other characters, so that ornaments end no command."""
+
+    def plain(error: UnicodeError) -> tuple[str | bytes, int]:
+        if isinstance(error, UnicodeEncodeError) and (character := error.object[error.start]) in ORNAMENTS:
+            return ORNAMENTS[character], error.start + 1
+        return codecs.backslashreplace_errors(error)
+
+    codecs.register_error("plain", plain)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="plain")
 
 
 def warnings_handler() -> logging.Handler:
@@ -136,7 +155,7 @@ def keep_traceback(error: Exception, logdir: str) -> str:
     file = Path(logdir).expanduser() / "traceback.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(error.traceback)
+        file.write_text(error.traceback, encoding="utf-8")
     except OSError:
         return ""
     return f" (all of it: {file})"

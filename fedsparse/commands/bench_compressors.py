@@ -144,7 +144,7 @@ def bench(config: Config, size: int) -> None:
     print(f"\n{LEGEND}")
     folder = create_run_folder(config.logdir, "compressors")
     with (folder / "compressors.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([Row._fields, *rows])
+        csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
     plot(rows, source).savefig(folder / "compressors.png", dpi=120)
     print(f"\nsaved in {folder}")
 

@@ -21,10 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedsparse.config.run_settings import core_count
 from fedsparse.device import resolve_device
-from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.report.grid import Cell, Sweep
 from fedsparse.report.plot import plot_rows
-from fedsparse.report.results import Result, identity, is_complete, read_result
+from fedsparse.report.results import FEDERATED, Result, command_of, identity, is_complete, marked, read_result
 from fedsparse.report.table import measure, summarise, to_csv, to_markdown
 from fedsparse.telemetry.progress import human_bytes
 
@@ -76,7 +76,7 @@ def finished(folder: Path) -> dict[object, Result]:
     for path in sorted(folder.glob("*/result.json")):
         with suppress(ConfigError):  # half a file, or somebody else's: as good as none
             result = read_result(path)
-            if is_complete(result):
+            if command_of(result) == FEDERATED and is_complete(result):
                 found[identity(result["config"])] = result
     return found
 
@@ -95,6 +95,7 @@ def write_report(sweep: Sweep, folder: Path) -> None:
     runs = [(cell.chosen, done[key]) for cell in sweep.cells if (key := identity(cell.config.flat())) in done]
     if not runs:
         return
+    runs = marked(runs)
     rows = summarise(runs)
     evaluations = (sum("eval/accuracy" in row for row in result["rounds"]) for _, result in runs)
     text = to_markdown(rows, evaluations)
@@ -157,9 +158,8 @@ def _outcome(child: _Child) -> tuple[str, bool]:
         measured = measure(read_result(child.folder / "result.json"))
         accuracy, uplink = f"{measured['accuracy']:.2%}", human_bytes(measured["uplink-bytes"])
         return f"{child.folder.name}: accuracy {accuracy}, uplink {uplink}, {seconds:.0f} s", False
-    told = (child.folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    reason = told[-1] if told else f"exit code {child.process.returncode}"
-    return f"{child.folder.name} failed: {reason} (all of it: {child.folder / 'log.txt'})", True
+    why = reason((child.folder / "log.txt").read_text(errors="replace"), child.process.returncode)
+    return f"{child.folder.name} failed: {why} (all of it: {child.folder / 'log.txt'})", True
 
 
 def _stop(children: Sequence[_Child]) -> None:
@@ -178,7 +178,7 @@ def _stop(children: Sequence[_Child]) -> None:
 
 def _progress() -> Progress:
     """Cells done, running and failed, and the time left; without a terminal only the lines about ended cells."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # a path may have [brackets] and :colons:
     return Progress(
         TextColumn("cells"),
         MofNCompleteColumn(),

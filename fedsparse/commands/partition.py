@@ -1,5 +1,7 @@
 """Show who holds which classes: a table in the terminal, a picture and a file in the log folder."""
 
+from shutil import get_terminal_size
+
 from fedsparse.commands.run import checked
 from fedsparse.config.settings import Given
 from fedsparse.experiment import Experiment
@@ -7,12 +9,16 @@ from fedsparse.telemetry.folder import create_run_folder
 from partitions.partition_file import write
 from partitions.picture import histogram_text, plot_partition
 
+NARROWEST = 40
+"""Columns that the table has in any case."""
+
 
 def partition(settings: Given) -> None:
     """`main.py partition`. ``--distribution partition.csv`` takes the file back, so that others can share it."""
     experiment = Experiment(checked(settings))
     shown = experiment.data.y_train.cpu(), experiment.partition, experiment.data.class_names
-    print(histogram_text(*shown))
+    width = max(get_terminal_size(fallback=(120, 24)).columns, NARROWEST)
+    print(histogram_text(*shown, width=width))
     folder = create_run_folder(experiment.config.logdir, "partition")
     plot_partition(*shown).savefig(folder / "partition.png", dpi=120)
     write(folder / "partition.csv", experiment.partition)

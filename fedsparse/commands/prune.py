@@ -80,7 +80,8 @@ def prune(
     folder = create_run_folder(config.logdir, f"prune-{method}")
     save_model(module, folder / "model.pt")
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": nm, "samples": calibration}
-    write_json(folder / "result.json", {"config": config.flat(), **asked, "accuracy": accuracy, "layers": layers})
+    result = {"command": "prune", "config": config.flat(), **asked, "accuracy": accuracy, "layers": layers}
+    write_json(folder / "result.json", result)
     _print(layers)
     print(f"saved in {folder}")
 
@@ -141,4 +142,4 @@ def _print(layers: dict[str, dict[str, Any]]) -> None:
     rows.append(("all of these", sum(r[1] for r in rows), sum(r[2] for r in rows)))
     for name, weights, kept in rows:
         table.add_row(name, str(weights), str(kept), f"{1 - kept / max(weights, 1):.2%}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

@@ -1,20 +1,40 @@
-"""Compare finished runs, or the cells of sweeps."""
+"""Compare runs, or the cells of sweeps."""
+
+import sys
 
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
-from fedsparse.experiment import Experiment
+from fedsparse.errors import ConfigError
+from fedsparse.experiment import load_dataset, partition_of
 from fedsparse.report.compare import Comparison
 from fedsparse.telemetry.folder import create_run_folder
+from partitions import Dataset, Partition
 from partitions.picture import draw_partition
+from partitions.torchvision_sets import without_downloads
 
 
 def report(settings: Given, *folders: str) -> None:
-    """`main.py report RUN_FOLDER...`: a plot of accuracy over uplink, the partition if all runs share it, a table."""
+    """`main.py report RUN_FOLDER...`: accuracy against uplink, who holds which classes, a table."""
+    if other := sorted(settings.typed - {"logdir"}):
+        raise ConfigError(f"--{other[0]} has no effect on a report: its runs have their own settings")
     config = Config.from_mapping(settings).absolute_paths()
     comparison = Comparison(folders)
-    figure = comparison.figure(parts=1 + comparison.shares_partition())
-    if comparison.shares_partition():
-        common = Experiment(comparison.configs[0].replace(device="cpu"))
-        data = common.data
-        draw_partition(data.y_train.cpu(), common.partition, data.class_names, figure.subfigs[1])
+    for note in comparison.notes:
+        print(note, file=sys.stderr)
+    shared = _split_data(comparison.configs[0]) if comparison.shares_partition() else None
+    figure = comparison.figure(parts=2 if shared else 1)
+    if shared:
+        data, partition = shared
+        draw_partition(data.y_train, partition, data.class_names, figure.subfigs[1])
     comparison.save(create_run_folder(config.logdir, "report"), figure)
+
+
+def _split_data(config: Config) -> tuple[Dataset, Partition] | None:
+    """The data and who holds them; None, and a line that says what is missing, where they cannot be had."""
+    try:
+        with without_downloads():
+            data = load_dataset(config.dataset, config.data_dir)
+            return data, partition_of(config.dataset, config.data_dir, **config.partitioning())
+    except ConfigError as error:
+        print(f"without the picture of who holds what: {error}", file=sys.stderr)
+        return None

@@ -3,15 +3,17 @@
 import json
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 from fedsparse.config import KEYS, Config
 from fedsparse.config.effects import without_effect, without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.engine import LocalGrid
-from fedsparse.experiment import Experiment
+from fedsparse.experiment import Experiment, load_dataset
 from fedsparse.preflight import check
 from fedsparse.telemetry.folder import check_writable
+from partitions import classes_without_samples
 
 
 def run(settings: Given) -> None:
@@ -34,9 +36,28 @@ def checked(settings: Given, effects: bool = True) -> Config:
         for line in without_effect(config, settings.keys() - settings.typed):
             print(line, file=sys.stderr)
     config = config.absolute_paths()
+    look(config)
+    return config
+
+
+def look(config: Config) -> None:
+    """Find out what could stop a run at once, and say what is odd about its data.
+
+    Raises:
+        ConfigError, OutputError: as :func:`checked`.
+    """
     check_writable(config.logdir, config.outfile)
     check(Experiment(config))
-    return config
+    _tell_gaps(config.dataset, config.data_dir)
+
+
+@lru_cache  # because the cells of a sweep share their data
+def _tell_gaps(dataset: str, data_dir: str) -> None:
+    """Say which labels no training sample has, because they are most likely a mistake: labels from 1, a stray 255."""
+    data = load_dataset(dataset, data_dir)
+    if gaps := classes_without_samples(data):
+        outputs = f"the model has {data.classes} outputs, and learns nothing for these"
+        print(f"dataset = {dataset}: no training sample has the label {gaps}; {outputs}", file=sys.stderr)
 
 
 def start(config: Config) -> Path:

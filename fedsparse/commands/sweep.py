@@ -7,22 +7,29 @@ from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
 
+OF_CELLS = {
+    "name": "a cell's folder is named by its settings",
+    "outfile": "every cell has a result.json of its own",
+    "workers": "cells run side by side, --jobs of them",
+}
+"""Settings that a sweep gives its cells itself, and why."""
+
 
 def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
     """`main.py sweep FILE`: run every cell that is not finished; write one table and one plot of all cells."""
     if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
         raise ConfigError(f"jobs = {jobs}: should be auto or at least 1")
+    if taken := sorted(settings.typed & OF_CELLS.keys()):
+        raise ConfigError(f"--{taken[0]} has no effect on a sweep: {OF_CELLS[taken[0]]}")
     plan = read_sweep(file, settings)
     for key in sorted(settings.typed):
         if not any(has_effect(key, cell.config) for cell in plan.cells):
             raise ConfigError(without_effect(plan.cells[0].config, [key])[0])
     from fedsparse.commands.cells import run_sweep  # here, because a mistake in the file needs no torch
-    from fedsparse.experiment import Experiment
-    from fedsparse.preflight import CHECKED, check
-    from fedsparse.telemetry.folder import check_writable
+    from fedsparse.commands.run import look
+    from fedsparse.preflight import CHECKED
 
     # Cells that share their data, partition and network need one look for all of them.
     for config in {str([c.flat()[key] for key in CHECKED]): c for c in (cell.config for cell in plan.cells)}.values():
-        check_writable(config.logdir, config.outfile)
-        check(Experiment(config))
+        look(config)
     run_sweep(plan, [sys.executable, "-P", "-m", "fedsparse", "run"], "auto" if jobs == "auto" else int(jobs))

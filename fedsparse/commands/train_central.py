@@ -7,7 +7,7 @@ import torch
 
 from fedsparse.commands.run import checked
 from fedsparse.config.settings import Given
-from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
@@ -25,8 +25,8 @@ def train_central(settings: Given) -> None:
     ``result.json`` into a run folder.
 
     Raises:
-        ConfigError: the settings ask for a sparse network, which this command does not train.
-        RunFailed: training diverged.
+        ConfigError: settings of a sparse network, which this does not train.
+        Diverged: the loss is not finite.
     """
     config = checked(settings)
     if config.topology_method != "dense":
@@ -40,7 +40,8 @@ def train_central(settings: Given) -> None:
     if config.compile:
         model.module.compile()
     folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{short(config.model)}-central")
-    with Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics) as recorder:
+    recording = Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, command="train-central")
+    with recording as recorder:
         for round in range(1, config.rounds + 1):
             began, timer = time.perf_counter(), StageTimer(experiment.device)
             seed = derive_seed(config.seed, "train", round=round)
@@ -49,7 +50,7 @@ def train_central(settings: Given) -> None:
             samples = len(experiment.all_samples)
             score = train(model, fetch, samples, config, task, round=round, seed=seed, timer=timer)
             if not math.isfinite(score.loss):
-                raise RunFailed(f"round {round}: the loss is {score.loss}; lower the learning rate")
+                raise Diverged(f"round {round}: the loss is {score.loss}; lower the learning rate")
             metrics = score.tagged("train/", task)
             if round % config.eval_every == 0 or round == config.rounds:
                 with timer("evaluate"):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from fedsparse.config.settings import Settings
 from fedsparse.network import Quantity
@@ -16,7 +16,7 @@ class NetworkSettings(Settings):
     downlink_mbps: str = ""
     """Megabits a second that a client downloads; likewise."""
     latency_ms: str = ""
-    """Milliseconds one way; likewise."""
+    """Milliseconds one way; likewise, and 0 too."""
     compute_seconds: float = Field(0.0, ge=0)
     """Seconds of a client's computation on the simulated clock; 0 takes the measured ones."""
     round_deadline: float = Field(0.0, ge=0)
@@ -30,7 +30,7 @@ class NetworkSettings(Settings):
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
     @classmethod
-    def _check_quantity(cls, text: str) -> str:
+    def _check_quantity(cls, text: str, info: ValidationInfo) -> str:
         if text:
-            Quantity.parse(text)
+            Quantity.parse(text, zero=info.field_name == "latency_ms")
         return text

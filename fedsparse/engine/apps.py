@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 
+from fedsparse.errors import cause
 from fedsparse.plugins import load
 
 log = logging.getLogger("fedsparse")
@@ -31,8 +32,8 @@ class Apps:
         if len(messages) > 1 and self._together:
             try:
                 app = self._together(messages, contexts)
-            except Exception as error:  # one by one, only the client with the fault fails
-                log.warning("training together failed, so these clients train one by one: %s", error)
+            except Exception as error:  # called one by one, only the client with the fault fails
+                log.warning("training together failed, so these clients train one by one: %s", cause(error))
         return [_answer(app, message, context) for message, context in zip(messages, contexts, strict=True)]
 
 

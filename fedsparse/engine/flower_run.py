@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from fedsparse.config import Config
-from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.telemetry.progress import WRITTEN
 
 SCRIPTS = Path(sys.executable).parent
@@ -49,7 +49,8 @@ def run_flower(config: Config, app_folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
         settings = Path(home) / "settings.toml"
         settings.write_text(
-            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
+            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items()),
+            encoding="utf-8",
         )
         resources: dict[str, float] = {
             "num-supernodes": config.clients,
@@ -69,11 +70,12 @@ def run_flower(config: Config, app_folder: Path) -> Path:
             [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         ).stdout
         runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
         if not runs or runs[0]["status"] != "finished:completed":
-            raise RunFailed(_reason(log))
+            why = reason("\n".join(log), otherwise="its log is above")
+            raise RunFailed(f"the run on Flower's runtime failed: {why}")
         written = [line.removeprefix(WRITTEN) for line in log if line.startswith(WRITTEN)]
         if not written:
             raise RunFailed("the run on Flower's runtime has ended, but its log does not name its folder")
@@ -101,10 +103,12 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # for a user's own modules
+        "PYTHONIOENCODING": "utf-8",  # Flower's commands decorate what they say
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # where a user's own modules are found
     }
     (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
+        encoding="utf-8",
     )
     log = home / "superlink.log"
     command = [str(SCRIPTS / "flower-superlink"), "--insecure", "--simulation", "--port", str(port)]
@@ -131,30 +135,32 @@ def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) 
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    last = log.read_text().strip().splitlines()[-1:] or ["no word in its log"]
-    raise RunFailed(f"Flower's SuperLink did not start: {last[0]}")
+    code = superlink.poll()
+    why = (
+        reason(log.read_text(encoding="utf-8", errors="replace"), code)
+        if code is not None
+        else f"no answer within {STARTUP_SECONDS} s"
+    )
+    raise RunFailed(f"Flower's SuperLink did not start: {why}")
 
 
 def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
     """Run a command, print every line of its output as it comes, and return the lines."""
     lines = []
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
     ) as child:
         assert child.stdout
         for line in child.stdout:
             print(line, end="", flush=True)
             lines.append(line.rstrip())
     return lines
-
-
-def _reason(log: list[str]) -> str:
-    """The last exception named in Flower's log."""
-    for line in reversed(log):
-        head, colon, _ = line.strip().partition(": ")
-        if colon and head.rpartition(".")[2].endswith(("Error", "Failed", "Exception")):
-            return f"the run on Flower's runtime failed: {line.strip()}"
-    return "the run on Flower's runtime failed; its log is above"
 
 
 def _end_all(mark: str) -> None:

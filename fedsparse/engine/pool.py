@@ -27,6 +27,7 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedsparse.engine.apps import Apps
+from fedsparse.errors import reason
 
 STARTUP_SECONDS = 30.0
 """Added to the time limit of a worker's first job, because the app then reads its data and builds its model."""
@@ -204,7 +205,7 @@ class _Worker:
             try:
                 answered = self.answer.result()
             except (EOFError, OSError):
-                return f"its worker process died ({self._cause_of_death()})"
+                return f"its worker process died: {self._cause_of_death()}"
             self.job = None
             return answered
         if self.limit is not None and time.monotonic() > self.limit:
@@ -213,8 +214,7 @@ class _Worker:
 
     def _cause_of_death(self) -> str:
         self.process.join(1)
-        code = self.process.exitcode
-        return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return reason("", self.process.exitcode or 0, otherwise=f"exit code {self.process.exitcode}")
 
     def kill(self) -> None:
         """End the process, and wait until the exchanging thread has seen the end of the pipe."""

@@ -7,31 +7,53 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fedsparse.config import Config
+from fedsparse.errors import ConfigError
 from fedsparse.report.plot import SIZE, draw_curves
-from fedsparse.report.results import Result, find_results, used
+from fedsparse.report.results import (
+    FEDERATED,
+    Result,
+    command_of,
+    find_results,
+    marked,
+    used,
+    without_repeats,
+)
 from fedsparse.report.table import summarise, to_csv, to_markdown
 
 
 class Comparison:
-    """Finished runs, each with the settings in which the runs differ.
+    """Runs, each with the settings in which they differ.
 
     Args:
         folders: run folders, sweep folders (all their cells), or result files.
 
+    Attributes:
+        runs: the settings that distinguish each run, and its result.
+        notes: a line for each path and each run that is left out.
+
     Raises:
-        ConfigError: a path without a result, or a result whose settings are not valid.
+        ConfigError: a path that does not exist, no run at all, or a result whose settings are not valid.
     """
 
     def __init__(self, folders: Iterable[str | Path]) -> None:
-        results = find_results(folders)
-        self.configs = [Config.from_mapping(result["config"]) for result in results]
-        settings = [used(config) for config in self.configs]
+        found, skipped = find_results(folders)
+        found, repeated = without_repeats(found)
+        self.notes = skipped + repeated
+        self.configs: list[Config] = []
+        settings = []
+        for file, result in found.items():
+            try:
+                config = Config.from_mapping(result["config"])
+            except ConfigError as error:
+                raise ConfigError(f"{file}: {error}") from None
+            command = command_of(result)
+            settings.append({"command": command, **used(config, command)})
+            if command == FEDERATED:  # a central run has no partition
+                self.configs.append(config)
         keys = dict.fromkeys(key for s in settings for key in s)
         differing = [key for key in keys if len({repr(s[key]) for s in settings if key in s}) > 1]
-        self.runs: list[tuple[dict[str, Any], Result]] = [
-            ({key: s[key] for key in differing if key in s}, result)
-            for s, result in zip(settings, results, strict=True)
-        ]
+        chosen = [{key: s[key] for key in differing if key in s} for s in settings]
+        self.runs: list[tuple[dict[str, Any], Result]] = marked(zip(chosen, found.values(), strict=True))
 
     def shares_partition(self) -> bool:
         """Whether all runs of one seed have the same partition."""

@@ -35,8 +35,8 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        chosen: the settings from ``grid`` and ``runs`` that have an effect; they distinguish the cell.
-        config: all settings of the run, validated.
+        chosen: the settings from ``grid`` and ``runs`` that have an effect, validated; they distinguish the cell.
+        config: all its settings, validated.
     """
 
     chosen: Settings
@@ -63,8 +63,9 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     """The sweep that a YAML file describes, every cell validated.
 
     Args:
-        path: the file; its stem is the sweep's name.
-        overrides: settings from the command line. They override ``base``; ``grid`` and ``runs`` override them.
+        path: of the file; its stem is the sweep's name.
+        overrides: settings from the command line: stronger than ``base``, and weaker than ``grid`` and ``runs``. One
+            that was typed, and is then overruled in every cell, is refused.
 
     Raises:
         ConfigError: one line that names the file and its mistake.
@@ -84,7 +85,8 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
             raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
         if both := {key for run in rows for key in run if key in grid[0]}:
             raise ConfigError(f"{min(both)} is in both grid and runs")
-        # The grid is the outer loop, so that with the seed as its first axis the first seed already fills the table.
+        _check_overrides(overrides, grid, rows)
+        # By grid first: where the grid begins with the seed, a whole table is there after the first seed.
         chosen = [run | combination for combination in grid for run in rows]
         cells = distinct(_cell(base, c) for c in chosen)
         plot = _plot(_mapping(content, "plot"))
@@ -110,9 +112,19 @@ def spread(axes: Mapping[str, Any]) -> list[Settings]:
     return [dict(combination) for combination in itertools.product(*choices)]
 
 
+def _check_overrides(overrides: Mapping[str, Any], grid: list[Settings], rows: list[Settings]) -> None:
+    """Refuse a flag that changes no cell."""
+    for key in sorted(getattr(overrides, "typed", ())):
+        tried = [settings[key] for axis in (grid, rows) for settings in axis if key in settings]
+        if key in grid[0] or len(tried) == len(rows):
+            values = ", ".join(dict.fromkeys(map(str, tried)))
+            raise ConfigError(f"--{key} {overrides[key]} has no effect: the file itself tries {key} = {values}")
+
+
 def _cell(base: Settings, chosen: Settings) -> Cell:
-    config = Config.from_mapping(base | chosen).absolute_paths()
-    return Cell({key: value for key, value in chosen.items() if key in used(config)}, config)
+    config = Config.from_mapping(base | chosen)
+    values = used(config)
+    return Cell({key: values[key] for key in chosen if key in values}, config.absolute_paths())
 
 
 def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:

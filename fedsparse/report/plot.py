@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from fedsparse.report.results import Result
+from fedsparse.report.results import ENDED, Result
 from fedsparse.report.table import Row, columns
 from fedsparse.telemetry.progress import human_bytes
 
@@ -40,6 +40,7 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
     figure = Figure(figsize=(SIZE[0] * len(parts) + 2.2, SIZE[1]), dpi=150, layout="constrained")
     left = [key for key in columns(rows) if key not in (x, *panels)]
     lines = lines or [key for key in left if x != "uplink" or key not in TRADE_OFFS]
+    lines = [*lines, *(key for key in left if key == ENDED and key not in lines)]
     names = [name for name, _ in _by(rows, lines)]
     handles = {}
     for axes, (_, part) in zip(np.ravel(figure.subplots(1, len(parts), sharey=True)), parts, strict=True):
@@ -96,7 +97,7 @@ def _line(axes: Axes, group: Sequence[Row], x: str, style: int) -> Any:
             axes.axhspan(low, high, color=line.get_color(), alpha=0.12, linewidth=0)
         return line
     if all(_is_number(at) for at, _ in placed):
-        placed.sort(key=lambda pair: pair[0])
+        placed = sorted(((float(at), row) for at, row in placed), key=lambda pair: pair[0])
     else:
         placed = [(str(at), row) for at, row in placed]
     accuracies = [row.measures["accuracy"] for _, row in placed]
@@ -134,7 +135,8 @@ def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
     """The rows grouped by their values of ``keys``, in the order of the groups' first rows."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        name = ", ".join(f"{row.settings[key]}" for key in keys if key in row.settings)
+        words = (str(row.settings.get(key, "")) for key in keys)
+        name = ", ".join(word for word in words if word)
         groups.setdefault(name, []).append(row)
     return list(groups.items())
 
@@ -154,4 +156,8 @@ def _word(key: str, value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number, or the text of one, as settings have it that may also be a distribution."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False

@@ -1,21 +1,47 @@
-"""Reads the results of finished runs from their result.json."""
+"""Runs read back: from their result.json or, of a run that was killed, from its rounds.csv.
 
+What a result is stands in it: the ``command`` that made it, how it ``ended``, and whether it ``diverged``. Whatever
+groups, skips or averages runs asks the functions here.
+"""
+
+import csv
+import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from fedsparse.config import Config
 from fedsparse.config.effects import ONLY_PLACE_AND_SPEED, has_effect
+from fedsparse.config.model_settings import ModelSettings
+from fedsparse.config.training_settings import TrainingSettings
+from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 
 Result = Mapping[str, Any]
-"""The content of ``result.json``: config, versions, rounds, summary."""
+"""What ``result.json`` holds: command, config, versions, rounds, summary."""
+
+FEDERATED, CENTRAL = "run", "train-central"
+"""The commands whose results are runs."""
+
+ENDED = "ended"
+"""The column of a table that says why a run was cut short."""
+
+KILLED = "killed or running"
+"""How a run ended that has no result.json."""
+
+CENTRAL_SETTINGS = frozenset(
+    {
+        *("dataset", "augment", "rounds", "eval-every", "seed", "device", "threads"),
+        *(name.replace("_", "-") for group in (ModelSettings, TrainingSettings) for name in group.model_fields),
+    }
+) - {"cohort-batching"}
+"""On the other settings a central run does not depend."""
 
 
 class NoRunError(ConfigError):
-    """A JSON file is whole, but not the result of a run."""
+    """A JSON file that is whole, but not the result of a run; or the rows of a run that measured nothing."""
 
 
 def read_result(path: Path) -> Result:
@@ -31,6 +57,8 @@ def read_result(path: Path) -> Result:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
         raise ConfigError(f"{path} is not JSON") from None
+    if isinstance(result, dict) and command_of(result) not in (FEDERATED, CENTRAL):
+        raise NoRunError(f"{path} is not the result of a run: it is one of {command_of(result)}")
     if not isinstance(result, dict) or not {"config", "rounds", "summary"} <= result.keys():
         raise NoRunError(f"{path} is not the result of a run: it should have config, rounds and summary")
     rows, summary = result["rounds"], result["summary"]
@@ -41,41 +69,91 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def find_results(paths: Iterable[str | Path]) -> list[Result]:
-    """The results of run folders, of sweep folders (every cell's), and of single files, in order.
+def read_killed(folder: Path) -> Result:
+    """What a run measured until it was killed, from its config.yaml and rounds.csv; or until now, if it goes on.
 
     Raises:
-        ConfigError: a path does not exist, or holds no result.
+        NoRunError: it measured nothing.
+        ConfigError: a file is damaged.
     """
-    results: dict[Path, Result] = {}  # by file, so that a file named twice counts once
-    for path in map(Path, paths):
+    path = folder / "rounds.csv"
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # the last row may be half written
+        rows: list[dict[str, Any]] = [
+            {tag: _number(value) for tag, value in row.items() if value} for row in csv.DictReader(io.StringIO(whole))
+        ]
+    except (OSError, ValueError, TypeError, csv.Error):
+        raise ConfigError(f"{path} is damaged") from None
+    if not rows:
+        raise NoRunError(f"{path} has no rounds")
+    last = rows[-1]
+    summary = {
+        "ended": KILLED,
+        "diverged": not math.isfinite(next((float(r["eval/loss"]) for r in reversed(rows) if "eval/loss" in r), 0.0)),
+        "rounds": last["round"],
+        "uplink-bytes": last.get("comm/uplink_total", 0),
+        "downlink-bytes": last.get("comm/downlink_total", 0),
+        "seconds": sum(row.get("time/round", 0) for row in rows),
+        "simulated-seconds": last.get("time/simulated_total"),
+    }
+    # A federation records its first weights as round 0. Central training has no round 0.
+    command = CENTRAL if rows[0]["round"] else FEDERATED
+    return {"command": command, "config": read_yaml(folder / "config.yaml"), "rounds": rows, "summary": summary}
+
+
+def find_results(paths: Iterable[str | Path]) -> tuple[dict[Path, Result], list[str]]:
+    """The runs in run folders, sweep folders (every cell's) and single files, in order, each by its file.
+
+    Returns:
+        The runs; and a line for each path without one.
+
+    Raises:
+        ConfigError: a path does not exist, a file is damaged, or there is no run at all.
+    """
+    folders, found, notes = [Path(path) for path in paths], dict[Path, Result](), list[str]()
+    for path in folders:
         if not path.exists():
             raise ConfigError(f"there is no run folder {path}")
+        others = [f"{path} holds no result.json: it is not the folder of a run"]
         files = list(_result_files(path))
-        if not files:
-            raise ConfigError(f"{path} holds no result.json: it is not the folder of a finished run")
-        for file in files:  # several files may include the result of prune
-            with suppress(NoRunError) if len(files) > 1 else nullcontext():
-                results[file.resolve()] = read_result(file)
-    if not results:
-        raise ConfigError("none of these folders holds the result of a run")
-    return list(results.values())
+        for file in files:
+            try:
+                found[file.resolve()] = read_killed(file.parent) if file.name == "rounds.csv" else read_result(file)
+            except NoRunError as error:  # such as the result of prune
+                others.append(str(error))
+        if not any(file.resolve() in found for file in files):
+            notes.append(others[-1])
+    if not found:
+        raise ConfigError(notes[0] if len(folders) == 1 else "none of these folders holds the result of a run")
+    return found, [f"left out: {note}" for note in notes]
 
 
-def used(config: Config) -> dict[str, Any]:
-    """The settings on which a run's numbers depend."""
-    return {k: v for k, v in config.flat().items() if k not in ONLY_PLACE_AND_SPEED and has_effect(k, config)}
+def without_repeats(found: Mapping[Path, Result]) -> tuple[dict[Path, Result], list[str]]:
+    """Of runs of the same settings and seed only one, because the others are no further seeds.
 
+    It is one that is complete, or else the longest.
 
-def identity(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
-    """The ``used`` settings, equal for two runs that give the same numbers; None if the settings are no longer valid.
-
-    A setting that an older result lacks counts as its default.
+    Returns:
+        The runs, and a line for each that is left out.
     """
-    try:
-        return tuple(used(Config.from_mapping(config)).items())
-    except ConfigError:
-        return None
+    best: dict[object, Path] = {}
+    for file, result in found.items():
+        own = identity(result["config"], command_of(result))
+        key = (command_of(result), own) if own else file
+        if key not in best or _worth(result) > _worth(found[best[key]]):
+            best[key] = file
+    kept = {file: result for file, result in found.items() if file in best.values()}
+    return kept, [f"left out: {file.parent} repeats another run" for file in found if file not in kept]
+
+
+def _worth(result: Result) -> tuple[bool, int]:
+    return is_complete(result), len(result["rounds"])
+
+
+def command_of(result: Result) -> str:
+    """The command that made a result; an older one does not say it, and is taken for a federation's."""
+    return str(result.get("command", FEDERATED))
 
 
 def is_complete(result: Result) -> bool:
@@ -83,12 +161,57 @@ def is_complete(result: Result) -> bool:
     return bool(result["summary"].get("ended") == "complete")
 
 
+def flaw(result: Result) -> str:
+    """Why a run was cut short or is worth nothing: "interrupted, round 27 of 60"; empty where it is sound.
+
+    Runs with a flaw are listed, but not averaged with sound ones.
+    """
+    summary = result["summary"]
+    words = "diverged" if summary.get("diverged") else "" if is_complete(result) else str(summary.get("ended"))
+    return f"{words}, round {summary.get('rounds')} of {result['config'].get('rounds')}" if words else ""
+
+
+def marked(runs: Iterable[tuple[Mapping[str, Any], Result]]) -> list[tuple[dict[str, Any], Result]]:
+    """The runs, each with the settings that distinguish it, and with ``ended`` besides where any of them has a flaw."""
+    listed = list(runs)
+    flawed = any(flaw(result) for _, result in listed)
+    return [({**settings, **({ENDED: flaw(result)} if flawed else {})}, result) for settings, result in listed]
+
+
+def used(config: Config, command: str = FEDERATED) -> dict[str, Any]:
+    """The settings on which a run's numbers depend."""
+    flat = {k: v for k, v in config.flat().items() if k not in ONLY_PLACE_AND_SPEED and has_effect(k, config)}
+    return flat if command == FEDERATED else {k: v for k, v in flat.items() if k in CENTRAL_SETTINGS}
+
+
+def identity(config: Mapping[str, Any], command: str = FEDERATED) -> tuple[tuple[str, Any], ...] | None:
+    """The ``used`` settings, by which two runs are the same run; None where the settings are no longer valid.
+
+    A setting that a result of an older version lacks counts as its default.
+    """
+    try:
+        return tuple(used(Config.from_mapping(config), command).items())
+    except ConfigError:
+        return None
+
+
+def _number(text: str) -> float | int | str:
+    """As the JSON has it: whole numbers without a point, and NaN and infinity as text."""
+    value = float(text)
+    return text if not math.isfinite(value) else int(value) if value == int(value) else value
+
+
 def _result_files(path: Path) -> Iterator[Path]:
-    """The topmost result.json in each branch of folders, so that a cell's copy in its run folder is left out."""
+    """The topmost result.json of each branch of folders: of a cell, its own and not the copy in its run folder.
+
+    Of the folder of a run without one, its rounds.csv.
+    """
     if path.is_file():
         yield path
     elif (path / "result.json").is_file():
         yield path / "result.json"
+    elif (path / "rounds.csv").is_file() and (path / "config.yaml").is_file():
+        yield path / "rounds.csv"
     else:
         for folder in sorted(p for p in path.iterdir() if p.is_dir()):
             yield from _result_files(folder)

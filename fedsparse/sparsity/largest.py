@@ -28,3 +28,8 @@ def largest_of_each_row(scores: Tensor, n: int) -> Tensor:
     """The ``n`` largest scores along the last dimension: bool, shape of ``scores``."""
     best = scores.argsort(dim=-1, descending=True, stable=True)[..., :n]
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)
+
+
+def within(nm: tuple[int, int], channels: int) -> tuple[int, int]:
+    """N:M for a layer with so many input channels: where M is more, all of them are one group, of which N stay."""
+    return min(nm[0], channels), min(nm[1], channels)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedsparse.sparsity import sparsegpt
+from fedsparse.sparsity.largest import within
 from fedsparse.sparsity.topology import weight_layers
 from fedsparse.vector import Layout
 
@@ -37,8 +38,9 @@ def prune_model(
     Args:
         batches: inputs of the model, on its device. The model runs on all of them once for each layer.
         sparsity: of every pruned layer.
-        nm: keep N of every M consecutive input channels instead, at each kernel position, because hardware reads this
-            layout. A last group of fewer than M channels (depthwise convolutions) keeps N as well.
+        nm: keep N of every M consecutive input channels instead, at each kernel position, because that is the layout
+            that hardware reads. Of a last group with fewer than M channels (depthwise convolutions), keep N as well; of
+            a layer with fewer than M channels, N.
         method: ``sparsegpt``, or ``magnitude`` as the baseline.
         dense_layers: as for ``weight_layers``.
 
@@ -85,6 +87,7 @@ def prune_layer(module: Prunable, hessian: Tensor | None, kept: int, nm: tuple[i
         kept: how many weights stay; without effect when ``nm`` is given.
         nm: as for ``prune_model``.
     """
+    nm = within(nm, module.weight.shape[1]) if nm else None
     matrix = weight_matrix(module, nm[1] if nm else 1)
     if hessian is None:
         new, mask = sparsegpt.magnitude(matrix, kept, nm)
@@ -97,6 +100,7 @@ def prune_layer(module: Prunable, hessian: Tensor | None, kept: int, nm: tuple[i
 @torch.no_grad()
 def layer_hessian(model: nn.Module, module: Prunable, batches: Sequence[Tensor], multiple: int = 1) -> Tensor:
     """Mean of X X^T over the inputs that ``module`` gets while ``model`` runs: float64, shape ``(groups, C, C)``."""
+    multiple = min(multiple, module.weight.shape[1])
     hessian, samples = torch.zeros((), dtype=torch.float64, device=module.weight.device), 0
 
     def add(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

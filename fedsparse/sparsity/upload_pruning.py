@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from fedsparse.sparsity.largest import largest_mask, largest_of_each_row
+from fedsparse.sparsity.largest import largest_mask, largest_of_each_row, within
 from fedsparse.sparsity.method import Layers, RoundResult, TopologyMethod
 from fedsparse.sparsity.topology import Layer, Topology
 
@@ -66,7 +66,7 @@ class UploadPruning(TopologyMethod):
         """
         if self.nm is None:
             return largest_mask(scores, scores >= 0, round((1 - self.sparsity) * layer.size))
-        n, m = self.nm
+        n, m = within(self.nm, layer.shape[1])
         rows = scores.view(*layer.shape[:2], -1).transpose(1, 2)  # outputs, kernel positions, input channels
         groups = F.pad(rows, (0, -layer.shape[1] % m), value=-2.0).unflatten(2, (-1, m))  # padding is never kept
         kept = largest_of_each_row(groups, n).flatten(2)

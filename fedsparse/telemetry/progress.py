@@ -80,7 +80,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, 
     if summary["downlink-bytes"]:  # 0 in central training, where nothing travels
         table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)
         both = summary["uplink-bytes"] + summary["downlink-bytes"]
-        below = f", {2 * summary['dense-uplink-bytes'] / both:.1f} times below dense" if ratio else ""
+        dense = summary["dense-uplink-bytes"] + summary["dense-downlink-bytes"]
+        below = f", {dense / both:.1f} times below dense" if ratio else ""
         table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
         table.add_row("both ways", human_bytes(both) + below)
     if summary["simulated-seconds"] is not None:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fedsparse.errors import Diverged
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
 from fedsparse.telemetry.tags import ACCURACY, STAGES, Headline, columns
@@ -31,9 +32,10 @@ class Recorder:
         folder: the run folder.
         outfile: a file to which the result JSON is written too; empty for none.
         rounds: how many rounds there will be, for the progress bar.
-        dense_bytes: bytes of one dense update, for comparison with the uplink.
-        metrics: the names of the task's metrics, with the formats of their values. The first is the headline, which
-            the terminal and the summary show.
+        dense_bytes: of one message with the whole of the full model, to which what travels is compared.
+        metrics: of the task: their names, and the formats of their values. The first is the headline, which the
+            terminal and the summary show.
+        command: what makes the result, by its name on the command line.
 
     Attributes:
         tags: the numbers that a round may have, in the order of the columns of rounds.csv.
@@ -49,7 +51,9 @@ class Recorder:
         rounds: int,
         dense_bytes: int,
         metrics: Mapping[str, str] = ACCURACY,
+        command: str = "run",
     ) -> None:
+        self.command = command
         self.config, self.folder, self.outfile = dict(config), folder, outfile
         self.dense_bytes, self.tags = dense_bytes, columns(metrics)
         self.headline = Headline(*next(iter(metrics.items())))
@@ -57,7 +61,7 @@ class Recorder:
         self.extra: dict[str, Any] = {}
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         self._csv_file = (folder / "rounds.csv").open("w", newline="")
-        self._csv = csv.DictWriter(self._csv_file, ("round", *self.tags), restval="")
+        self._csv = csv.DictWriter(self._csv_file, ("round", *self.tags), restval="", lineterminator="\n")
         self._csv.writeheader()
         self._board = SummaryWriter(str(folder))
         self._board.add_text("config", "\n".join(f"    {k}: {v}" for k, v in self.config.items()))
@@ -72,6 +76,7 @@ class Recorder:
     ) -> None:
         stopped = kind in (KeyboardInterrupt, SystemExit)  # Flower stops a ServerApp by SystemExit
         self.extra["ended"] = "complete" if kind is None else "interrupted" if stopped else "failed"
+        self.extra["diverged"] = isinstance(error, Diverged) or not self._is_finite()
         try:
             with self._named():
                 self._write_result()
@@ -81,6 +86,11 @@ class Recorder:
             with suppress(OSError):  # the terminal may be gone; the files are written
                 self._progress.stop()
                 print_summary(self.summary(), self.folder, self.headline)
+
+    def _is_finite(self) -> bool:
+        """Whether the losses of the last evaluation and of the last round are finite."""
+        losses = [[row[tag] for row in self.rounds if tag in row][-1:] for tag in ("eval/loss", "train/loss")]
+        return all(math.isfinite(loss) for last in losses for loss in last)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -124,10 +134,13 @@ class Recorder:
         for tag, value in row.items():
             self._board.add_scalar(tag, value, round)
         tag = self.headline.tag
-        if tag in row:  # TensorBoard's step, a whole number, is the x axis: here bytes or simulated seconds
-            self._board.add_scalar(f"{tag}_over_uplink_kB", row[tag], int(row["comm/uplink_total"] / 1000))
+        if tag in row:
+            # Curves over bytes and simulated time: TensorBoard's step, a whole number, is the x axis. The units are so
+            # small that no two evaluations meet, and the same for all runs, so that their curves can be compared.
+            self._board.add_scalar(f"{tag}_over_uplink_bytes", row[tag], int(row["comm/uplink_total"]))
             if "time/simulated_total" in row:
-                self._board.add_scalar(f"{tag}_over_simulated_s", row[tag], int(row["time/simulated_total"]))
+                milliseconds = int(1000 * row["time/simulated_total"])
+                self._board.add_scalar(f"{tag}_over_simulated_ms", row[tag], milliseconds)
 
     def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
         """Write to TensorBoard alone. These values have no column, because their number depends on the model."""
@@ -142,7 +155,7 @@ class Recorder:
         name, tag = self.headline.name, self.headline.tag
         evaluated = [r for r in self.rounds if tag in r]
         uplink = self.rounds[-1]["comm/uplink_total"] if self.rounds else 0.0
-        uploads = sum(r.get("comm/clients", 0.0) for r in self.rounds)
+        uploads, messages = (sum(r.get(tag, 0.0) for r in self.rounds) for tag in ("comm/clients", "comm/messages"))
         return {
             "rounds": int(self.rounds[-1]["round"]) if self.rounds else 0,
             name: evaluated[-1][tag] if evaluated else None,
@@ -151,6 +164,7 @@ class Recorder:
             "uplink-bytes": int(uplink),
             "downlink-bytes": int(self.rounds[-1]["comm/downlink_total"]) if self.rounds else 0,
             "dense-uplink-bytes": int(uploads * self.dense_bytes),
+            "dense-downlink-bytes": int(messages * self.dense_bytes),
             "uplink-ratio": uploads * self.dense_bytes / uplink if uplink else None,
             "seconds": time.perf_counter() - self._began,
             "simulated-seconds": self.rounds[-1].get("time/simulated_total") if self.rounds else None,
@@ -161,7 +175,8 @@ class Recorder:
     def _write_result(self) -> None:
         rounds = [{k: _plain(v) for k, v in row.items()} for row in self.rounds]
         summary = {k: _plain(v) if isinstance(v, float) else v for k, v in self.summary().items()}
-        result = {"config": self.config, "versions": _versions(), "rounds": rounds, "summary": summary}
+        result: dict[str, Any] = {"command": self.command, "config": self.config, "versions": _versions()}
+        result |= {"rounds": rounds, "summary": summary}
         write_json(self.folder / "result.json", result)
         if self.outfile:
             write_json(Path(self.outfile), result)

@@ -53,6 +53,7 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
         "comm/downlink_bytes",
         "comm/uplink_total",
         "comm/downlink_total",
+        "comm/messages",
         "comm/clients",
         "comm/failures",
         "compress/density",

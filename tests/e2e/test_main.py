@@ -236,7 +236,8 @@ def test_training_that_diverges_names_client_and_layer_and_exits_1(
     assert "client" in shown
     assert "'0.weight' has NaN or infinity" in shown
     (result,) = tmp_path.rglob("result.json")
-    assert json.loads(result.read_text())["summary"]["ended"] == "failed"
+    summary = json.loads(result.read_text())["summary"]
+    assert (summary["ended"], summary["diverged"]) == ("failed", True)
 
 
 @pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)])

@@ -45,6 +45,19 @@ def test_a_text_that_is_not_a_quantity_is_refused(text: str) -> None:
         Quantity.parse(text)
 
 
+@pytest.mark.parametrize("text", [0, "0", "uniform:0:50", "50"])
+def test_a_latency_may_be_0_and_a_speed_may_not(text: object) -> None:
+    network = Config.from_mapping({"latency-ms": text}).network()
+    seconds = network.seconds(3, downlink=10, uplink=10, compute=2.0)
+    assert seconds == 2.0 if text in (0, "0") else 2.0 < seconds <= 2.1
+    if text != "50":
+        for way in ("uplink-mbps", "downlink-mbps"):
+            with pytest.raises(ConfigError, match="should be a number above 0"):
+                Config.from_mapping({way: text})
+    with pytest.raises(ConfigError, match="latency-ms = -1: should be a number of at least 0"):
+        Config.from_mapping({"latency-ms": -1})
+
+
 @pytest.mark.parametrize("value", [10, 2.5, "10"])
 def test_a_number_without_quotes_is_a_speed_too(value: object) -> None:
     assert Config.from_mapping({"uplink-mbps": value}).network().uplink_mbps == str(value)

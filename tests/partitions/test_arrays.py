@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partitions import DataError, Dataset, as_dataset
+from partitions import DataError, Dataset, as_dataset, classes_without_samples
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 8, 10), dtype=np.uint8)
@@ -95,6 +95,26 @@ def test_natural_clients_are_renumbered_in_ascending_order(ids: list[int]) -> No
     assert data.owners is not None
     assert data.owners.dtype == np.int64
     assert data.owners.tolist() == [sorted(set(ids)).index(number) for number in ids]
+
+
+@pytest.mark.parametrize(
+    ("labels", "gaps"),
+    [
+        (LABELS, ""),
+        (LABELS + 1, "0"),
+        (np.where(np.arange(12) == 5, 255, LABELS), "3 to 254"),
+        (3 * LABELS + 2, "0 to 1, 3 to 4, 6 to 7"),
+        (LABELS.reshape(12, 1), ""),
+    ],
+)
+def test_labels_that_no_training_sample_has_are_named(labels: np.ndarray, gaps: str) -> None:
+    assert classes_without_samples(as_dataset(mapping(y_train=labels, y_test=labels[:5]), "mine")) == gaps
+
+
+def test_labels_of_another_task_have_no_gaps() -> None:
+    data = loaded(GREY)
+    for y in (torch.zeros(12, 4, dtype=torch.int64), torch.zeros(12)):
+        assert classes_without_samples(replace(data, y_train=y, y_test=y[:5], task="own")) == ""
 
 
 def test_a_class_may_have_a_name_and_no_training_sample() -> None:

@@ -86,6 +86,13 @@ def test_the_table_shows_every_client_and_a_summary() -> None:
     assert "moved" not in lines[-1]
 
 
+def test_names_of_classes_are_shown_as_they_are() -> None:
+    names = ("[red]a[/red]", ":bug:")
+    labels = np.arange(20) % 2
+    text = histogram_text(labels, partition(labels, iid.owners, 2, seed=0), names)
+    assert all(name in text for name in names)
+
+
 def test_a_long_table_is_cut_at_twenty_clients_and_says_so() -> None:
     result = partition(LABELS, dirichlet.owners, 100, seed=0, beta=0.05, min_samples=20)
     text = histogram_text(LABELS, result, NAMES)
@@ -94,9 +101,11 @@ def test_a_long_table_is_cut_at_twenty_clients_and_says_so() -> None:
     assert len(text.splitlines()) < 30
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 120])
-def test_the_table_fits_the_terminal(width: int) -> None:
-    text = histogram_text(LABELS, partition(LABELS, dirichlet.owners, 12, seed=0, beta=0.1), NAMES, width=width)
-    table = [line for line in text.splitlines() if not line.startswith(("classes:", "samples per"))]
-    assert max(map(len, table)) <= width
+@pytest.mark.parametrize("clients", [12, 30])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_every_line_fits_the_terminal(width: int, clients: int) -> None:
+    split = partition(LABELS, dirichlet.owners, clients, seed=0, name="dirichlet", beta=0.1, min_samples=100)
+    text = histogram_text(LABELS, split, NAMES, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("\n\n") == 0
     assert "…" not in text

@@ -16,7 +16,7 @@ from tests.strategies.faulty import ROUND, VICTIM
 
 REASONS = {
     "raise": "client 0: ValueError: as told",
-    "die": "client 0: its worker process died (SIGKILL)",
+    "die": "client 0: its worker process died: killed by signal 9, perhaps out of memory",
     "hang": "client 0: it did not answer within client-timeout = 10 s",
 }
 

@@ -241,6 +241,13 @@ def test_all_clients_failing_ends_the_run_with_the_first_reason() -> None:
         play(strategy, grid, 1, lambda i, m: Message(Error(2, "ValueError: broke"), reply_to=m))
 
 
+def test_a_failed_client_is_told_by_its_exception_and_not_by_the_last_line_of_its_message() -> None:
+    strategy, grid = make()
+    told = "Traceback (most recent call last):\n  File 'x'\nmy.OddError: it broke\n  indented\nan advice\n"
+    with pytest.raises(RunFailed, match=r"client 0: OddError: it broke$"):
+        play(strategy, grid, 1, lambda i, m: Message(Error(2, told), reply_to=m))
+
+
 def test_global_weights_that_diverged_end_the_run() -> None:
     strategy, _ = make()
     strategy.weights[2] = float("nan")

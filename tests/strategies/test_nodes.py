@@ -34,7 +34,7 @@ class Federation:
             self.asked.append(node)
             partition = self.partitions[node]
             content = RecordDict({"node": ConfigRecord({"partition-id": partition or 0})})
-            answer = Error(1, "Error: Node Unavailable") if partition is None else content
+            answer = Error(1, "Error: Node Unavailable\nan advice") if partition is None else content
             reply = Message(answer, reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = SUPERLINK if partition is None else node
             replies.append(reply)

@@ -1,9 +1,10 @@
 """Replaces main.py in tests of the sweep: it writes the same files and exits with the same codes, but trains nothing.
 
-The learning rate says how it ends: 1 fails, 2 goes on until it is interrupted, 3 not even then.
+The learning rate says how it ends: 1 fails, 2 goes on until it is interrupted, 3 not even then, 4 is killed.
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -21,7 +22,10 @@ def save(ended: str) -> None:
 
 
 if config["lr"] == 1:
-    sys.exit("main.py: it failed")
+    sys.exit("main.py: it failed\nsome advice")
+if config["lr"] == 4:
+    print("round 31/300  accuracy 79.50%", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 if config["lr"] == 3:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 if config["lr"] in (2, 3):

@@ -80,10 +80,22 @@ def test_a_failing_cell_is_reported_and_the_other_cells_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = plan(tmp_path, "{lr: [0.1, 1, 0.2]}")
-    with pytest.raises(RunFailed, match=r"1 of 3 cells failed; lr=1\.?0?-.*: main\.py: it failed"):
+    with pytest.raises(RunFailed, match=r"1 of 3 cells failed; lr=1\.?0?-.*: it failed"):
         run_sweep(sweep, STANDIN, 1)
     assert shown(capsys) == ["1/3", "2/3", "3/3"]
     assert len(finished(tmp_path / "runs/try")) == 2
+
+
+def test_a_cell_that_is_killed_is_told_by_its_signal_and_by_the_whole_path_of_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "with [red] brackets and :bug:"
+    home.mkdir()
+    with pytest.raises(RunFailed, match="killed by signal 9, perhaps out of memory"):
+        run_sweep(plan(home, "{lr: [4]}"), STANDIN, 1)
+    out = capsys.readouterr().out
+    assert "failed: killed by signal 9, perhaps out of memory (all of it: " in out
+    assert str(next(home.glob("runs/try/*/log.txt"))) in out
 
 
 @pytest.mark.parametrize("lr", [2, 3])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsparse.config import Config
+from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep, spread
 
@@ -20,6 +21,30 @@ def test_a_grid_is_every_combination_and_its_last_setting_varies_fastest() -> No
     assert spread({"beta": [1, 2], "seed": [0, 1], "lr": 0.1}) == [
         {"beta": b, "seed": s, "lr": 0.1} for b in (1, 2) for s in (0, 1)
     ]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("density: [1e-2, 5e-3, '0.1']", [0.01, 0.005, 0.1]),  # YAML 1.1 takes 1e-2 for text
+        ("lr: [1, 5e-1]", [1.0, 0.5]),
+        ("seed: ['1', 2]", [1, 2]),
+        ("augment: ['yes', no]", [True, False]),
+        ("latency-ms: [50, lognormal:50:1]", ["50", "lognormal:50:1"]),
+    ],
+)
+def test_cells_hold_validated_values_however_they_are_written(tmp_path: Path, axis: str, values: list) -> None:
+    key = axis.partition(":")[0]
+    cells = read_sweep(write(tmp_path, f"base: {{uplink-mbps: 5}}\ngrid: {{{axis}}}"), {}).cells
+    held = [cell.chosen[key] for cell in cells]
+    assert held == values
+    assert list(map(type, held)) == list(map(type, values))
+    assert [cell.config.flat()[key] for cell in cells] == values
+
+
+def test_a_value_that_is_written_in_two_ways_is_one_cell(tmp_path: Path) -> None:
+    (cell,) = read_sweep(write(tmp_path, "grid: {density: [1e-2, 0.01, '0.010']}"), {}).cells
+    assert cell.name.startswith("density=0.01-")
 
 
 def test_each_row_of_runs_is_combined_with_the_grid(tmp_path: Path) -> None:
@@ -45,6 +70,28 @@ def test_grid_and_runs_override_flags_and_flags_override_base(tmp_path: Path) ->
         {"rounds": "7", "beta": "0.9"},
     ).cells
     assert (cell.config.rounds, cell.config.lr, cell.config.beta) == (7, 0.2, 0.3)
+
+
+def typed(**flags: str) -> Given:
+    given = Given(flags)
+    given.typed = frozenset(flags)
+    return given
+
+
+def test_a_flag_that_changes_no_cell_is_refused(tmp_path: Path) -> None:
+    for text, flag, tried in (
+        ("grid: {seed: [0, 1], lr: [0.1, 0.2]}", {"seed": "7"}, "seed = 0, 1"),
+        ("runs: [{density: 0.1}, {density: [0.2, 0.3], lr: 0.1}]", {"density": "0.5"}, "density = 0.1, 0.2, 0.3"),
+    ):
+        ((key, value),) = flag.items()
+        with pytest.raises(ConfigError, match=f"--{key} {value} has no effect: the file itself tries {tried}"):
+            read_sweep(write(tmp_path, text), typed(**flag))
+        assert read_sweep(write(tmp_path, text), flag).cells  # from a file of settings, which means nothing by it
+
+
+def test_a_flag_that_changes_some_cells_is_taken(tmp_path: Path) -> None:
+    cells = read_sweep(write(tmp_path, "runs: [{density: 0.1}, {lr: 0.2}]"), typed(density="0.5")).cells
+    assert [cell.config.density for cell in cells] == [0.1, 0.5]
 
 
 def test_cells_that_differ_only_in_settings_without_effect_are_one_cell(tmp_path: Path) -> None:

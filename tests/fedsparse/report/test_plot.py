@@ -34,6 +34,12 @@ def test_lines_are_sorted_along_the_setting_on_the_x_axis() -> None:
     assert drawn(figure)
 
 
+def test_numbers_that_are_written_as_text_make_an_axis_of_numbers() -> None:
+    runs = [({"latency-ms": text}, result([0.1, 0.5])) for text in ("50", "0", "1e2")]
+    (line,) = plot_rows(summarise(runs), x="latency-ms").axes[0].containers
+    assert list(line[0].get_xdata()) == [0, 50, 100]
+
+
 def test_over_the_uplink_a_line_joins_points_that_differ_in_a_trade_off_alone() -> None:
     figure = plot_rows(summarise(RUNS))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [

@@ -117,6 +117,17 @@ def test_channels_left_over_by_m_keep_at_most_n():
     assert bool((masks["0.weight"][:, 4:].sum(1) == 2).all())
 
 
+@pytest.mark.parametrize("method", ["sparsegpt", "magnitude"])
+def test_of_a_layer_with_fewer_than_m_channels_n_stay_and_no_time_is_lost(method: str):
+    for nm in ((3, 8), (3, 10**9)):
+        model = nn.Sequential(nn.Conv2d(7, 12, 3), nn.ReLU(), nn.Conv2d(12, 5, 3))
+        masks = prune_model(model, [torch.randn(8, 7, 8, 8)], nm=nm, method=method, dense_layers=())
+        channels = min(nm[1], 12)
+        assert (masks["0.weight"].sum(1) == 3).all()
+        groups = [group.sum(1) for group in masks["2.weight"].split(channels, 1)]
+        assert all((group == 3).all() for group in groups)
+
+
 def test_each_layer_is_calibrated_on_inputs_already_pruned():
     batches = [images(seed=1), images(seed=2)]
     model, by_hand = network().eval(), network().eval()

@@ -53,6 +53,14 @@ def test_each_layer_keeps_its_count_of_the_largest_votes(sparsity: float) -> Non
         assert topology.mask[layer.slice].nonzero().flatten().tolist() == sorted(order[:count])
 
 
+def test_of_a_layer_with_fewer_than_m_channels_n_are_elected_and_no_memory_is_lost() -> None:
+    votes, held = ballots()
+    topology = elected(UploadPruning(0.5, nm=(2, 10**9)), votes, held)
+    for layer in PRUNED:
+        mask = topology.mask[layer.slice].view(*layer.shape[:2], -1)
+        assert (mask.sum(1) == min(2, layer.shape[1])).all()
+
+
 def test_two_of_four_input_channels_are_elected_at_every_kernel_position() -> None:
     votes, held = ballots()
     topology = elected(UploadPruning(0.5, nm=(2, 4)), votes, held)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fedsparse.config import Config
 from fedsparse.config.yaml_file import read_yaml
+from fedsparse.errors import Diverged, RunFailed
 from fedsparse.telemetry.folder import OutputError, check_writable, create_run_folder
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
@@ -42,7 +44,21 @@ def test_csv_json_and_tensorboard_agree(tmp_path: Path) -> None:
             if tag != "round":
                 on_board = [s.value for s in board.Scalars(tag) if s.step == entry["round"]]
                 assert on_board == [pytest.approx(value)], tag
-    assert [s.step for s in board.Scalars("eval/accuracy_over_uplink_kB")] == [0, 0]
+
+
+def test_evaluations_of_a_small_run_stand_apart_over_the_uplink_and_the_simulated_seconds(tmp_path: Path) -> None:
+    with Recorder({}, tmp_path, "", 3, dense_bytes=1) as recorder:
+        for round, sent in enumerate((0, 30, 20)):
+            network = {"comm/uplink_bytes": sent, "time/simulated": sent / 1000}
+            recorder.record(round, {"eval/accuracy": 0.1, "eval/loss": 2.0, **network})
+    board = EventAccumulator(str(tmp_path)).Reload()
+    assert [s.step for s in board.Scalars("eval/accuracy_over_uplink_bytes")] == [0, 30, 50]
+    assert [s.step for s in board.Scalars("eval/accuracy_over_simulated_ms")] == [0, 30, 50]
+
+
+def test_rounds_csv_ends_its_lines_as_every_other_table(tmp_path: Path) -> None:
+    record(tmp_path)
+    assert b"\r" not in (tmp_path / "rounds.csv").read_bytes()
 
 
 def test_totals_and_the_ratio_to_dense_come_from_real_bytes(tmp_path: Path) -> None:
@@ -61,7 +77,25 @@ def test_the_rounds_so_far_are_saved_when_a_run_is_cut_short(
     assert [r["round"] for r in result["rounds"]] == [0, 1]
 
 
-def test_the_saved_config_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", [1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("error", [None, Diverged("the loss is nan"), RunFailed("all clients failed")])
+def test_a_result_says_which_command_made_it_and_whether_it_diverged(
+    tmp_path: Path, loss: float, error: RunFailed | None
+) -> None:
+    with (
+        suppress(RunFailed),
+        Recorder({}, tmp_path, "", 2, dense_bytes=1, command="train-central") as recorder,
+    ):
+        recorder.record(1, {"eval/accuracy": 0.1, "eval/loss": loss})
+        recorder.record(2, {"train/loss": 1.0})
+        if error:
+            raise error
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["command"] == "train-central"
+    assert result["summary"]["diverged"] is (loss != 1.5 or isinstance(error, Diverged))
+
+
+def test_the_saved_config_is_accepted_back(tmp_path: Path) -> None:
     record(tmp_path)
     assert Config.from_mapping(read_yaml(tmp_path / "config.yaml")) == Config()
 
@@ -83,7 +117,7 @@ def test_a_task_brings_its_own_metrics_and_the_first_is_the_headline(
     summary = json.loads((tmp_path / "result.json").read_text())["summary"]
     assert (summary["perplexity"], summary["best-perplexity"]) == (30, 20)
     board = EventAccumulator(str(tmp_path)).Reload()
-    assert len(board.Scalars("eval/perplexity_over_uplink_kB")) == 3
+    assert len(board.Scalars("eval/perplexity_over_uplink_bytes")) == 3
     shown = capsys.readouterr().out
     assert "round 1/3    perplexity   50.2" in shown
     assert "30.0 (best 20.0)" in shown

@@ -1,0 +1,65 @@
+"""What commands show, in terminals of few columns or few characters."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedsparse.commands import main
+from fedsparse.report.grid import read_sweep
+from tests.e2e.test_main import shell, tiny
+from tests.fedsparse.report.made_up import result as made_up
+
+
+def test_a_partition_is_shown_within_the_columns_of_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["partition", "--distribution", "dirichlet", "--logdir", str(tmp_path)]) == 0
+    *lines, saved = capsys.readouterr().out.splitlines()
+    assert saved.startswith("saved as ")
+    assert 60 < max(map(len, lines)) <= 80
+
+
+def test_labels_with_gaps_are_told_in_one_line_at_the_start_of_a_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(tiny(tmp_path)) as arrays:
+        shifted = {name: array + name.startswith("y_") for name, array in arrays.items()}
+    np.savez(tmp_path / "from-1.npz", **shifted)
+    small = ["--dataset", str(tmp_path / "from-1.npz"), "--clients", "4", "--rounds", "1", "--clients-per-round", "2"]
+    assert main([*small, "--workers", "2", "--model", "mlp-small", "--logdir", str(tmp_path / "runs")]) == 0
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if "no training sample has the label 0" in line)
+    assert "the model has 11 outputs" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["partition", "--distribution", "dirichlet"], "client  samples  classes"),
+        (["sweep", "GRID"], "| 2 | 50.0% +- "),
+        (["report", "GRID"], "| 2 | 50.0% +- "),
+        (["bench-compressors", "--size", "1000"], "| topk |"),
+        (["--help"], "usage: "),
+        (["--rounds", "1", "--clients", "2", "--clients-per-round", "1", "--model", "mlp-small"], "both ways"),
+    ],
+    ids=["partition", "sweep", "report", "bench-compressors", "help", "run"],
+)
+def test_no_command_ends_because_of_its_own_ornaments(tmp_path: Path, command: list[str], shown: str) -> None:
+    (tmp_path / "grid.yaml").write_text("grid: {seed: [0, 1]}\n")
+    for cell in read_sweep(tmp_path / "grid.yaml", {"logdir": str(tmp_path)}).cells:
+        home = tmp_path / "grid" / cell.name
+        home.mkdir(parents=True)
+        result = made_up([0.1, 0.5 + cell.config.seed / 10000], **cell.config.flat())
+        (home / "result.json").write_text(json.dumps(result))
+    place = {"sweep": tmp_path / "grid.yaml", "report": tmp_path / "grid"}.get(command[0], tmp_path)
+    command = [str(place) if word == "GRID" else word for word in command]
+    process = shell(
+        *command, "--logdir", str(tmp_path), env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert shown in out
+    assert "Traceback" not in err
