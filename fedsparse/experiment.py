@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.tasks import TASKS, Task
+from fedsparse.training.batchnorm import check_batches
 from fedsparse.training.loop import Fetch, local_optimizer
 from fedsparse.vector import FlatModel, Layout
 from partitions import (
@@ -35,6 +36,7 @@ from partitions import (
     Partition,
     as_dataset,
     augment,
+    holdout_size,
     load_folder,
     load_npz,
     normalise,
@@ -45,6 +47,8 @@ from partitions import partition as split
 from partitions.partition_file import owners_from
 
 CALIBRATION_BATCH = 128
+Training = Literal["federated", "central", "none"]
+"""What a command trains: clients with samples of their own, one model on all samples, or nothing."""
 MEMBERS = {"strategy": ("step", "forget", "state_dict", "load_state_dict"), "aggregator": ("add", "result")}
 """What a user's own must have at least."""
 
@@ -201,6 +205,11 @@ class Experiment:
         """Indices of all training samples (int64, on the device)."""
         return torch.arange(len(self.data.y_train), device=self.device)
 
+    def training_sizes(self) -> list[int]:
+        """How many samples each client trains on."""
+        fraction = self.config.holdout if self.config.eval_clients else 0.0
+        return [size - holdout_size(size, fraction) for size in self.partition.sizes.tolist()]
+
     def fetch(self, indices: Tensor, generator: torch.Generator | None = None) -> Fetch:
         """Batches of the samples ``indices``; augmented when there is a ``generator`` to draw from."""
         data = self.data
@@ -237,8 +246,11 @@ class Experiment:
         positions = torch.arange(len(chosen), device=chosen.device)
         return [fetch(part)[0] for part in positions.split(CALIBRATION_BATCH)]
 
-    def check(self) -> "Experiment":
+    def check(self, training: Training = "federated") -> "Experiment":
         """Find out before a run what could stop it at once; returns this experiment.
+
+        Args:
+            training: what is to come. Only a federation splits the samples over clients.
 
         Raises:
             ConfigError: data or a device that are not there, samples that cannot be split so, a model that does not fit
@@ -252,13 +264,16 @@ class Experiment:
                     thing = load(flat[key])
                     if missing := [name for name in MEMBERS.get(key, ()) if not hasattr(thing, name)]:
                         raise PluginError(f"{flat[key]}: should have {', '.join(missing)}")
-        _ = self.device, self.partition
+        _ = self.device
+        sizes = self.training_sizes() if training == "federated" else [len(self.data.y_train)]
         try:
             with torch.device("meta"):
                 model = self.network(seed=0)
                 layout = Layout.of(model)
                 layers = weight_layers(model, layout, config.dense_layer_names())
                 outputs = model.eval()(torch.empty(2, *self.data.input_shape))
+                if training != "none":
+                    check_batches(config, model, self.data.input_shape, sizes)
             if not isinstance(self.method, Dense | UploadPruning):
                 self.method.counts(layers, config.sparsity)
             UpdateCodec(layout, **config.compression())

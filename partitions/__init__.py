@@ -10,7 +10,7 @@ from partitions.dataset import DataError, Dataset
 from partitions.from_arrays import as_dataset
 from partitions.image_folder import load_folder
 from partitions.npz import load_npz
-from partitions.split import Partition, as_given, partition, split_holdout
+from partitions.split import Partition, as_given, holdout_size, partition, split_holdout
 
 __all__ = [
     "DataError",
@@ -19,6 +19,7 @@ __all__ = [
     "as_dataset",
     "as_given",
     "augment",
+    "holdout_size",
     "load_folder",
     "load_npz",
     "normalise",

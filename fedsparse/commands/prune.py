@@ -48,7 +48,7 @@ def prune(
     """
     beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
     own = read_yaml(beside) if beside.is_file() else {}
-    config = checked(Given(own | {"outfile": ""} | settings))
+    config = checked(Given(own | {"outfile": ""} | settings), training="none")
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
     torch.set_num_threads(config.threads)

@@ -9,7 +9,7 @@ from fedsparse.config import KEYS, Config
 from fedsparse.config.effects import without_effect, without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.engine import LocalGrid
-from fedsparse.experiment import Experiment
+from fedsparse.experiment import Experiment, Training
 from fedsparse.telemetry.folder import check_writable
 
 
@@ -18,8 +18,11 @@ def run(settings: Given) -> None:
     start(checked(settings))
 
 
-def checked(settings: Given) -> Config:
+def checked(settings: Given, training: Training = "federated") -> Config:
     """The settings with absolute paths, after a look at everything that could stop a run at once.
+
+    Args:
+        training: what the command trains.
 
     Raises:
         ConfigError: a mistake in the settings or in anything that they name, or a flag without effect.
@@ -31,7 +34,7 @@ def checked(settings: Given) -> Config:
             print(line, file=sys.stderr)
     config = config.absolute_paths()
     check_writable(config.logdir, config.outfile)
-    Experiment(config).check()
+    Experiment(config).check(training)
     return config
 
 

@@ -7,7 +7,8 @@ from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
 
-CHECKED = ("dataset", "data-dir", "device", "model", "norm", "compressor", "strategy", "topology", "sparsity")
+CHECKED = ("dataset", "data-dir", "device", "model", "norm", "compressor", "strategy", "topology", "sparsity",
+           "batch-size", "accumulate", "eval-clients", "holdout")  # fmt: skip
 """Settings whose check looks at something outside them."""
 
 

@@ -15,6 +15,7 @@ from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate, train
 
 
@@ -29,7 +30,7 @@ def train_central(settings: Given) -> None:
         ConfigError: settings of a sparse network, which this does not train.
         RunFailed: training diverged.
     """
-    config = checked(settings)
+    config = checked(settings, training="central")
     if config.topology_method != "dense":
         raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
     config = config.replace(strategy="fedavg")  # fedprox would pull every round back to where it began
@@ -40,6 +41,8 @@ def train_central(settings: Given) -> None:
         recompute_blocks(model.module)
     if config.compile:
         model.module.compile()
+    if line := joined(config, model.module, [len(experiment.all_samples)]):
+        print(line)
     folder = create_run_folder(config.logdir, config.name or f"{Path(config.dataset).stem}-{config.model}-central")
     with Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics) as recorder:
         for round in range(1, config.rounds + 1):

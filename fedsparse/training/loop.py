@@ -14,6 +14,7 @@ from fedsparse.plugins import blamed, call, named
 from fedsparse.sparsity.local_topology import LocalTopology, flat_gradient
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.batchnorm import batches, refuse_pieces, trains_batchnorm
 from fedsparse.vector import FlatModel
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -108,8 +109,13 @@ def train(
 
     Returns:
         The mean over all the batches, each measured before its own step.
+
+    Raises:
+        ConfigError: batches in pieces, and the model has BatchNorm.
     """
     module, device = model.module.train(), model.vector.device
+    refuse_pieces(config, module)
+    joins = trains_batchnorm(module)
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = local_optimizer(config, parameters, round)
     # A gradient in float16 vanishes below 6e-8: the scaler multiplies the loss, and divides before the step.
@@ -119,10 +125,10 @@ def train(
     shuffle = torch.Generator().manual_seed(seed)
     tally = _Tally(task, device)
     if topology:
-        topology.begin(optimizer, steps=config.epochs * math.ceil(samples / config.batch_size))
+        topology.begin(optimizer, steps=config.epochs * len(batches(torch.arange(samples), config.batch_size, joins)))
     for _ in range(config.epochs):
         order = torch.randperm(samples, generator=shuffle).to(device)
-        for positions in order.split(config.batch_size):
+        for positions in batches(order, config.batch_size, joins):
             optimizer.zero_grad()
             for part in positions.tensor_split(min(config.accumulate, len(positions))):
                 with timer("data"):
