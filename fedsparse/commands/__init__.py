@@ -16,17 +16,21 @@ from fedsparse.config.effects import without_mistakes
 from fedsparse.errors import ConfigError, OutputError, PluginError, RunFailed
 from fedsparse.plugins import load
 
+NO_COHORT = {"clients-per-round": 1}
+"""What a command gives that samples no clients, so that any number of clients will do."""
+
 COMMANDS = {
     "run": Command("fedsparse.commands.run:run", "train a federation; the command that needs no name"),
     "partition": Command(
         "fedsparse.commands.partition:partition",
         "show which client holds which classes",
-        given={"clients-per-round": 1},  # no client is sampled
+        given=NO_COHORT,
     ),
     "bench-compressors": Command(
         "fedsparse.commands.bench_compressors:bench_compressors",
         "compare all compressors on updates of a short run",
         own={"size": "so many random numbers instead of updates of a run"},
+        given=NO_COHORT,
     ),
     "sweep": Command(
         "fedsparse.commands.sweep:sweep",
@@ -44,6 +48,7 @@ COMMANDS = {
     "train-central": Command(
         "fedsparse.commands.train_central:train_central",
         "train the same model on the pooled data; a round is --epochs passes",
+        given=NO_COHORT,
     ),
     "prune": Command(
         "fedsparse.commands.prune:prune",
@@ -55,6 +60,7 @@ COMMANDS = {
             "nm": "N:M, such as 2:4, instead of a sparsity",
             "samples": "training samples to calibrate on [512]",
         },
+        given=NO_COHORT,
         has_all=False,
     ),
 }

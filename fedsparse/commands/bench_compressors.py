@@ -55,9 +55,9 @@ def captured(config: Config) -> tuple[Layout, list[list[np.ndarray]]]:
     torch.manual_seed(config.seed)
     experiment = Experiment(config)
     model, task = experiment.model, experiment.task
-    weights, seen = model.vector.clone(), [list[np.ndarray]() for _ in range(COHORT)]
+    weights, seen = model.vector.clone(), [list[np.ndarray]() for _ in range(min(COHORT, config.clients))]
     for round in range(1, ROUNDS + 1):
-        for client in range(COHORT):
+        for client in range(len(seen)):
             model.vector.copy_(weights)
             indices, _ = experiment.samples(client)
             fetch, timer = experiment.fetch(indices), StageTimer()
@@ -119,7 +119,7 @@ def bench_compressors(settings: Given, size: str = "") -> None:
     """`main.py bench-compressors`: print the table; save it as CSV, and error against bytes as a picture."""
     if size and not (size.isdecimal() and int(size)):
         raise ConfigError(f"size = {size}: should be at least 1")
-    bench(checked(settings), int(size or 0))
+    bench(checked(settings, training="none" if size else "federated"), int(size or 0))
 
 
 def bench(config: Config, size: int) -> None:
