@@ -29,7 +29,7 @@ class TrainingSettings(Settings):
     """Learning rate over the rounds: cosine to 0, or a tenth after half and again after three quarters of them."""
 
     amp: Literal["off", "bf16", "fp16"] = "off"
-    """Mixed precision of the local training; fp16 comes with a loss scaler."""
+    """Mixed precision of the local training; fp16 scales the loss, and counts the steps that overflow."""
     accumulate: int = Field(1, ge=1)
     """Pieces a batch is trained in, one after the other, to save memory; not with BatchNorm."""
     compile: bool = False

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from fedsparse.sparsity.local_topology import LocalTopology, flat_gradient
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import batches, refuse_pieces, trains_batchnorm
+from fedsparse.training.loss_scale import LossScale
 from fedsparse.vector import FlatModel
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -23,16 +24,22 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss, and share of right predictions, over ``samples`` predictions."""
+    """Mean loss, and share of right predictions, over ``samples`` predictions.
+
+    Attributes:
+        skipped: steps that overflowed; None but in float16.
+    """
 
     loss: float
     accuracy: float
     samples: int
+    skipped: int | None = None
 
     def tagged(self, phase: str, task: Task) -> dict[str, float]:
         """Loss and metrics under telemetry's tags; ``phase`` is ``train/``, ``eval/`` or ``eval/client_``."""
         measured = {"loss": self.loss, "accuracy": self.accuracy, **task.derived(self.loss)}
-        return {f"{phase}{name}": value for name, value in measured.items()}
+        skipped = {} if self.skipped is None else {"amp/skipped_steps": float(self.skipped)}
+        return {f"{phase}{name}": value for name, value in measured.items()} | skipped
 
 
 class _Tally:
@@ -118,8 +125,7 @@ def train(
     joins = trains_batchnorm(module)
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = local_optimizer(config, parameters, round)
-    # A gradient in float16 vanishes below 6e-8: the scaler multiplies the loss, and divides before the step.
-    scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+    scale = LossScale(device, enabled=config.amp == "fp16")
     anchor = model.views(model.vector.clone()) if config.proximal else []
     torch.manual_seed(seed)
     shuffle = torch.Generator().manual_seed(seed)
@@ -137,21 +143,20 @@ def train(
                     outputs = module(inputs)
                     loss = task.loss(outputs, targets)
                 with timer("backward"):
-                    scaler.scale(loss * (len(part) / len(positions))).backward()
+                    scale.backward(loss * (len(part) / len(positions)))
                 tally.add(loss, outputs, targets)
             with timer("optimizer"):
-                scaler.unscale_(optimizer)
+                scale.unscale(optimizer)
                 if config.proximal:
                     _add_proximal_gradient(parameters, anchor, config.proximal)
                 if topology:
                     topology.before_step()
                 if config.clip_norm:
                     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
+                scale.step(optimizer)
                 if topology:
                     topology.after_step()
-    return tally.score()
+    return replace(tally.score(), skipped=int(scale.skipped)) if scale.enabled else tally.score()
 
 
 def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 500) -> Tensor:

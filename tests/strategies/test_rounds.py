@@ -8,6 +8,7 @@ from fedsparse.catalogue import TOPOLOGIES
 from fedsparse.config import Config
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
+from strategies.replies import Measures
 from tests.strategies.federation import SETTINGS, TRAFFIC, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst")
@@ -66,3 +67,13 @@ def test_downlink_of_an_evaluation_is_added_to_that_of_the_training(tiny_dataset
     bytes = [[round.metrics["comm/downlink_bytes"] for round in rounds[1:]] for rounds in (without, evaluated)]
     more = [b - a for a, b in zip(*bytes, strict=True)]
     assert more == [0, 4 * weights, 0, 4 * weights]
+
+
+def test_steps_that_overflowed_in_float16_are_added_up_over_the_cohort(tiny_dataset: str) -> None:
+    _, round = play(tiny_dataset, rounds=1, amp="fp16", **{"eval-clients": False})
+    told = [reply.content["metrics"]["amp/skipped_steps"] for _, reply in TRAFFIC]
+    assert round.metrics["amp/skipped_steps"] == sum(told) == 0
+    measures = Measures()
+    for samples, skipped in ((3, 2.0), (5, 1.0)):
+        measures.add({"amp/skipped_steps": skipped}, samples)
+    assert measures.means(8)["amp/skipped_steps"] == 3
