@@ -6,15 +6,17 @@ it, and its own flags as strings. Nothing heavy is imported before a command is 
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 from fedsparse.commands.command_line import Command, parse
 from fedsparse.config.effects import without_mistakes
-from fedsparse.errors import ConfigError, OutputError, PluginError, RunFailed
-from fedsparse.plugins import load
+from fedsparse.errors import ConfigError, OutputError, RunFailed
+from fedsparse.plugins import last_line, load
 
 NO_COHORT = {"clients-per-round": 1}
 """What a command gives that samples no clients, so that any number of clients will do."""
@@ -92,6 +94,9 @@ def main(arguments: list[str]) -> int:
     except (RunFailed, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
+    except Exception as error:  # training, data and memory fail in many ways, and torch has a class for few of them
+        print(f"{program}: {in_one_line(error)}{keep_traceback(error, logdir)}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -134,14 +139,24 @@ def program_name() -> str:
     return "main.py" if Path(sys.argv[0]).name == "main.py" else "fedsparse"
 
 
+def in_one_line(error: Exception) -> str:
+    """What an exception that is none of ours means."""
+    line = last_line(error)
+    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", line):
+        return f"out of memory: {line}; a smaller --batch-size or --model needs less"
+    return line
+
+
 def keep_traceback(error: Exception, logdir: str) -> str:
-    """Write the traceback of a mistake in the user's own file into the log folder; says where, in brackets."""
-    if not isinstance(error, PluginError) or not error.traceback:
+    """Write the traceback, but of a mistake in the settings, into the log folder; says where, in brackets."""
+    expected = isinstance(error, ConfigError | OutputError)
+    text = getattr(error, "traceback", "") if expected else "".join(traceback.format_exception(error))
+    if not text:
         return ""
     file = Path(logdir).expanduser() / "traceback.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(error.traceback)
+        file.write_text(text)
     except OSError:
         return ""
     return f" (all of it: {file})"
