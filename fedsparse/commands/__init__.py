@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from fedsparse.commands.command_line import Command, parse
+from fedsparse.commands.last_words import LastWords
 from fedsparse.config.effects import without_mistakes
 from fedsparse.errors import ConfigError, OutputError, RunFailed
 from fedsparse.plugins import last_line, load
@@ -68,12 +69,19 @@ COMMANDS = {
 }
 
 
-def main(arguments: list[str]) -> int:
-    """The exit code: 0; 1 when a run failed; 2 for a mistake in what the user gave; 130 after Ctrl-C."""
+def main(arguments: list[str], last_words: LastWords | None = None) -> int:
+    """The exit code: 0; 1 when a run failed; 2 for a mistake in what the user gave; 130 after Ctrl-C.
+
+    Args:
+        arguments: what was typed behind the program's name.
+        last_words: what says what killed this process; None in a process with other uses.
+    """
     program, logdir = program_name(), "runs"
     try:
         asked = parse(arguments, COMMANDS, program)
         logdir = str(asked.settings.get("logdir", logdir))
+        if last_words:
+            last_words.keep_in(logdir)
         command = COMMANDS[asked.command]
         asked.settings.update(command.given)
         if command.has_all:
@@ -102,13 +110,19 @@ def main(arguments: list[str]) -> int:
 
 def door() -> int:
     """What `fedsparse` and `python main.py` run: :func:`main` on the command line, with the process's signals set."""
-    signal.signal(
-        signal.SIGINT, lambda *_: os._exit(130)
-    )  # imports take seconds, and Ctrl-C needs no traceback of them
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    last_words = LastWords(program_name())
+
+    def leave(*_: object) -> None:  # imports take seconds, and Ctrl-C needs no traceback of them
+        last_words.farewell()
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, leave)
     # Before torch loads: with more than one thread, OpenMP's spinning makes processes side by side many times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.excepthook = thread_failed
-    return main(sys.argv[1:])
+    with last_words:
+        return main(sys.argv[1:], last_words)
 
 
 def warnings_handler() -> logging.Handler:

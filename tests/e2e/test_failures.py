@@ -1,19 +1,15 @@
 """What goes wrong in the middle of a command: one line, exit code 1, and the whole of it in a file."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from fedsparse.commands import main
-from tests.e2e.test_main import ROOT, shell, tiny
+from tests.e2e.test_main import shell, tiny
 
 
 @pytest.mark.parametrize("clients", ["5", "100", "100000"])
@@ -102,3 +98,55 @@ def test_a_checkpoint_that_is_too_large_to_prune_is_told_in_one_line(
     torch.save({name: w * 1e20 for name, w in torch.load(model, weights_only=True).items()}, tmp_path / "large.pt")
     assert main(["prune", *flags, "--checkpoint", str(tmp_path / "large.pt"), "--sparsity", "0.5"]) == 1
     assert "large.pt: " in one_line(capsys.readouterr().err)
+
+
+def long_temp(tmp_path: Path) -> dict[str, str]:
+    """An environment whose TMPDIR is longer than the path of a socket may be, 107 characters."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    return os.environ | {"TMPDIR": str(folder)}
+
+
+def run_there(tmp_path: Path, *flags: str) -> subprocess.Popen:
+    few = ["--dataset", tiny(tmp_path), "--clients", "4", "--clients-per-round", "2", "--rounds", "1", "--workers", "2"]
+    return shell(*few, *flags, "--logdir", str(tmp_path), env=long_temp(tmp_path))
+
+
+def test_workers_start_where_the_temporary_folder_has_a_long_path(tmp_path: Path) -> None:
+    _, err = (process := run_there(tmp_path)).communicate()
+    assert process.returncode == 0, err
+
+
+@pytest.mark.slow
+def test_flowers_runtime_starts_where_the_temporary_folder_has_a_long_path(tmp_path: Path) -> None:
+    _, err = (process := run_there(tmp_path, "--engine", "flower")).communicate()
+    assert process.returncode == 0, err
+
+
+@pytest.mark.parametrize(
+    ("signal_name", "told"),
+    [("SIGSEGV", "killed: Segmentation fault (net.py, line 7)"), ("SIGABRT", "killed: Aborted (net.py, line 7)")],
+)
+def test_a_model_that_kills_its_process_is_told_in_one_line_and_where_in_a_file(
+    tmp_path: Path, signal_name: str, told: str
+) -> None:
+    flags = breaking(tmp_path, f"os.kill(os.getpid(), signal.{signal_name})")
+    _, err = (process := shell(*flags)).communicate()
+    assert process.returncode == -getattr(signal, signal_name)
+    file = tmp_path / "runs" / "traceback.txt"
+    assert one_line(err) == f"main.py: {told} (all of it: {file})"
+    assert 'net.py", line 7 in failure' in file.read_text()
+
+
+@pytest.mark.parametrize("failure", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)"])
+def test_a_process_that_ends_without_a_word_is_told_in_one_line(tmp_path: Path, failure: str) -> None:
+    _, err = (process := shell(*breaking(tmp_path, failure))).communicate()
+    assert process.returncode in (-signal.SIGKILL, 3)
+    assert one_line(err).startswith("main.py: killed from outside, perhaps out of memory")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--densty", "1"], 2), (["partition"], 0)])
+def test_nothing_is_said_about_a_command_that_ends_by_itself(tmp_path: Path, arguments: list[str], code: int) -> None:
+    _, err = (process := shell(*arguments, f"--logdir={tmp_path}")).communicate()
+    assert process.returncode == code
+    assert "killed" not in err
