@@ -32,6 +32,7 @@ from partitions import (
     Partition,
     as_dataset,
     augment,
+    holdout_size,
     load_folder,
     load_npz,
     normalise,
@@ -214,6 +215,11 @@ class Experiment:
     def all_samples(self) -> Tensor:
         """Indices of all training samples (int64, on the device)."""
         return torch.arange(len(self.data.y_train), device=self.device)
+
+    def training_sizes(self) -> list[int]:
+        """How many samples each client trains on."""
+        fraction = self.config.holdout if self.config.eval_clients else 0.0
+        return [size - holdout_size(size, fraction) for size in self.partition.sizes.tolist()]
 
     def fetch(self, indices: Tensor, generator: torch.Generator | None = None) -> Fetch:
         """A function that makes batches of the samples ``indices``, augmented if there is a ``generator``."""

@@ -1,7 +1,7 @@
 """Finds mistakes before a run that would otherwise show in the middle of it."""
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,15 +13,17 @@ from fedsparse.config import OWN, Config
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, is_own, load, named
-from fedsparse.sparsity import Layer, weight_layers
+from fedsparse.sparsity import weight_layers
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
+from fedsparse.training.batchnorm import check_batches
 from fedsparse.training.loop import local_optimizer
 from fedsparse.vector import Layout
 
 CHECKED = (
     *OWN, "data-dir", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning", "growth",
-    "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples",
+    "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
+    "accumulate", "eval-clients", "holdout",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -29,8 +31,15 @@ MEMBERS = {"strategy": ("step", "forget", "state_dict", "load_state_dict"), "agg
 """What an object of the user's own must have at least."""
 
 
-def check(experiment: Experiment) -> None:
+Training = Literal["federated", "central", "none"]
+"""What a command trains: clients with samples of their own, one model on all samples, or nothing."""
+
+
+def check(experiment: Experiment, training: Training = "federated") -> None:
     """Look at all that could stop a run at once.
+
+    Args:
+        training: what is to come. Only a federation splits the samples over clients.
 
     Raises:
         ConfigError: data or a device is missing, the data cannot be split in this way, the model does not fit the
@@ -42,9 +51,14 @@ def check(experiment: Experiment) -> None:
         if is_own(flat[key]):
             with blamed(key, flat[key]):
                 load(flat[key])
-    _ = experiment.device, experiment.partition, experiment.task
+    _ = experiment.device, experiment.task
+    sizes = experiment.training_sizes() if training == "federated" else [len(experiment.dataset.y_train)]
     try:
-        layout, layers = _check_model(experiment)
+        model = _check_model(experiment)
+        if training != "none":
+            check_batches(config, model, experiment.dataset.input_shape, sizes)
+        layout = Layout.of(model)
+        layers = weight_layers(model, layout, config.dense_layer_names())
         if not isinstance(experiment.method, Dense | UploadPruning):
             experiment.method.counts(layers, config.sparsity)
         _check_own(config, layout)
@@ -68,8 +82,8 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(f"aggregator = {config.aggregator}: has no votes, by which {chooser} decides; use mean")
 
 
-def _check_model(experiment: Experiment) -> tuple[Layout, tuple[Layer, ...]]:
-    """The layout and the layers of the network, after it was called with two images.
+def _check_model(experiment: Experiment) -> nn.Module:
+    """The network, after it was called with two images.
 
     One of ours is built without memory. The user's own may do what torch's meta device cannot, so it really runs.
     """
@@ -100,8 +114,7 @@ def _check_model(experiment: Experiment) -> tuple[Layout, tuple[Layer, ...]]:
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"model = {config.model}: an output of shape {tuple(outputs.shape)} does not fit the labels"
             raise ConfigError(f"{line}: {error}".splitlines()[0]) from None
-    layout = Layout.of(model)
-    return layout, weight_layers(model, layout, config.dense_layer_names())
+    return model
 
 
 def _check_own(config: Config, layout: Layout) -> None:

@@ -10,7 +10,7 @@ from partitions.dataset import DataError, Dataset, classes_without_samples
 from partitions.from_arrays import as_dataset
 from partitions.image_folder import load_folder
 from partitions.npz import load_npz
-from partitions.split import Partition, as_given, partition, split_holdout
+from partitions.split import Partition, as_given, holdout_size, partition, split_holdout
 
 __all__ = [
     "DataError",
@@ -20,6 +20,7 @@ __all__ = [
     "as_given",
     "augment",
     "classes_without_samples",
+    "holdout_size",
     "load_folder",
     "load_npz",
     "normalise",

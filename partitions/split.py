@@ -207,6 +207,11 @@ def _from_the_largest(sizes: Ints, missing: int) -> Ints:
     return gives
 
 
+def holdout_size(samples: int, fraction: float) -> int:
+    """How many of a client's samples are held out: see `split_holdout`."""
+    return min(round(fraction * samples), max(samples - 1, 0))
+
+
 def split_holdout(indices: Ints, fraction: float, seed: int | Sequence[int]) -> tuple[Ints, Ints]:
     """(train, held out) of one client's samples, both ascending; the same for the same seed.
 
@@ -218,6 +223,6 @@ def split_holdout(indices: Ints, fraction: float, seed: int | Sequence[int]) -> 
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"the held-out fraction is {fraction}; it must be in [0, 1)")
-    count = min(round(fraction * len(indices)), max(len(indices) - 1, 0))
+    count = holdout_size(len(indices), fraction)
     shuffled = np.random.default_rng(seed).permutation(indices)
     return np.sort(shuffled[count:]), np.sort(shuffled[:count])

@@ -19,6 +19,7 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
+from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
 from fedsparse.vector import digest
@@ -85,6 +86,8 @@ def announce(experiment: Experiment) -> None:
     config, moved = experiment.config, experiment.partition.moved
     if moved:
         print(f"{moved} samples changed hands, so that every client holds at least {config.min_samples}")
+    if line := joined(config, experiment.model.module, experiment.training_sizes()):
+        print(line)
     readjusts = any(map(experiment.method.is_readjustment, range(1, config.rounds + 1)))
     if config.topology_method not in FIXED and config.upload_pruning == "off" and not readjusts:
         interval, end = config.readjustment_interval, config.readjustment()["end"]

@@ -8,28 +8,35 @@ import codecs
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 from fedsparse.commands.command_line import Command, parse
+from fedsparse.commands.last_words import LastWords
 from fedsparse.config.effects import without_mistakes
-from fedsparse.errors import ConfigError, OutputError, PluginError, RunFailed
-from fedsparse.plugins import load
+from fedsparse.errors import ConfigError, OutputError, RunFailed
+from fedsparse.plugins import last_line, load
+
+NO_COHORT = {"clients-per-round": 1}
+"""What a command gives that samples no clients, so that any number of clients will do."""
 
 COMMANDS = {
     "run": Command("fedsparse.commands.run:run", "train a federation; the command that needs no name"),
     "partition": Command(
         "fedsparse.commands.partition:partition",
         "show which client holds which classes",
-        given={"clients-per-round": 1},  # no client is sampled
+        given=NO_COHORT,
     ),
     "bench-compressors": Command(
         "fedsparse.commands.bench_compressors:bench_compressors",
         "compare all compressors on updates of a short run",
         own={"size": "so many random numbers instead of updates of a run"},
         has_all=False,
+        given=NO_COHORT,
     ),
     "sweep": Command(
         "fedsparse.commands.sweep:sweep",
@@ -47,6 +54,7 @@ COMMANDS = {
     "train-central": Command(
         "fedsparse.commands.train_central:train_central",
         "train the same model on the pooled data; a round is --epochs passes",
+        given=NO_COHORT,
     ),
     "prune": Command(
         "fedsparse.commands.prune:prune",
@@ -58,17 +66,25 @@ COMMANDS = {
             "nm": "N:M, such as 2:4, instead of a sparsity",
             "samples": "training samples to calibrate on [512]",
         },
+        given=NO_COHORT,
         has_all=False,
     ),
 }
 
 
-def main(arguments: list[str]) -> int:
-    """The exit code: 0; 1 when a run failed; 2 for a mistake in what the user gave; 130 after Ctrl-C."""
+def main(arguments: list[str], last_words: LastWords | None = None) -> int:
+    """The exit code: 0; 1 when a run failed; 2 for a mistake in what the user gave; 130 after Ctrl-C.
+
+    Args:
+        arguments: what was typed behind the program's name.
+        last_words: what says what killed this process; None in a process with other uses.
+    """
     program, logdir = program_name(), "runs"
     try:
         asked = parse(arguments, COMMANDS, program)
         logdir = str(asked.settings.get("logdir", logdir))
+        if last_words:
+            last_words.keep_in(logdir)
         command = COMMANDS[asked.command]
         asked.settings.update(command.given)
         if command.has_all:
@@ -89,19 +105,28 @@ def main(arguments: list[str]) -> int:
     except (RunFailed, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
+    except Exception as error:  # training, data and memory fail in many ways, and torch has a class for few of them
+        print(f"{program}: {in_one_line(error)}{keep_traceback(error, logdir)}", file=sys.stderr)
+        return 1
     return 0
 
 
 def door() -> int:
-    """The entry point of `fedsparse` and `python main.py`: :func:`main` on the command line, after setting signals."""
-    # Imports take seconds; Ctrl-C during an import should end the process without a traceback.
+    """What `fedsparse` and `python main.py` run: :func:`main` on the command line, with the process's signals set."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    # This must precede the import of torch. With more OpenMP threads, several processes slow each other down many times
-    # by spinning.
+    last_words = LastWords(program_name())
+
+    def leave(*_: object) -> None:  # imports take seconds, and Ctrl-C needs no traceback of them
+        last_words.farewell()
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, leave)
+    # Before torch loads: with more than one thread, OpenMP's spinning makes processes side by side many times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.excepthook = thread_failed
     show_plainly(sys.stdout)
-    return main(sys.argv[1:])
+    with last_words:
+        return main(sys.argv[1:], last_words)
 
 
 ORNAMENTS = {"\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\N{PLUS-MINUS SIGN}": "+-", "\N{HORIZONTAL ELLIPSIS}": "..."}
@@ -148,14 +173,24 @@ def program_name() -> str:
     return "main.py" if Path(sys.argv[0]).name == "main.py" else "fedsparse"
 
 
+def in_one_line(error: Exception) -> str:
+    """What an exception that is none of ours means."""
+    line = last_line(error)
+    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", line):
+        return f"out of memory: {line}; a smaller --batch-size or --model needs less"
+    return line
+
+
 def keep_traceback(error: Exception, logdir: str) -> str:
-    """Write the traceback of a mistake in the user's own file into the log folder; returns its path in brackets."""
-    if not isinstance(error, PluginError) or not error.traceback:
+    """Write the traceback, but of a mistake in the settings, into the log folder; says where, in brackets."""
+    expected = isinstance(error, ConfigError | OutputError)
+    text = getattr(error, "traceback", "") if expected else "".join(traceback.format_exception(error))
+    if not text:
         return ""
     file = Path(logdir).expanduser() / "traceback.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(error.traceback, encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except OSError:
         return ""
     return f" (all of it: {file})"

@@ -27,7 +27,7 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.config.presets import PRESETS
 from fedsparse.config.settings import Given
-from fedsparse.errors import ConfigError
+from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.timers import StageTimer, medians
@@ -54,18 +54,25 @@ class Row(NamedTuple):
 
 
 def captured(config: Config) -> tuple[Layout, list[list[np.ndarray]]]:
-    """The updates of a few clients over a few rounds of federated averaging: float32, ``[client][round]``."""
+    """The updates of a few clients over a few rounds of federated averaging: float32, ``[client][round]``.
+
+    Raises:
+        RunFailed: an update has NaN or infinity.
+    """
     torch.manual_seed(config.seed)
     experiment = Experiment(config)
     model, task = experiment.model, experiment.task
-    weights, seen = model.vector.clone(), [list[np.ndarray]() for _ in range(COHORT)]
+    weights, seen = model.vector.clone(), [list[np.ndarray]() for _ in range(min(COHORT, config.clients))]
     for round in range(1, ROUNDS + 1):
-        for client in range(COHORT):
+        for client in range(len(seen)):
             model.vector.copy_(weights)
             indices, _ = experiment.samples(client)
             fetch, timer = experiment.fetch(indices), StageTimer()
             train(model, fetch, len(indices), config, task, round=round, seed=client, timer=timer)
-            seen[client].append((model.vector - weights).cpu().numpy())
+            update = model.vector - weights
+            if not update.isfinite().all():
+                raise RunFailed(f"round {round}: the update of client {client} diverged; lower the learning rate")
+            seen[client].append(update.cpu().numpy())
         mean = np.mean([updates[-1] for updates in seen], axis=0)
         weights += torch.from_numpy(mean).to(weights)
     return model.layout, seen
@@ -122,7 +129,7 @@ def bench_compressors(settings: Given, size: str = "") -> None:
     """`main.py bench-compressors`: print the table; save it as CSV, and error against bytes as a picture."""
     if size and not (size.isdecimal() and int(size)):
         raise ConfigError(f"size = {size}: should be at least 1")
-    bench(checked(settings, effects=False), int(size or 0))
+    bench(checked(settings, effects=False, training="none" if size else "federated"), int(size or 0))
 
 
 def bench(config: Config, size: int) -> None:

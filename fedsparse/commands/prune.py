@@ -13,7 +13,7 @@ from fedsparse.commands.run import checked
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.config.yaml_file import read_yaml
-from fedsparse.errors import ConfigError
+from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.one_shot import Pruner, prune_model, recalibrate_batchnorm
@@ -44,11 +44,12 @@ def prune(
         samples: how many training samples to calibrate on, drawn from the pooled data.
 
     Raises:
-        ConfigError: an argument is missing or wrong, or the checkpoint is missing, damaged, or of another model.
+        ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
+        RunFailed: its weights are too large to compute with.
     """
-    settings_file = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
-    own = read_yaml(settings_file) if settings_file.is_file() else {}
-    config = checked(Given(own | {"outfile": ""} | settings), effects=False)
+    beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
+    own = read_yaml(beside) if beside.is_file() else {}
+    config = checked(Given(own | {"outfile": ""} | settings), effects=False, training="none")
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
     torch.set_num_threads(config.threads)
@@ -64,14 +65,11 @@ def prune(
         print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # now, because pruning may take minutes
 
     measure("before")
-    masks = prune_model(
-        module,
-        _batches(experiment, calibration),
-        share,
-        nm=n_of_m,
-        method=PRUNERS[method],
-        dense_layers=config.dense_layer_names(),
-    )
+    batches, dense = _batches(experiment, calibration), config.dense_layer_names()
+    try:
+        masks = prune_model(module, batches, share, nm=n_of_m, method=PRUNERS[method], dense_layers=dense)
+    except ValueError as error:  # finite weights may still give outputs that are not
+        raise RunFailed(f"checkpoint = {checkpoint}: {error}") from None
     measure("after")
     if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
         recalibrate_batchnorm(module, _batches(experiment, RECALIBRATION))

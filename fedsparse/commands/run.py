@@ -11,7 +11,7 @@ from fedsparse.config.effects import without_effect, without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment, load_dataset
-from fedsparse.preflight import check
+from fedsparse.preflight import Training, check
 from fedsparse.telemetry.folder import check_writable
 from partitions import classes_without_samples
 
@@ -21,11 +21,14 @@ def run(settings: Given) -> None:
     start(checked(settings))
 
 
-def checked(settings: Given, effects: bool = True) -> Config:
+def checked(settings: Given, effects: bool = True, training: Training = "federated") -> Config:
     """The settings with absolute paths, after a check of everything that could stop a run at once.
 
     Args:
         effects: whether a setting that is without effect in a run is a mistake.
+
+    Args:
+        training: what the command trains.
 
     Raises:
         ConfigError: a mistake in the settings or in an object or file that they name, or a flag without effect.
@@ -36,18 +39,18 @@ def checked(settings: Given, effects: bool = True) -> Config:
         for line in without_effect(config, settings.keys() - settings.typed):
             print(line, file=sys.stderr)
     config = config.absolute_paths()
-    look(config)
+    look(config, training)
     return config
 
 
-def look(config: Config) -> None:
+def look(config: Config, training: Training = "federated") -> None:
     """Find out what could stop a run at once, and say what is odd about its data.
 
     Raises:
         ConfigError, OutputError: as :func:`checked`.
     """
     check_writable(config.logdir, config.outfile)
-    check(Experiment(config))
+    check(Experiment(config), training)
     _tell_gaps(config.dataset, config.data_dir)
 
 

@@ -14,6 +14,7 @@ from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate, train
 
 
@@ -28,7 +29,7 @@ def train_central(settings: Given) -> None:
         ConfigError: settings of a sparse network, which this does not train.
         Diverged: the loss is not finite.
     """
-    config = checked(settings)
+    config = checked(settings, training="central")
     if config.topology_method != "dense":
         raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
     config = config.replace(strategy="fedavg")  # because fedprox would pull weights back to a round's start
@@ -39,6 +40,8 @@ def train_central(settings: Given) -> None:
         recompute_blocks(model.module)
     if config.compile:
         model.module.compile()
+    if line := joined(config, model.module, [len(experiment.all_samples)]):
+        print(line)
     folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{short(config.model)}-central")
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, command="train-central")
     with recording as recorder:

@@ -14,7 +14,7 @@ class TrainingSettings(Settings):
     epochs: int = Field(1, ge=1, le=10**9)
     """Local epochs a round."""
     batch_size: int = Field(32, ge=1, le=2**31)
-    """Samples a local step."""
+    """Samples a local step. With BatchNorm, a last batch of one sample joins the batch before it."""
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "sgd"
     """Optimizer of the local steps, started anew each round; torch.optim:AdamW would do too."""
     lr: float = Field(0.1, gt=0, le=1e6)
@@ -32,9 +32,9 @@ class TrainingSettings(Settings):
     """exponential: factor on the learning rate after every round."""
 
     amp: Literal["off", "bf16", "fp16"] = "off"
-    """Mixed precision of the local training; fp16 comes with a loss scaler."""
+    """Mixed precision of the local training; fp16 scales the loss, and counts the steps that overflow."""
     accumulate: int = Field(1, ge=1)
-    """Pieces a batch is trained in, one after the other, to save memory."""
+    """Pieces a batch is trained in, one after the other, to save memory; not with BatchNorm."""
     compile: bool = False
     """torch.compile the model, once a process (twice where two threads share a GPU); pays for long runs."""
     recompute: bool = False

@@ -22,12 +22,15 @@ from pathlib import Path
 import torch
 
 from fedsparse.config import Config
+from fedsparse.engine.sockets import socket_folder
 from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.telemetry.progress import WRITTEN
 
 SCRIPTS = Path(sys.executable).parent
 STARTUP_SECONDS = 60
-SAVING_SECONDS = 10  # after Ctrl-C, for the run to save its results
+RAY_SOCKET = "/ray/session_2026-01-01_12-00-00_123456_1234567/sockets/plasma_store"
+"""The longest path of Ray's in its temporary folder."""
+SAVING_SECONDS = 10  # that the run gets after Ctrl-C, to save what it measured
 
 
 def run_flower(config: Config, app_folder: Path) -> Path:
@@ -102,6 +105,7 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or socket_folder(len(RAY_SOCKET)),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",  # Flower's commands decorate what they say
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # where a user's own modules are found

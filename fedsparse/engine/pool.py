@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +28,14 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedsparse.engine.apps import Apps
+from fedsparse.engine.sockets import socket_folder
 from fedsparse.errors import reason
 
 STARTUP_SECONDS = 30.0
 """Added to the time limit of a worker's first job, because the app then reads its data and builds its model."""
+
+SOCKET = "/pymp-12345678/listener-12345678"
+"""The fork server's socket in the temporary folder."""
 
 Answer = tuple[list[Message], list[RecordDict]]
 """The replies to a group's messages, and the new states of the group's Contexts."""
@@ -45,14 +50,17 @@ def _starting_a_process() -> Iterator[None]:
     - PYTHONPATH is the parent's ``sys.path``, because the fork server of Python 3.11 imports the app without it.
     - Ctrl-C is blocked, because it would kill a fork server that has just started and does not ignore it yet.
     """
+    folder = socket_folder(len(SOCKET))
     resource_tracker.ensure_running()  # before Ctrl-C is blocked, because the tracker's start unblocks it
     path, main = os.environ.get("PYTHONPATH"), sys.modules["__main__"]
     os.environ["PYTHONPATH"] = os.pathsep.join(folder for folder in sys.path if folder)
     sys.modules["__main__"] = ModuleType("__main__")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    temporary, tempfile.tempdir = tempfile.tempdir, folder
     try:
         yield
     finally:
+        tempfile.tempdir = temporary
         sys.modules["__main__"] = main
         if path is None:
             del os.environ["PYTHONPATH"]

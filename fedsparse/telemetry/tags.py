@@ -59,6 +59,7 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
         "compress/density",
         "compress/threshold",
         "compress/residual_norm",
+        "amp/skipped_steps",
         "topology/density",
         "topology/changed",
         *(f"time/{stage}" for stage in STAGES),
@@ -78,6 +79,7 @@ def measured_by_clients(metrics: Iterable[str]) -> frozenset[str]:
             "compress/density",
             "compress/threshold",
             "compress/residual_norm",
+            "amp/skipped_steps",
             *(f"time/{stage}" for stage in STAGES),
         )
     )

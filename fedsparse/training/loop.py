@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from fedsparse.plugins import blamed, call, named
 from fedsparse.sparsity.local_topology import LocalTopology, flat_gradient
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.batchnorm import batches, refuse_pieces, trains_batchnorm
+from fedsparse.training.loss_scale import LossScale
 from fedsparse.vector import FlatModel
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -22,16 +24,22 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss, and the share of right predictions, over ``samples`` predictions."""
+    """Mean loss, and share of right predictions, over ``samples`` predictions.
+
+    Attributes:
+        skipped: steps that overflowed; None but in float16.
+    """
 
     loss: float
     accuracy: float
     samples: int
+    skipped: int | None = None
 
     def tagged(self, phase: str, task: Task) -> dict[str, float]:
         """Loss and metrics under telemetry's tags; ``phase`` is ``train/``, ``eval/`` or ``eval/client_``."""
         measured = {"accuracy": self.accuracy, **task.derived(self.loss)}
-        return {f"{phase}loss": self.loss} | {f"{phase}{name}": measured[name] for name in task.metrics}
+        tagged = {f"{phase}loss": self.loss} | {f"{phase}{name}": measured[name] for name in task.metrics}
+        return tagged if self.skipped is None else tagged | {"amp/skipped_steps": float(self.skipped)}
 
 
 class _Tally:
@@ -110,21 +118,25 @@ def train(
 
     Returns:
         The mean over all batches, each measured before its optimizer step.
+
+    Raises:
+        ConfigError: batches in pieces, and the model has BatchNorm.
     """
     module, device = model.module.train(), model.vector.device
+    refuse_pieces(config, module)
+    joins = trains_batchnorm(module)
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = local_optimizer(config, parameters, round)
-    # Because float16 rounds gradients below 6e-8 to 0, the scaler multiplies the loss, and divides before the step.
-    scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+    scale = LossScale(device, enabled=config.amp == "fp16")
     anchor = model.views(model.vector.clone()) if config.proximal else []
     torch.manual_seed(seed)
     shuffle = torch.Generator().manual_seed(seed)
     tally = _Tally(task, device)
     if topology:
-        topology.begin(optimizer, steps=config.epochs * math.ceil(samples / config.batch_size))
+        topology.begin(optimizer, steps=config.epochs * len(batches(torch.arange(samples), config.batch_size, joins)))
     for _ in range(config.epochs):
         order = torch.randperm(samples, generator=shuffle).to(device)
-        for positions in order.split(config.batch_size):
+        for positions in batches(order, config.batch_size, joins):
             optimizer.zero_grad()
             for part in positions.tensor_split(min(config.accumulate, len(positions))):
                 with timer("data"):
@@ -133,21 +145,20 @@ def train(
                     outputs = module(inputs)
                     loss = task.loss(outputs, targets)
                 with timer("backward"):
-                    scaler.scale(loss * (len(part) / len(positions))).backward()
+                    scale.backward(loss * (len(part) / len(positions)))
                 tally.add(loss, outputs, targets)
             with timer("optimizer"):
-                scaler.unscale_(optimizer)
+                scale.unscale(optimizer)
                 if config.proximal:
                     _add_proximal_gradient(parameters, anchor, config.proximal)
                 if topology:
                     topology.before_step()
                 if config.clip_norm:
                     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
+                scale.step(optimizer)
                 if topology:
                     topology.after_step()
-    return tally.score()
+    return replace(tally.score(), skipped=int(scale.skipped)) if scale.enabled else tally.score()
 
 
 def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 500) -> Tensor:

@@ -18,6 +18,7 @@ from fedsparse.config import Config
 from fedsparse.sparsity import TopologyMethod
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.batchnorm import trains_batchnorm
 from fedsparse.training.loop import Score, learning_rate
 from fedsparse.vector import FlatModel
 
@@ -52,6 +53,7 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
     dropout = (m for m in model.module.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0)
     reasons = {
         "running statistics": model.layout.size > model.layout.parameters,
+        "BatchNorm": trains_batchnorm(model.module.train()),
         "dropout": any(dropout),
         "method": method.clients_choose or method.changes_steps,
         "augment": config.augment,

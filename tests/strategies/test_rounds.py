@@ -8,6 +8,7 @@ from fedsparse.catalogue import TOPOLOGIES
 from fedsparse.config import Config
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
+from strategies.replies import Measures
 from tests.strategies.federation import SETTINGS, TRAFFIC, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst")
@@ -75,3 +76,13 @@ def test_clients_that_answered_are_sent_changes_and_the_next_round_costs_less_th
     downlink = [round.metrics["comm/downlink_bytes"] for round in rounds[1:]]
     assert downlink[0] >= whole
     assert max(downlink[1:]) < whole / 10
+
+
+def test_steps_that_overflowed_in_float16_are_added_up_over_the_cohort(tiny_dataset: str) -> None:
+    _, round = play(tiny_dataset, rounds=1, amp="fp16", **{"eval-clients": False})
+    told = [reply.content["metrics"]["amp/skipped_steps"] for _, reply in TRAFFIC]
+    assert round.metrics["amp/skipped_steps"] == sum(told) == 0
+    measures = Measures()
+    for samples, skipped in ((3, 2.0), (5, 1.0)):
+        measures.add({"amp/skipped_steps": skipped}, samples)
+    assert measures.means(8)["amp/skipped_steps"] == 3

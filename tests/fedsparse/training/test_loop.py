@@ -82,6 +82,27 @@ def test_mixed_precision_follows_full_precision_within_its_rounding(amp: str) ->
     assert (mixed - full).norm() < 0.05 * (full - start).norm()
 
 
+def fp16(factor: float, **settings: object) -> tuple[FlatModel, Score]:
+    """One epoch in float16 on inputs, and so with gradients, that are ``factor`` times as large."""
+    model, config = FlatModel(network()), Config.from_mapping({"batch_size": 16, "amp": "fp16", "lr": 1e-3} | settings)
+    big = lambda i: (factor * X[i], Y[i])  # noqa: E731
+    return model, train(model, big, 50, config, Task(), round=1, seed=3, timer=StageTimer())
+
+
+def test_in_float16_no_step_is_lost_to_gradients_above_one() -> None:
+    (full, _), (half, score) = fp16(20, amp="off"), fp16(20)
+    start = FlatModel(network()).vector
+    assert score.tagged("train/", Task())["amp/skipped_steps"] == 0
+    assert (half.vector - full.vector).norm() < 0.02 * (full.vector - start).norm()
+
+
+def test_steps_that_overflow_in_float16_are_counted() -> None:
+    model, score = fp16(1e4, batch_size=50)  # a single step
+    assert score.tagged("train/", Task())["amp/skipped_steps"] == 1
+    assert torch.equal(model.vector, FlatModel(network()).vector)
+    assert "amp/skipped_steps" not in fp16(1, amp="off")[1].tagged("train/", Task())
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_recomputing_activations_changes_nothing_not_even_batchnorms_statistics(name: str) -> None:
     from fedsparse.models import build_model
