@@ -188,7 +188,9 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 def test_help_names_the_allowed_values_of_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "One of iid, dirichlet, shards, natural, a .csv file, or one's own" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "One of iid, dirichlet, shards, natural" in shown
+    assert ", a .csv file, or one's own as file.py:attribute. [iid]" in shown
 
 
 def test_a_closed_output_pipe_is_no_error() -> None:

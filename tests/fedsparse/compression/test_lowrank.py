@@ -177,7 +177,7 @@ def test_factors_in_float16_are_as_good_for_small_and_large_updates(compressor: 
 @pytest.mark.parametrize("shape", [(60, 50), (300, 5), (5, 700), (40, 30, 3, 3)])
 @pytest.mark.parametrize("values", ["f32", "f16", "bf16", "int8"])
 def test_a_product_has_the_same_bits_in_whatever_order_it_is_summed(shape: tuple[int, ...], values: str) -> None:
-    (entry,) = layout_of_shapes(shape).layers
+    (entry,) = layout_of_shapes(shape).trainable
     rows, columns = shape[0], entry.size // shape[0]
     for rank in (1, 5, 40):
         columns_of_both = draw_vector("heavy-tailed", rank * (rows + columns), rank)

@@ -163,7 +163,7 @@ def test_a_preset_fixes_its_values_and_other_settings_override_the_rest() -> Non
 @pytest.mark.parametrize("name", ["terngrad", "onebit", "signsgd"])
 def test_a_preset_that_scales_by_layer_does_so_unless_scope_is_global(name: str) -> None:
     update = draw_vector("normal", LAYOUT.size, 1)
-    small = LAYOUT.layers[2].slice
+    small = LAYOUT.trainable[2].slice
     update[small] *= 1e-3
     payloads = {s: codec_of(name, scope=s).encode(update, ClientState(), round=1, seed=1)[0] for s in SCOPES}
     assert payloads["auto"] == payloads["layer"]
@@ -219,12 +219,12 @@ def test_budgets_sum_to_the_density_and_follow_the_energy() -> None:
 
 def test_an_energy_budget_sends_more_of_the_layer_with_the_larger_update() -> None:
     update = draw_vector("normal", LAYOUT.size, 0)
-    update[LAYOUT.layers[2].slice] *= 30
+    update[LAYOUT.trainable[2].slice] *= 30
     kept = {}
     for budget in ("proportional", "energy"):
         codec = UpdateCodec(LAYOUT, "topk", 0.05, "layer", budget=budget)
         payload, stats = codec.encode(update, ClientState(), round=1, seed=0)
-        kept[budget] = np.count_nonzero(codec.decode(payload).to_dense()[LAYOUT.layers[2].slice])
+        kept[budget] = np.count_nonzero(codec.decode(payload).to_dense()[LAYOUT.trainable[2].slice])
         assert stats["density"] == pytest.approx(0.05, abs=0.002)
     assert kept["energy"] > 5 * kept["proportional"]
 

@@ -1,0 +1,41 @@
+"""The pages for people: every file that they name is there, and the program that they print does what they say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PRODUCT = ("main.py", "fedsparse", "clients", "strategies", "partitions", "benchmarks", "configs", "examples", "docs")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_links_to_and_names_only_what_is_there(page: Path) -> None:
+    text = page.read_text()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    named = re.findall(rf"(?<![\w/.-])((?:{'|'.join(PRODUCT)}|tests)/[\w/.-]*\w)", text)
+    assert not [link for link in links if link and not (page.parent / link).exists()]
+    assert not [name for name in named if name != "fedsparse/1" and not (ROOT / name).exists()]  # the wire format
+
+
+def test_the_tree_of_files_names_only_files_that_are_there() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text().split("```")[3]
+    folder, gone = "", []
+    for line in filter(None, tree.splitlines()):
+        name, indented = line.split()[0], line.startswith(" ")
+        folder = folder if indented else name
+        path = ROOT / folder / name if indented else ROOT / name
+        gone += [str(path)] * (not path.exists())
+    assert not gone
+
+
+def test_the_program_about_compression_alone_has_fifteen_lines_and_loses_nothing(tmp_path: Path) -> None:
+    (program,) = re.findall(r"# codec\.py\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
+    assert len(program.splitlines()) - program.splitlines().count("") <= 15
+    (tmp_path / "codec.py").write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{program}")
+    done = subprocess.run([sys.executable, "codec.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    assert float(done.stdout.split("lost:")[1]) < 1e-4
