@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a command: one line, exit code 1, and the whole of it in a file."""
+"""A failure in the middle of a command is one line with exit code 1, and its traceback is kept in a file."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ class Net(nn.Module):
         self.linear = nn.Linear(input_shape[1] * input_shape[2], classes)
 
     def forward(self, x):
-        if x.device.type != "meta" and self.training is {training}:
+        if len(x) > 2 and self.training is {training}:  # the look before a run is at two images
             failure()
         return self.linear(x.flatten(1))
 """

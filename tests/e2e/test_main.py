@@ -189,7 +189,7 @@ def test_help_names_the_allowed_values_of_a_setting(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert "One of iid, dirichlet, shards, natural" in shown
+    assert "One of iid, dirichlet, dirichlet-per-client, dirichlet-self-balancing, shards, natural" in shown
     assert ", a .csv file, or one's own as file.py:attribute. [iid]" in shown
 
 
