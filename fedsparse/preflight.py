@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsparse.aggregation import result_of
 from fedsparse.catalogue import AGGREGATORS, STRATEGIES
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import OWN, Config
@@ -58,6 +59,8 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         if training != "none":
             check_batches(config, model, experiment.dataset.input_shape, sizes)
         layout = Layout.of(model)
+        if not layout.parameters:
+            raise ConfigError(f"model = {config.model}: has no weights to train")
         layers = weight_layers(model, layout, config.dense_layer_names())
         if not isinstance(experiment.method, Dense | UploadPruning):
             experiment.method.counts(layers, config.sparsity)
@@ -131,6 +134,12 @@ def _check_own(config: Config, layout: Layout) -> None:
     for key, thing in made.items():
         if missing := [name for name in MEMBERS[key] if not hasattr(thing, name)]:
             raise ConfigError(f"{key} = {config.flat()[key]}: should have {', '.join(missing)}")
+    if "aggregator" in made:
+        with blamed("aggregator", config.aggregator):
+            codec = UpdateCodec(layout, "none")
+            payload, _ = codec.encode(np.zeros(layout.size, np.float32), ClientState(), round=1, seed=0)
+            made["aggregator"].add(codec.decode(payload), 1)
+            result_of(made["aggregator"], layout.size)
     weight = nn.Parameter(torch.zeros(2))
     weight.grad = torch.ones(2)
     optimizer = local_optimizer(config, [weight], round=1)

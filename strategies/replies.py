@@ -12,8 +12,8 @@ import torch
 from flwr.app import Message, MetricRecord
 from torch import Tensor
 
-from fedsparse.aggregation import Aggregator
-from fedsparse.aggregation.mean import Mean, Votes
+from fedsparse.aggregation import Aggregator, VotingAggregator, result_of
+from fedsparse.aggregation.mean import Votes
 from fedsparse.compression import PayloadError, SparseUpdate
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.readjust import Report, ReportSum
@@ -105,11 +105,8 @@ class Replies:
             old: the weights that the clients started from.
             votes: whether the next topology depends on the clients' weights.
         """
-        asked = self._aggregator.votes(old) if votes and isinstance(self._aggregator, Mean) else None
-        update = self._aggregator.result()
-        if update.shape != old.shape or update.dtype != old.dtype:
-            raise ValueError(f"it gave {update.dtype} of shape {tuple(update.shape)}, not float32 {tuple(old.shape)}")
-        return update, asked
+        asked = self._aggregator.votes(old) if votes and isinstance(self._aggregator, VotingAggregator) else None
+        return result_of(self._aggregator, len(old)), asked
 
     @property
     def consensus(self) -> float | None:

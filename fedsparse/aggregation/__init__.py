@@ -3,10 +3,12 @@
 ``--aggregator`` may name a class of the user's own with the members of :class:`Aggregator`.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from fedsparse.aggregation.mean import Votes
 from fedsparse.compression import SparseUpdate
 
 
@@ -33,3 +35,26 @@ class Aggregator(Protocol):
     def result(self) -> Tensor:
         """The cohort's update, float32, shape ``(size,)``. Called once, after at least one ``add``."""
         ...
+
+
+@runtime_checkable
+class VotingAggregator(Aggregator, Protocol):
+    """An aggregator that also knows the clients' weights, by which some topologies are chosen."""
+
+    def votes(self, old: Tensor) -> Votes:
+        """The sums of the clients' weights, before ``result``; see ``Mean.votes``."""
+        ...
+
+
+def result_of(aggregator: Aggregator, size: int) -> Tensor:
+    """The aggregator's result.
+
+    Raises:
+        ValueError: it is something else than float32 of shape ``(size,)``.
+    """
+    update = aggregator.result()
+    if not isinstance(update, Tensor):
+        raise ValueError(f"result should return a tensor, not {type(update).__name__}")
+    if update.shape != (size,) or update.dtype != torch.float32:
+        raise ValueError(f"result returned {update.dtype} of shape {tuple(update.shape)}, not float32 ({size},)")
+    return update

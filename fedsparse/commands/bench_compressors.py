@@ -29,6 +29,7 @@ from fedsparse.config.presets import PRESETS
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
+from fedsparse.plugins import is_own
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.timers import StageTimer, medians
 from fedsparse.training.loop import train
@@ -60,6 +61,7 @@ def captured(config: Config) -> tuple[Layout, list[list[np.ndarray]]]:
         RunFailed: an update has NaN or infinity.
     """
     torch.manual_seed(config.seed)
+    config = config.replace(rounds=max(config.rounds, ROUNDS))  # because a schedule may end at a learning rate of 0
     experiment = Experiment(config)
     model, task = experiment.model, experiment.task
     weights, seen = model.vector.clone(), [list[np.ndarray]() for _ in range(min(COHORT, config.clients))]
@@ -140,7 +142,8 @@ def bench(config: Config, size: int) -> None:
     print("| compressor | values | time / topk | bytes | below dense | bits | error | / bound |")
     print("|---|---|---|---|---|---|---|---|")
     rows = []
-    for name in (*COMPRESSORS, *PRESETS):
+    own = [config.compressor] if is_own(config.compressor) else []
+    for name in (*COMPRESSORS, *PRESETS, *own):
         row = measure(name, config, layout, updates)
         rows.append(row)
         print(

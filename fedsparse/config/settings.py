@@ -65,5 +65,5 @@ class OneOf:
         """The choices in words."""
         choices = ", ".join(self.names)
         files = "".join(f", {what}" for what in self.suffixes.values())
-        folders = ", a folder" * self.folders
+        folders = ", a folder such as ./images" * self.folders
         return choices + files + folders + ", or one's own as file.py:attribute" * self.own

@@ -200,6 +200,7 @@ def test_own_objects_give_the_same_bits_on_flowers_runtime(mine: Path) -> None:
         (["--model", "bad.py:a_pair"], "model = {here}/bad.py:a_pair: should return a tensor, not tuple"),
         (["--model", "bad.py:Fails"], "model = {here}/bad.py:Fails: AttributeError: "),
         (["--optimizer", "torch.optim:LBFGS"], "optimizer = torch.optim:LBFGS: TypeError"),
+        (["--model", "torch.nn:Flatten"], "model = torch.nn:Flatten: has no weights to train"),
         (["--strategy", "bad.py:NoStep"], "step should return a tensor of shape"),
         (["--aggregator", "bad.py:NoVotes", "--sparsity", "0.5", "--need-readjust"], "has no votes, by which topology"),
         (["--optimizer", "bad.py:no_optimizer"], "should give a torch.optim.Optimizer, not int"),
@@ -291,3 +292,43 @@ def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-"], input=script, cwd=tmp_path, env=environment, **options)
     widths = [line for line in done.stdout.splitlines() if line.startswith("WIDTH")]
     assert widths == ["WIDTH 3", "WIDTH 5"], done.stderr
+
+
+VOTING = """
+from fedsparse.aggregation.mean import Mean
+
+
+class Voting:
+    def __init__(self, size, mask):
+        self.mean = Mean(size, mask)
+
+    def add(self, update, samples, mask=None):
+        self.mean.add(update, samples, mask)
+
+    def votes(self, old):
+        return self.mean.votes(old)
+
+    def result(self):
+        return self.mean.result()
+"""
+
+
+def test_an_own_aggregator_with_votes_lets_the_topology_follow_the_clients_as_the_mean_does(tmp_path: Path) -> None:
+    (tmp_path / "voting.py").write_text(VOTING)
+    dynamic = ["--topology", "feddst", "--sparsity", "0.5", "--readjustment-interval", "1"]
+    dynamic += ["--dense-layers", "", "--model", "mlp-small"]
+    for name, flags in (("mean", []), ("own", ["--aggregator", f"{tmp_path / 'voting.py'}:Voting"])):
+        assert main([*SMALL, *dynamic, *flags, "--workers", "1", "--logdir", str(tmp_path / name)]) == 0
+    mean, own = (result_in(tmp_path / name) for name in ("mean", "own"))
+    assert own["summary"]["weights-hash"] == mean["summary"]["weights-hash"]
+    assert own["rounds"][1]["topology/changed"] > 0
+
+
+def test_an_own_compressor_is_compared_with_ours_and_no_error_is_nan(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", "mlp-small", "--rounds", "2", "--compressor", f"{mine / 'mine.py'}:First"]
+    assert main(["bench-compressors", *flags, "--logdir", str(mine / "runs")]) == 0
+    shown = capsys.readouterr().out
+    assert "mine.py:First |" in shown
+    assert "nan" not in shown

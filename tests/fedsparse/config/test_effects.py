@@ -111,6 +111,12 @@ def test_changing_a_setting_without_effect_changes_nothing_that_a_run_depends_on
             "dirichlet-self-balancing, and distribution is iid",
         ),
         (
+            {"readjustment-ratio": 0.5, "sparsity": 0.5},
+            "readjustment-ratio",
+            "readjustment-ratio = 0.5 has no effect: it needs topology = set, rigl, feddst or prunefl, "
+            "and topology is auto (static)",
+        ),
+        (
             {"holdout": 0.5},
             "holdout",
             "holdout = 0.5 has no effect: it needs eval-clients = true, and eval-clients is false",
