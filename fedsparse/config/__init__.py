@@ -46,13 +46,9 @@ class Config(
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_switches_for_numbers(cls, settings: Any) -> Any:
-        """Refuse yes and true for a number, because pydantic would take them for 1."""
-        for key, value in settings.items():
-            field = cls.model_fields.get(str(key).replace("-", "_"))
-            if isinstance(value, bool) and field is not None and field.annotation in (int, float):
-                raise ValueError(f"{key} = {str(value).lower()}: should be a number")
-        return settings
+    def _as_text(cls, settings: Any) -> Any:
+        """Turn numbers and switches into text, so that a value means everywhere what it means in a flag."""
+        return {key: str(value) if isinstance(value, int | float) else value for key, value in settings.items()}
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -199,6 +195,6 @@ def _one_line(error: ValidationError) -> str:
     wanted = first["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable")[0]
     if first["type"] == "string_pattern_mismatch":
         wanted = f"should be: {Config.model_fields[key.replace('-', '_')].description}"
-    value = "nothing" if first["input"] is None else str(first["input"])
+    value = "nothing" if first["input"] in (None, "") else str(first["input"])
     shown = repr(value[:60]) if len(value) > 60 or not value.isprintable() else value
     return f"{key} = {shown}: {wanted}"

@@ -1,6 +1,9 @@
-"""Reads the settings of a YAML file, and refuses a file that is no clear mapping. Config checks the settings."""
+"""Reads the settings of a YAML file as text, and refuses a file that is no clear mapping.
 
-import re
+A value stays the text that was typed, as a flag's value does, and Config reads both alike. YAML alone would read 2:4 as
+124, 010 as 8, 1e-2 as text, and no as false.
+"""
+
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,8 @@ import yaml
 from fedsparse.errors import ConfigError
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, because YAML would silently take the last one."""
+class _Loader(yaml.BaseLoader):
+    """Leaves every value as text, and refuses a key that is given twice, of which YAML would take the last silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [str(key.value).replace("_", "-") for key, _ in node.value]
@@ -20,15 +23,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# These words stay text: YAML 1.1 would read 2:4 as 124 (base 60), and on and off as true and false.
-WORD = ("tag:yaml.org,2002:str", re.compile(r"(\d+:\d+|on|off)$"))
-_Loader.yaml_implicit_resolvers = {
-    first: [WORD, *others] for first, others in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file: its values are text, lists and mappings.
 
     Raises:
         ConfigError: the file is missing, unreadable, not YAML, or not a mapping.

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from fedsparse.catalogue import STRATEGIES
+from fedsparse.commands.command_line import Command, parse
 from fedsparse.config import KEYS, Config
 from fedsparse.config.generate import default_yaml, run_config
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
 
+RUN = Command("fedsparse.commands.run:run", "train a federation")
 ROOT = Path(__file__).parents[3]
 
 
@@ -31,7 +33,9 @@ def test_every_shipped_config_is_valid() -> None:
 
 
 def test_default_yaml_is_the_defaults_whole() -> None:
-    assert read_yaml(ROOT / "configs/default.yaml") == Config().flat()
+    written = read_yaml(ROOT / "configs/default.yaml")
+    assert written.keys() == Config().flat().keys()
+    assert Config.from_mapping(written) == Config()
 
 
 def test_both_files_of_defaults_equal_the_output_of_their_generator() -> None:
@@ -39,10 +43,40 @@ def test_both_files_of_defaults_equal_the_output_of_their_generator() -> None:
     assert (ROOT / "pyproject.toml").read_text().endswith(run_config())
 
 
-def test_words_that_yaml_misreads_need_no_quotes_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "words.yaml").write_text("nm: 2:4\namp: off\ncohort-batching: on\naugment: on\n")
-    config = Config.from_mapping(read_yaml(tmp_path / "words.yaml") | {"upload-pruning": "sparsegpt"})
-    assert (config.nm, config.amp, config.cohort_batching, config.augment) == ("2:4", "off", "on", True)
+@pytest.mark.parametrize(
+    ("key", "typed", "meant"),
+    [
+        ("nm", "2:4", "2:4"),
+        ("amp", "off", "off"),
+        ("cohort-batching", "on", "on"),
+        ("augment", "on", True),
+        ("augment", "no", False),
+        ("name", "42", "42"),
+        ("name", "1e3", "1e3"),
+        ("seed", "010", 10),
+        ("lr", "1e-2", 0.01),
+        ("workers", "2", 2),
+        ("amp", "no", "amp = no: should be 'off', 'bf16' or 'fp16'"),
+        ("server-lr", "true", "server-lr = true: should be a valid number"),
+        ("workers", "true", "workers = true: should be a valid integer"),
+        ("seed", "0x10", "seed = 0x10: should be a valid integer"),
+        ("rounds", "~", "rounds = ~: should be a valid integer"),
+        ("rounds", "", "rounds = nothing: should be a valid integer"),
+    ],
+)
+def test_a_file_and_a_flag_read_the_same_text_alike(key: str, typed: str, meant: object, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(f"{key}: {typed}\n")
+    rest = {"upload-pruning": "sparsegpt"} if key == "nm" else {}
+    from_file, from_flag = (
+        read_yaml(tmp_path / "one.yaml"),
+        parse([f"--{key}={typed}"], {"run": RUN}, "main.py").settings,
+    )
+    for settings in (from_file, from_flag):
+        try:
+            value = Config.from_mapping(settings | rest).flat()[key]
+        except ConfigError as error:
+            value = str(error)
+        assert value == meant
 
 
 def test_every_field_has_help() -> None:
@@ -77,7 +111,7 @@ def test_settings_survive_flowers_run_config() -> None:
         ({"clients": 5}, "clients-per-round = 10 is more than clients = 5"),
         ({"device": "gpu"}, "device = gpu: should be: auto, cpu, mps, cuda or cuda:N."),
         ({"uplink_mbps": "fast"}, "uplink-mbps = fast: should be a number above 0, uniform:LOW:HIGH"),
-        ({"density": True}, "density = true: should be a number"),
+        ({"density": True}, "density = True: should be a valid number"),
         ({"model": "a\nb"}, "model = 'a\\nb': should be"),
         ({"name": "../up"}, "name = ../up: should be: Name of the run folder, of letters"),
         ({"workers": 0}, "workers = 0: should be auto or at least 1"),
