@@ -13,7 +13,9 @@ from clients.exchange import encode_update, receive_topology, report_array
 from clients.prune_upload import prune_upload
 from clients.receive_weights import receive_weights
 from clients.workbench import TRAINING, SparseModel, Workbench, workbench
+from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
+from fedsparse.engine.step_records import RECORD, step_record
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.densities import budget
@@ -22,6 +24,7 @@ from fedsparse.sparsity.masks import encode_mask
 from fedsparse.sparsity.method import checked
 from fedsparse.sparsity.readjust import top_report
 from fedsparse.sparsity.ssfl import saliency as weight_saliency
+from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import Score, dense_gradient
 from fedsparse.training.loop import evaluate as evaluate_model
@@ -53,6 +56,7 @@ def train(message: Message, context: Context) -> Message:
         augmenting = torch.Generator().manual_seed(drawn)
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
     local = LocalTopology(bench.model, trained, bench.method, round, seed)
+    log, entries = step_log(config, timer)
     with TRAINING:
         score = train_model(
             bench.model,
@@ -64,8 +68,12 @@ def train(message: Message, context: Context) -> Message:
             seed=seed,
             timer=timer,
             topology=local,
+            log=log,
         )
-    return _reply(message, context, bench, held, indices, local.topology, score, timer)
+    reply = _reply(message, context, bench, held, indices, local.topology, score, timer)
+    if log:
+        reply.content[RECORD] = step_record(log, entries)
+    return reply
 
 
 def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:
@@ -76,6 +84,7 @@ def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> 
     config, timer = bench.config, StageTimer(bench.device)
     samples = {c: bench.samples(c)[0] for c in (int(context.node_config[PARTITION_ID_KEY]) for context in contexts)}
     clients = sorted(samples, key=lambda client: -len(samples[client]))
+    logs = [step_log(config, timer, clients=len(clients)) for _ in clients]
     with TRAINING:
         weights, scores = train_cohort(
             bench.model,
@@ -87,6 +96,7 @@ def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> 
             seeds=[derive_seed(config.seed, "train", round=round, partition_id=client) for client in clients],
             timer=timer,
             mask=held.topology.mask if held.bits else None,
+            logs=[log for log, _ in logs if log],
         )
 
     def answer(message: Message, context: Context) -> Message:
@@ -94,9 +104,19 @@ def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> 
         row = clients.index(client)
         bench.model.vector.copy_(weights[row])
         share = timer.share(len(clients))
-        return _reply(message, context, bench, held, samples[client], held.topology, scores[row], share)
+        reply = _reply(message, context, bench, held, samples[client], held.topology, scores[row], share)
+        log, entries = logs[row]
+        if log:
+            reply.content[RECORD] = step_record(log, entries)
+        return reply
 
     return answer
+
+
+def step_log(config: Config, timer: StageTimer, clients: int = 1) -> tuple[StepLog | None, list[StepEntry]]:
+    """The step log of a client, with the list that its entries go to; None when the settings ask for none."""
+    entries: list[StepEntry] = []
+    return (StepLog(config.log_interval, timer, entries.append, clients) if config.log_interval else None), entries
 
 
 def _reply(

@@ -17,9 +17,11 @@ class Task:
     Attributes:
         metrics: the metrics beside the loss, each with its print format; the first is shown as the run's main result.
             ``accuracy`` is the share of predictions that are ``correct``; any other metric comes from ``derived``.
+        unit: what the predictions are counted in.
     """
 
     metrics: Mapping[str, str] = {"accuracy": ".2%"}
+    unit = "samples"
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"] = "mean") -> Tensor:
         """Cross-entropy.

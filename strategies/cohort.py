@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from fedsparse.compression import PayloadError
 from fedsparse.engine.records import array_bytes
+from fedsparse.engine.step_records import Steps, read_steps
 from fedsparse.errors import reason
 from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
@@ -64,6 +65,7 @@ class Cohort:
         failures: the present round's failed clients, each with its reason.
         timer: the stage timer of the present round.
         clock: the simulated clock of the present round.
+        steps: the step log of each client whose upload counts, by partition id; empty without ``log-interval``.
         late: how many clients came too late on the simulated network in this round.
     """
 
@@ -73,6 +75,7 @@ class Cohort:
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
         self.timer = StageTimer()
+        self.steps: dict[int, Steps] = {}
         self.late = 0
         self._tags = measured_by_clients(experiment.task.metrics)
         self._settings = ConfigRecord(self.config.flat())
@@ -88,7 +91,7 @@ class Cohort:
 
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""
-        self.timer, self.metrics, self.failures, self.late = StageTimer(), {}, [], 0
+        self.timer, self.metrics, self.failures, self.steps, self.late = StageTimer(), {}, [], {}, 0
         self._measures, self.clock = Measures(), self._new_clock()
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round))
@@ -157,6 +160,7 @@ class Cohort:
         known = self._ledger[client]
         try:
             samples, measured = read_metrics(reply, self._tags)
+            steps = read_steps(reply.content) if self.config.log_interval else None
             with self.timer("decode"):
                 upload = Upload(*self.topology.read(reply.content, round), samples, measured)
         except PayloadError as error:
@@ -167,6 +171,11 @@ class Cohort:
             self._fail(client, round, late)
             self.late += 1
             return None
+        if self.clock.network:
+            links = self.clock.network.seconds(client, downlink=known.sent_bytes, uplink=received, compute=0.0)
+            self._measures.count("time/transfer", links)
+        if steps:
+            self.steps[client] = steps
         known.accepted_round = round
         self._measures.count("comm/clients", 1)
         self._measures.add(measured, samples)

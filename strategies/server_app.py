@@ -19,6 +19,7 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
+from fedsparse.telemetry.step_log import StepTable
 from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
@@ -152,6 +153,7 @@ class RoundEnd:
 
     def __init__(self, strategy: FedAvg, experiment: Experiment, recorder: Recorder) -> None:
         self.strategy, self.experiment, self.recorder = strategy, experiment, recorder
+        self.table = StepTable(experiment.task, recorder.scalar)
         self.began = time.perf_counter()
 
     def __call__(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
@@ -166,6 +168,10 @@ class RoundEnd:
         metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
         now = time.perf_counter()
         metrics["time/round"], self.began = now - self.began, now
+        for client, steps in cohort.steps.items():
+            for entry in steps.entries:
+                self.table.show(round, str(client), entry)
+            self.table.finish(steps.taken)
         self.recorder.record(round, metrics)
         self._show_topology(round)
         return MetricRecord({tag: v for tag, v in metrics.items() if tag.startswith("eval/")}) or None

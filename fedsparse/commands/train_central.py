@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
+from fedsparse.telemetry.step_log import StepLog, StepTable
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate, train
@@ -45,13 +47,18 @@ def train_central(settings: Given) -> None:
     folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{short(config.model)}-central")
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, command="train-central")
     with recording as recorder:
+        table = StepTable(task, recorder.scalar)
         for round in range(1, config.rounds + 1):
             began, timer = time.perf_counter(), StageTimer(experiment.device)
             seed = derive_seed(config.seed, "train", round=round)
             augmenting = torch.Generator().manual_seed(derive_seed(config.seed, "augment", round=round))
             fetch = experiment.fetch(experiment.all_samples, augmenting if config.augment else None)
             samples = len(experiment.all_samples)
-            score = train(model, fetch, samples, config, task, round=round, seed=seed, timer=timer)
+            log = (
+                StepLog(config.log_interval, timer, partial(table.show, round, "all")) if config.log_interval else None
+            )
+            score = train(model, fetch, samples, config, task, round=round, seed=seed, timer=timer, log=log)
+            table.finish(log.step if log else 0)
             if not math.isfinite(score.loss):
                 raise Diverged(f"round {round}: the loss is {score.loss}; lower the learning rate")
             metrics = score.tagged("train/", task)

@@ -129,7 +129,9 @@ class UpdateCodec:
 
         Returns:
             The payload, and ``density`` (kept share of the parameters), ``threshold`` (smallest magnitude sent),
-            ``residual_norm`` (L2), ``compress_seconds``, ``encode_seconds``.
+            ``threshold_error`` (``|selected - k| / k``, with k the number of coordinates that the density asks for;
+            only where a selection goes by the density), ``residual_norm`` (L2), ``compress_seconds``,
+            ``encode_seconds``.
 
         Raises:
             NonFiniteError: the update has NaN or infinity (``state`` is unchanged), or its sum with the residual
@@ -142,7 +144,7 @@ class UpdateCodec:
         density = warmup_density(self.density, round, self.warmup_rounds)
         self._prepare_residual(flat[:n], state, round)
         vector, indices = self._accumulate_and_select(flat[:n], state, density, round, seed)
-        segments, threshold = self._code(vector, indices, state.memory, density, seed)
+        segments, selected = self._code(vector, indices, state.memory, density, seed)
         buffers = [wire.Coded.dense(to_numpy(flat[n:]), F32())] if n < len(flat) else []
         coded = time.perf_counter()
         payload = wire.encode(self.layout, round, segments + buffers)
@@ -155,7 +157,7 @@ class UpdateCodec:
         sent = sum(int(segment.counts.sum()) for segment in segments)
         return payload, {
             "density": sent / n if n else 1.0,
-            "threshold": threshold,
+            **selected,
             "residual_norm": residual_norm,
             "compress_seconds": time.perf_counter() - began - encode_seconds,
             "encode_seconds": encode_seconds,
@@ -197,25 +199,30 @@ class UpdateCodec:
 
     def _code(
         self, vector: Array, indices: Indices, memory: dict[str, Array], density: float, seed: int
-    ) -> tuple[list[wire.Coded], float]:
-        """The segments of the parameters, and the smallest magnitude that was selected."""
+    ) -> tuple[list[wire.Coded], dict[str, float]]:
+        """The segments of the parameters, with ``threshold`` and ``threshold_error`` as :meth:`encode` tells them."""
         if self.factorization:
             self._finite_norm(vector)
-            return code_matrices(self.factorization, self.layout, vector, density, self.values, memory, seed), 0.0
+            return code_matrices(self.factorization, self.layout, vector, density, self.values, memory, seed), {
+                "threshold": 0.0
+            }
         if not self.ranges:
-            return [], 0.0
+            return [], {"threshold": 0.0}
         sizes = np.array([b - a for a, b in self.ranges])
-        at, counts, values, threshold = None, sizes, to_numpy(vector), 0.0
+        at, counts, values, selected = None, sizes, to_numpy(vector), {"threshold": 0.0}
         if indices is not None:
             chosen = concatenated(indices)
             at, counts, values = to_numpy(chosen), np.array([len(i) for i in indices]), to_numpy(vector[chosen])
-            threshold = float(np.abs(values).min()) if values.size else 0.0
+            selected["threshold"] = float(np.abs(values).min()) if values.size else 0.0
+            if getattr(self.selection, "goes_by_density", True):
+                k = int(proportional(sizes, density).sum())
+                selected["threshold_error"] = abs(int(counts.sum()) - k) / k
             if self.unbiased:
                 values = values * np.repeat(sizes / counts, counts).astype(np.float32)
             self._finite_norm(values, at)
         body = self.values.encode(values, counts, seed, self.unbiased)
         drawn = seed if getattr(self.selection, "seeded", False) else None
-        return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], threshold
+        return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], selected
 
     def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
         """Subtracts what the server decodes from ``segments`` from the residual; returns the norm of the rest."""

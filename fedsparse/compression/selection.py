@@ -29,7 +29,7 @@ class Selection(Protocol):
     gaussian and redsync within a third of ``k``, threshold any number.
 
     A class may set ``seeded = True`` if its indices of part i are ``indices.draw(seed, i, ...)``: the seed then travels
-    in their place.
+    in their place. A class whose number of indices does not follow from ``k`` sets ``goes_by_density = False``.
     """
 
     def indices(self, vector: Array, parts: list[Part], memory: dict[str, Array], seed: int) -> Indices:

@@ -16,6 +16,8 @@ class Threshold:
         threshold: above 0, in the units of an update.
     """
 
+    goes_by_density = False
+
     def __init__(self, threshold: float = 0.01) -> None:
         if not threshold > 0:
             raise ValueError(f"threshold must be above 0, not {threshold}")

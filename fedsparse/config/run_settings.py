@@ -30,6 +30,9 @@ class RunSettings(Settings):
     """Seconds after which a client fails (local engine); 0 for never. A new worker's first client has 30 more."""
     round_timeout: float = Field(3600.0, gt=0, le=1e8)
     """Seconds after which the server goes on without a missing reply."""
+    log_interval: int = Field(0, ge=0, le=10**9)
+    """Local steps between two lines of the step log, which is in the terminal and in TensorBoard under step/; 0 for no
+    step log."""
     logdir: str = Field("runs", min_length=1)
     """Where run folders are made."""
     outfile: str = ""

@@ -1,5 +1,6 @@
 """Terminal output: a progress bar during a run (one line a round when there is no terminal), and a table at its end."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from fedsparse.telemetry.tags import Headline
+from fedsparse.telemetry.tags import Headline, seconds_by_part
+from fedsparse.telemetry.time_line import time_lines
 
 WRITTEN = "written to "
 """The last line of a run begins with this; the run folder follows."""
+COLUMNS = 80
+"""The longest line where there is no terminal."""
 
 
 def human_bytes(count: float) -> str:
@@ -60,7 +64,11 @@ class Progress:
             seconds = f"  {row['time/round']:.2f} s" if "time/round" in row else ""
             evaluated = f"  {evaluated}" if evaluated else ""
             line = f"round {round:>{len(str(self.rounds))}}/{self.rounds}{loss}  {sent}{evaluated}{seconds}"
-            print(line, flush=True)
+            print(line)
+            kept, error = row.get("compress/density"), row.get("compress/threshold_error")
+            for part in time_lines(seconds_by_part(row), kept, error, COLUMNS - 2) if "time/forward" in row else []:
+                print(f"  {part}")
+            sys.stdout.flush()
 
     def stop(self) -> None:
         """End the bar."""
@@ -68,7 +76,7 @@ class Progress:
 
 
 def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, console: Console | None = None) -> None:
-    """The closing table: headline, uplink, ratio to dense, time by stage, and the run folder."""
+    """The closing table: headline, uplink, ratio to dense, the line of times, and the run folder."""
     console = console or Console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     ended = "" if summary["ended"] == "complete" else f" ({summary['ended']})"
@@ -86,7 +94,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, 
         table.add_row("both ways", human_bytes(both) + below)
     if summary["simulated-seconds"] is not None:
         table.add_row("on the simulated network", f"{summary['simulated-seconds']:.1f} s")
-    stages = ", ".join(f"{k} {v:.2f}" for k, v in summary["seconds-by-stage"].items() if v >= 0.005)
-    table.add_row("seconds by stage, of all workers", stages)
     console.print(table)
+    for line in time_lines(summary["seconds-by-part"], summary["kept"], summary["threshold-error"], console.width):
+        print(line)
     print(f"{WRITTEN}{folder}")  # without rich, which breaks long paths in a narrow terminal

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fedsparse.errors import Diverged
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
-from fedsparse.telemetry.tags import ACCURACY, STAGES, Headline, columns
+from fedsparse.telemetry.tags import ACCURACY, STAGES, Headline, columns, seconds_by_part
 
 
 class Recorder:
@@ -142,6 +143,11 @@ class Recorder:
                 milliseconds = int(1000 * row["time/simulated_total"])
                 self._board.add_scalar(f"{tag}_over_simulated_ms", row[tag], milliseconds)
 
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Write one number to TensorBoard alone."""
+        with self._named():
+            self._board.add_scalar(tag, value, step)
+
     def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
         """Write to TensorBoard alone. These values have no column, because their number depends on the model."""
         with self._named():
@@ -169,8 +175,24 @@ class Recorder:
             "seconds": time.perf_counter() - self._began,
             "simulated-seconds": self.rounds[-1].get("time/simulated_total") if self.rounds else None,
             "seconds-by-stage": {s: sum(r.get(f"time/{s}", 0.0) for r in self.rounds) for s in STAGES},
+            "seconds-by-part": seconds_by_part(self._sums()),
+            "kept": self._mean("compress/density"),
+            "threshold-error": self._mean("compress/threshold_error"),
             **self.extra,
         }
+
+    def _sums(self) -> dict[str, float]:
+        """The sum over rounds of every number."""
+        sums: dict[str, float] = defaultdict(float)
+        for row in self.rounds:
+            for tag, value in row.items():
+                sums[tag] += value
+        return dict(sums)
+
+    def _mean(self, tag: str) -> float | None:
+        """The mean over the rounds that measured a number; None when none did."""
+        values = [row[tag] for row in self.rounds if tag in row]
+        return sum(values) / len(values) if values else None
 
     def _write_result(self) -> None:
         rounds = [{k: _plain(v) for k, v in row.items()} for row in self.rounds]

@@ -18,6 +18,18 @@ STAGES = (
 )
 """The stages of a round, in order. The seconds of a client's stages are summed over the cohort."""
 
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "forward": ("data", "forward"),
+    "backward": ("backward",),
+    "compress": ("prune", "compress", "encode", "decode"),
+    "transfer": ("transfer",),
+    "update": ("optimizer", "sample", "aggregate"),
+}
+"""The parts of the seconds of training and communication, with the ``time/`` tags that each part adds up.
+
+``transfer`` is of the simulated network. Evaluation belongs to no part.
+"""
+
 ACCURACY: Mapping[str, str] = {"accuracy": ".2%"}
 """The metrics of classification, each with the format of its values. The first is the headline."""
 
@@ -45,6 +57,12 @@ class Headline(NamedTuple):
         return (min if self.name in LESS_IS_BETTER else max)(values, default=None)
 
 
+def seconds_by_part(row: Mapping[str, float]) -> dict[str, float]:
+    """The seconds of each of ``PARTS`` of which the row measured something."""
+    measured = {part: [row[f"time/{tag}"] for tag in tags if f"time/{tag}" in row] for part, tags in PARTS.items()}
+    return {part: sum(seconds) for part, seconds in measured.items() if seconds}
+
+
 def columns(metrics: Iterable[str]) -> tuple[str, ...]:
     """The columns of rounds.csv, and the keys of a round in the JSON; a round lacks tags that it did not measure."""
     return (
@@ -58,11 +76,13 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
         "comm/failures",
         "compress/density",
         "compress/threshold",
+        "compress/threshold_error",
         "compress/residual_norm",
         "amp/skipped_steps",
         "topology/density",
         "topology/changed",
         *(f"time/{stage}" for stage in STAGES),
+        "time/transfer",
         "time/round",
         "time/simulated",
         "time/simulated_total",
@@ -78,6 +98,7 @@ def measured_by_clients(metrics: Iterable[str]) -> frozenset[str]:
             *_of_each(("train/", "eval/client_"), metrics),
             "compress/density",
             "compress/threshold",
+            "compress/threshold_error",
             "compress/residual_norm",
             "amp/skipped_steps",
             *(f"time/{stage}" for stage in STAGES),

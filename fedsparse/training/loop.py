@@ -13,6 +13,7 @@ from fedsparse.errors import PluginError
 from fedsparse.plugins import blamed, call, named
 from fedsparse.sparsity.local_topology import LocalTopology, flat_gradient
 from fedsparse.tasks import Task
+from fedsparse.telemetry.step_log import StepLog
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import batches, refuse_pieces, trains_batchnorm
 from fedsparse.training.loss_scale import LossScale
@@ -45,8 +46,8 @@ class Score:
 class _Tally:
     """Sums loss and right predictions on the device, so that the host waits for the device only once, in ``score``."""
 
-    def __init__(self, task: Task, device: torch.device) -> None:
-        self.task = task
+    def __init__(self, task: Task, device: torch.device, log: StepLog | None = None) -> None:
+        self.task, self.log = task, log
         self.loss, self.right = torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.int64)
         self.predictions = 0
 
@@ -54,6 +55,10 @@ class _Tally:
         self.loss += loss.detach() * targets.numel()
         self.right += self.task.correct(outputs, targets).sum()
         self.predictions += targets.numel()
+
+    def end_step(self) -> None:
+        if self.log:
+            self.log.count(self.loss, self.predictions)
 
     def score(self) -> Score:
         n = max(self.predictions, 1)
@@ -102,6 +107,7 @@ def train(
     seed: int,
     timer: StageTimer,
     topology: LocalTopology | None = None,
+    log: StepLog | None = None,
 ) -> Score:
     """Train ``model`` in place for ``config.epochs`` epochs of shuffled batches, from its present weights.
 
@@ -115,6 +121,7 @@ def train(
         seed: for the shuffle and for dropout.
         timer: measures the stages data, forward, backward and optimizer.
         topology: says which weights exist, and may change while the client trains; None when all weights exist.
+        log: counts the optimizer steps; None for no step log.
 
     Returns:
         The mean over all batches, each measured before its optimizer step.
@@ -131,7 +138,7 @@ def train(
     anchor = model.views(model.vector.clone()) if config.proximal else []
     torch.manual_seed(seed)
     shuffle = torch.Generator().manual_seed(seed)
-    tally = _Tally(task, device)
+    tally = _Tally(task, device, log)
     if topology:
         topology.begin(optimizer, steps=config.epochs * len(batches(torch.arange(samples), config.batch_size, joins)))
     for _ in range(config.epochs):
@@ -158,6 +165,7 @@ def train(
                 scale.step(optimizer)
                 if topology:
                     topology.after_step()
+            tally.end_step()
     return replace(tally.score(), skipped=int(scale.skipped)) if scale.enabled else tally.score()
 
 

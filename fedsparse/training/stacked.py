@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from fedsparse.config import Config
 from fedsparse.sparsity import TopologyMethod
 from fedsparse.tasks import Task
+from fedsparse.telemetry.step_log import StepLog
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import trains_batchnorm
 from fedsparse.training.loop import Score, learning_rate
@@ -77,6 +78,7 @@ def train_cohort(
     seeds: Sequence[int],
     timer: StageTimer,
     mask: Tensor | None = None,
+    logs: Sequence[StepLog] = (),
 ) -> tuple[Tensor, list[Score]]:
     """Train clients as ``loop.train`` does, all of them from the present weights of ``model``.
 
@@ -89,6 +91,7 @@ def train_cohort(
         seeds: for each client's shuffle.
         timer: measures the stages data, forward, backward and optimizer of all clients together.
         mask: the weights that exist, bool ``(layout.parameters,)``; the model's other weights are 0. None for all.
+        logs: of the clients, to count their steps; empty for no step log.
 
     Returns:
         The local weights, float32 ``(clients, layout.size)``, and each client's score.
@@ -100,6 +103,7 @@ def train_cohort(
     step = _Step(weights, anchor, masks, config, learning_rate(config, round))
     forward = _stacked_forward(model.module.train())
     losses, hits = torch.zeros(clients, device=device), torch.zeros(clients, device=device)
+    seen = torch.zeros(clients, dtype=torch.int64, device=device)
     for positions in _schedule(samples, config, seeds, device):
         active = len(positions)
         with timer("data"):
@@ -115,9 +119,13 @@ def train_cohort(
         with timer("optimizer"):
             step(list(gradients))
         losses[:active] += loss.detach().sum(1)
+        seen[:active] += real.sum(1)
+        for row, log in enumerate(logs[:active]):
+            each = targets[0, 0].numel()  # predictions of a sample
+            log.count(losses[row] * each, seen[row] * each)
         hits[:active] += (task.correct(outputs, targets).view(*real.shape, -1).float().mean(2) * real).sum(1)
-    seen = [config.epochs * n for n in samples]
-    scores = [Score(a / n, b / n, n) for a, b, n in zip(losses.tolist(), hits.tolist(), seen, strict=True)]
+    sums = zip(losses.tolist(), hits.tolist(), seen.tolist(), strict=True)
+    scores = [Score(a / n, b / n, n) for a, b, n in sums]
     return torch.cat([w.flatten(1) for w in weights], 1), scores
 
 

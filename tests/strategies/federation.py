@@ -12,6 +12,7 @@ from clients.client_app import app as client_app
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.pool import with_content
+from fedsparse.engine.step_records import Steps
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity import Topology
 from fedsparse.tasks import Task
@@ -41,13 +42,14 @@ TRAFFIC: list[tuple[Message, Message]] = []
 
 
 class Round(NamedTuple):
-    """The state after a round: its number, the global weights, their topology, and the measurements."""
+    """The state after a round: its number, the global weights, their topology, the measurements, the step log."""
 
     number: int
     weights: Tensor
     topology: Topology
     metrics: dict[str, float]
     details: dict[str, float]
+    steps: dict[int, Steps]
 
 
 def app(message: Message, context: Context) -> Message:
@@ -83,7 +85,7 @@ def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset()
 def state_of(strategy: FedAvg, round: int) -> Round:
     topology = strategy.topology
     metrics, details = dict(strategy.cohort.metrics), dict(topology.details)
-    return Round(round, strategy.weights.clone(), topology.current, metrics, details)
+    return Round(round, strategy.weights.clone(), topology.current, metrics, details, strategy.cohort.steps)
 
 
 def experiment_of(config: Config, module: nn.Module) -> Experiment:

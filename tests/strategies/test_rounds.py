@@ -1,13 +1,19 @@
 """Invariants of every round of a small federation of the project's own clients, for any settings."""
 
 import pytest
+import torch
+from flwr.app import MetricRecord, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedsparse.catalogue import TOPOLOGIES
+from fedsparse.compression import PayloadError
 from fedsparse.config import Config
+from fedsparse.engine.step_records import read_steps, step_record
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
+from fedsparse.telemetry.step_log import StepEntry, StepLog
+from fedsparse.telemetry.timers import StageTimer
 from strategies.replies import Measures
 from tests.strategies.federation import SETTINGS, TRAFFIC, play
 
@@ -35,7 +41,7 @@ def test_counts_are_exact_and_missing_weights_are_zero_for_any_model_and_sparsit
         **{"sparsity-distribution": drawn["distribution"], "readjustment-ratio": drawn["ratio"], "dense-layers": ""},
     )
     first = rounds[0].topology
-    for _, weights, topology, metrics, _ in rounds:
+    for _, weights, topology, metrics, *_ in rounds:
         assert weights.isfinite().all()
         assert not weights[: topology.mask.numel()][~topology.mask].any()
         assert topology.mask[~topology.prunable].all()
@@ -86,3 +92,56 @@ def test_steps_that_overflowed_in_float16_are_added_up_over_the_cohort(tiny_data
     for samples, skipped in ((3, 2.0), (5, 1.0)):
         measures.add({"amp/skipped_steps": skipped}, samples)
     assert measures.means(8)["amp/skipped_steps"] == 3
+
+
+def test_the_step_log_tells_every_client_s_steps_and_changes_no_bit(tiny_dataset: str) -> None:
+    settings = {"batch-size": 8, "eval-clients": False, "epochs": 2}
+    silent = play(tiny_dataset, rounds=2, **settings)
+    played = play(tiny_dataset, rounds=2, **settings, **{"log-interval": 3})
+    assert torch.equal(silent[-1].weights, played[-1].weights)
+    for _, reply in TRAFFIC:
+        entries, taken = read_steps(reply.content)
+        assert taken == 2 * -(-reply.content["metrics"]["num-examples"] // 8)
+        assert [entry.step for entry in entries] == list(range(3, taken + 1, 3))
+    assert played[-1].steps == {reply.metadata.src_node_id: read_steps(reply.content) for _, reply in TRAFFIC[4:]}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"loss": [float("nan")]}, "a wrong entry"),
+        ({"step": [3]}, "a wrong entry"),
+        ({"loss": [1.0, 1.0]}, "one length"),
+        ({name: [1.0] * 1001 for name in StepEntry._fields}, "one length"),
+        ({"loss": 1.0}, "one length"),
+        ({"taken": -1}, "-1 steps"),
+        ({"more": 1}, "other columns"),
+    ],
+)
+def test_a_faulty_step_log_is_refused_in_one_line(fault: dict, said: str) -> None:
+    log, entries = StepLog(1, StageTimer(), lambda entry: entries.append(entry)), []
+    for step in (1, 2):
+        log.count(torch.tensor(float(step)), step)
+    record = step_record(log, entries[:1])
+    assert read_steps(RecordDict({"steps": record})).entries == entries[:1]
+    with pytest.raises(PayloadError, match=said):
+        read_steps(RecordDict({"steps": MetricRecord({**record, **fault})}))
+
+
+def test_a_long_step_log_travels_thinned() -> None:
+    log = StepLog(1, StageTimer(), print)
+    log.step = 2500
+    record = step_record(log, [StepEntry(step, 1.0, 1.0, 1.0, 1.0, 1.0) for step in range(1, 2501)])
+    assert [entry.step for entry in read_steps(RecordDict({"steps": record})).entries] == list(range(1, 2501, 3))
+
+
+def test_the_threshold_error_and_the_transfer_of_the_simulated_network_are_measured(tiny_dataset: str) -> None:
+    settings = {"compressor": "gaussian", "uplink-mbps": "8", "latency-ms": "500", "eval-clients": False}
+    _, round = play(tiny_dataset, rounds=1, **settings)
+    errors = [reply.content["metrics"]["compress/threshold_error"] for _, reply in TRAFFIC]
+    assert round.metrics["compress/threshold_error"] == pytest.approx(sum(errors) / 4)
+    assert min(errors) > 0
+    sent = round.metrics["comm/uplink_bytes"]
+    assert round.metrics["time/transfer"] == pytest.approx(4 * 1.0 + sent * 8 / 8e6)
+    _, round = play(tiny_dataset, rounds=1, compressor="none", **{"eval-clients": False})
+    assert not {"compress/threshold_error", "time/transfer"} & set(round.metrics)

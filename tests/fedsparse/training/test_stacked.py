@@ -1,5 +1,7 @@
 """Clients that train together, against the same clients one by one."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from fedsparse.sparsity.sparsyfed import SparsyFed
 from fedsparse.sparsity.static import Dense, Static
 from fedsparse.sparsity.topology import weight_layers
 from fedsparse.tasks import Task
+from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import Score, train
 from fedsparse.training.stacked import TOGETHER, group_size, train_cohort, why_alone
@@ -34,6 +37,7 @@ def together(
     config: Config,
     network: FlatModel | None = None,
     mask: Tensor | None = None,
+    logs: Sequence[StepLog] = (),
 ) -> tuple[Tensor, list[Score]]:
     def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
         at = positions + STARTS[: len(positions), None]
@@ -41,15 +45,16 @@ def together(
 
     seeds = list(range(len(sizes)))
     network = network or model(name)
-    return train_cohort(network, fetch, sizes, config, Task(), round=1, seeds=seeds, timer=StageTimer(), mask=mask)
+    options = {"round": 1, "seeds": seeds, "timer": StageTimer(), "mask": mask, "logs": logs}
+    return train_cohort(network, fetch, sizes, config, Task(), **options)
 
 
-def alone(name: str, client: int, config: Config) -> tuple[Tensor, Score]:
+def alone(name: str, client: int, config: Config, log: StepLog | None = None) -> tuple[Tensor, Score]:
     def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
         return X[positions + STARTS[client]], Y[positions + STARTS[client]]
 
     one = model(name)
-    score = train(one, fetch, SIZES[client], config, Task(), round=1, seed=client, timer=StageTimer())
+    score = train(one, fetch, SIZES[client], config, Task(), round=1, seed=client, timer=StageTimer(), log=log)
     return one.vector, score
 
 
@@ -72,6 +77,17 @@ def test_every_client_ends_with_the_weights_that_it_would_have_alone(name: str, 
         torch.testing.assert_close(weights[client], expected, rtol=1e-4, atol=1e-6)
         assert scores[client].samples == score.samples
         assert (scores[client].loss, scores[client].accuracy) == pytest.approx((score.loss, score.accuracy), rel=1e-5)
+
+
+def test_the_step_log_of_every_client_is_the_one_that_it_would_have_alone() -> None:
+    config = Config.from_mapping({"batch_size": 8, "epochs": 2, "lr": 0.1})
+    told: list[list[StepEntry]] = [[] for _ in SIZES]
+    together("mlp-small", SIZES, config, logs=[StepLog(2, StageTimer(), entries.append) for entries in told])
+    for client, entries in enumerate(told):
+        expected: list[StepEntry] = []
+        alone("mlp-small", client, config, StepLog(2, StageTimer(), expected.append))
+        assert [entry.step for entry in entries] == [entry.step for entry in expected]
+        assert [entry.loss for entry in entries] == pytest.approx([entry.loss for entry in expected], rel=1e-4)
 
 
 def test_group_normalisation_and_residual_blocks_train_together() -> None:
