@@ -46,12 +46,18 @@ MODELS = {
     "mobilenet_v2": "fedsparse.models.torchvision_models:mobilenet_v2",
 }
 
+TEXTS = {
+    "shakespeare-mini": "partitions.shakespeare:load",
+}
+"""Data sets of text."""
+
 DATASETS = {
     "fashion-mnist-mini": "partitions.embedded:load",
     "mnist": "partitions.torchvision_sets:mnist",
     "fashion-mnist": "partitions.torchvision_sets:fashion_mnist",
     "cifar10": "partitions.torchvision_sets:cifar10",
     "cifar100": "partitions.torchvision_sets:cifar100",
+    **TEXTS,
 }
 
 PARTITIONERS = {

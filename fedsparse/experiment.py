@@ -31,13 +31,10 @@ from partitions import (
     Dataset,
     Partition,
     as_dataset,
-    augment,
     holdout_size,
     load_folder,
     load_npz,
-    normalise,
     split_holdout,
-    to_device,
 )
 from partitions import partition as split
 from partitions.partition_file import owners_from
@@ -46,13 +43,17 @@ CALIBRATION_BATCH = 128
 
 
 @lru_cache(maxsize=4)
-def load_dataset(name: str = "fashion-mnist-mini", data_dir: str = "data") -> Dataset:
+def load_dataset(
+    name: str = "fashion-mnist-mini", data_dir: str = "data", tokenizer: str = "auto", seq_length: int = 128
+) -> Dataset:
     """A data set, read once a process.
 
     Args:
         name: in ``catalogue.DATASETS``, the path of an .npz file or of a folder of images, or a reference to the user's
-            own function, which is called with ``data_dir``, a Path, and returns what ``partitions.as_dataset`` takes.
+            own function, which is called with ``data_dir``, a Path, and with ``tokenizer`` and ``seq_length`` if its
+            signature has them, and returns what ``partitions.as_dataset`` takes.
         data_dir: the folder that data sets are downloaded into and read from.
+        tokenizer, seq_length: how text becomes tokens, and samples.
 
     Raises:
         ConfigError: the data set cannot be read or downloaded, has a fault, or the user's own function fails.
@@ -62,31 +63,34 @@ def load_dataset(name: str = "fashion-mnist-mini", data_dir: str = "data") -> Da
             return load_npz(Path(name).expanduser())
         if "/" in name and not is_own(name):
             return load_folder(Path(name).expanduser())
-        return as_dataset(named(DATASETS, name)(Path(data_dir).expanduser()), name)
+        settings = {"tokenizer": tokenizer, "seq_length": seq_length}
+        return as_dataset(call(named(DATASETS, name), Path(data_dir).expanduser(), **settings), name)
 
 
 @lru_cache(maxsize=4)
 def partition_of(
-    dataset: str, data_dir: str, distribution: str, clients: int, seed: int, beta: float, classes_per_client: int,
-    min_samples: int,
+    loading: tuple[str, str, str, int], distribution: str, clients: int, seed: int, beta: float,
+    classes_per_client: int, min_samples: int,
 ) -> Partition:  # fmt: skip
     """The samples of every client; the same arguments always give the same samples.
 
     Args:
+        loading: the arguments of ``load_dataset``.
         distribution: in ``catalogue.PARTITIONERS``, the path of a .csv file that ``main.py partition`` wrote, or a
             reference to the user's own function (see ``partitions.partition``).
 
     Raises:
         ConfigError: the data set cannot be split in this way.
     """
-    data = load_dataset(dataset, data_dir)
+    data = load_dataset(*loading)
     with blamed("distribution", distribution), data_errors():
         is_file = distribution.endswith(".csv")
         owners = owners_from(Path(distribution)) if is_file else named(PARTITIONERS, distribution)
         return split(
-            data.y_train,
+            data.labels,
             owners,
             clients,
+            samples=data.train_size,
             seed=seed,
             name=distribution,
             min_samples=min_samples,
@@ -122,17 +126,17 @@ class Experiment:
     @cached_property
     def dataset(self) -> Dataset:
         """The data set on the CPU."""
-        return load_dataset(self.config.dataset, self.config.data_dir)
+        return load_dataset(*self.config.loading())
 
     @cached_property
     def data(self) -> Dataset:
         """The data set, on the device."""
-        return to_device(self.dataset, self.device)
+        return self.dataset.to(self.device)
 
     @cached_property
     def partition(self) -> Partition:
         """The training samples of every client."""
-        return partition_of(self.config.dataset, self.config.data_dir, **self.config.partitioning())
+        return partition_of(self.config.loading(), **self.config.partitioning())
 
     @cached_property
     def task(self) -> Task:
@@ -140,7 +144,7 @@ class Experiment:
         task = self.dataset.task
         if isinstance(task, str) and task not in TASKS:
             raise ConfigError(f"dataset = {self.config.dataset}: its task is {task!r}; there is {', '.join(TASKS)}")
-        return TASKS[task] if isinstance(task, str) else task
+        return TASKS[task](self.dataset) if isinstance(task, str) else task
 
     @cached_property
     def model(self) -> FlatModel:
@@ -214,7 +218,7 @@ class Experiment:
     @cached_property
     def all_samples(self) -> Tensor:
         """Indices of all training samples (int64, on the device)."""
-        return torch.arange(len(self.data.y_train), device=self.device)
+        return torch.arange(self.data.train_size, device=self.device)
 
     def training_sizes(self) -> list[int]:
         """How many samples each client trains on."""
@@ -223,16 +227,7 @@ class Experiment:
 
     def fetch(self, indices: Tensor, generator: torch.Generator | None = None) -> Fetch:
         """A function that makes batches of the samples ``indices``, augmented if there is a ``generator``."""
-        data = self.data
-
-        def batch(positions: Tensor) -> tuple[Tensor, Tensor]:
-            chosen = indices.index_select(0, positions)
-            images = data.x_train.index_select(0, chosen)
-            if generator is not None:
-                images = augment(images, data.crop, data.flip, generator)
-            return normalise(images, data.mean, data.std), data.y_train.index_select(0, chosen)
-
-        return batch
+        return self.data.fetch(indices, generator)
 
     def fetch_together(self, indices: Sequence[Tensor]) -> Fetch:
         """A function that makes batches of the first ``c`` clients from int64 positions ``(c, b)`` in their samples."""
@@ -240,17 +235,17 @@ class Experiment:
         starts, fetch = (sizes.cumsum(0) - sizes).unsqueeze(1), self.fetch(joined)
 
         def batch(positions: Tensor) -> tuple[Tensor, Tensor]:
-            images, labels = fetch((positions + starts[: len(positions)]).flatten())
-            return images.unflatten(0, positions.shape), labels.view(positions.shape)
+            inputs, targets = fetch((positions + starts[: len(positions)]).flatten())
+            return inputs.unflatten(0, positions.shape), targets.unflatten(0, positions.shape)
 
         return batch
 
     def fetch_test(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """A batch of the pooled test set."""
-        return normalise(self.data.x_test[positions], self.data.mean, self.data.std), self.data.y_test[positions]
+        return self.data.test_batch(positions)
 
     def calibration(self, indices: Tensor, samples: int, seed: int) -> list[Tensor]:
-        """Normalised inputs, not augmented, of at most ``samples`` random ones of the training samples ``indices``."""
+        """Inputs, not augmented, of at most ``samples`` random ones of the training samples ``indices``."""
         order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:samples]
         chosen = indices[order.to(indices.device)]
         fetch = self.fetch(chosen)

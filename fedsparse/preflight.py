@@ -53,7 +53,7 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
             with blamed(key, flat[key]):
                 load(flat[key])
     _ = experiment.device, experiment.task
-    sizes = experiment.training_sizes() if training == "federated" else [len(experiment.dataset.y_train)]
+    sizes = experiment.training_sizes() if training == "federated" else [experiment.dataset.train_size]
     try:
         model = _check_model(experiment)
         if training != "none":
@@ -86,23 +86,25 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
 
 
 def _check_model(experiment: Experiment) -> nn.Module:
-    """The network, after it was called with two images.
+    """The network, after it was called with two samples.
 
     One of ours is built without memory. The user's own may do what torch's meta device cannot, so it really runs.
     """
     config, data = experiment.config, experiment.dataset
     own = is_own(config.model)
-    shape = "x".join(str(size) for size in data.input_shape)
-    misfit = f"model = {config.model}: does not fit images of {shape} (channels, height, width)"
+    misfit = f"model = {config.model}: does not fit {data.samples_in_words}"
+    inputs, targets = data.trial()
     try:
         with nullcontext() if own else torch.device("meta"), torch.no_grad():
             model = experiment.network(seed=0)
-            outputs = model.eval()(torch.zeros(2, *data.input_shape))
-    except (RuntimeError, ZeroDivisionError) as error:
-        raise ConfigError(f"{misfit}: {error}".splitlines()[0] if own else misfit) from None
+            outputs = model.eval()(inputs if own else inputs.to("meta"))
     except ConfigError:
         raise
+    except (RuntimeError, ZeroDivisionError) as error:
+        raise ConfigError(f"{misfit}: {error}".splitlines()[0] if own else misfit) from None
     except Exception as error:
+        if not own and len(data.input_shape) != 3:  # a network for images that takes the shape apart
+            raise ConfigError(misfit) from None
         if not own:
             raise
         with blamed("model", config.model):
@@ -110,10 +112,8 @@ def _check_model(experiment: Experiment) -> nn.Module:
     if own:
         if not isinstance(outputs, Tensor):
             raise ConfigError(f"model = {config.model}: should return a tensor, not {type(outputs).__name__}")
-        labels = data.y_train.flatten(1).amax(1) if data.y_train.dim() > 1 else data.y_train
-        extremes = torch.stack([labels.argmin(), labels.argmax()])
         try:
-            experiment.task.loss(outputs, data.y_train[extremes])
+            experiment.task.loss(outputs, targets)
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"model = {config.model}: an output of shape {tuple(outputs.shape)} does not fit the labels"
             raise ConfigError(f"{line}: {error}".splitlines()[0]) from None

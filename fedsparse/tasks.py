@@ -4,8 +4,9 @@ A data set names its task, or has a task of its own: an object of a subclass of 
 No other module tests which task it has.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,4 +43,26 @@ class Task:
         return {}
 
 
-TASKS: dict[str, Task] = {"classify": Task()}
+class Language(Task):
+    """Next-token prediction: each position of a window of text predicts the token that follows.
+
+    Args:
+        bytes_per_token: of the test text, in UTF-8. Perplexity is by token, so that it depends on the tokenizer; bits
+            per byte compare models with different tokenizers.
+    """
+
+    metrics: Mapping[str, str] = {"perplexity": ".2f", "accuracy": ".2%", "bits_per_byte": ".3f"}
+
+    def __init__(self, bytes_per_token: float) -> None:
+        self.bytes_per_token = bytes_per_token
+
+    def derived(self, loss: float) -> dict[str, float]:
+        """The perplexity exp(loss), at most 1e304 because telemetry wants finite numbers, and bits per byte."""
+        return {"perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": loss / math.log(2) / self.bytes_per_token}
+
+
+TASKS: dict[str, Callable[[Any], Task]] = {
+    "classify": lambda data: Task(),
+    "language": lambda data: Language(data.bytes_per_token),
+}
+"""The task of each name, made from the data set."""

@@ -5,26 +5,30 @@ A data set is a function `load(data_dir)`: see `as_dataset`. A distribution is a
 because its import of matplotlib would cost every client process most of a second.
 """
 
-from partitions.batches import augment, normalise, to_device
-from partitions.dataset import DataError, Dataset, classes_without_samples
+from partitions.batches import augment, normalise
+from partitions.dataset import DataError, Dataset
 from partitions.from_arrays import as_dataset
 from partitions.image_folder import load_folder
+from partitions.images import Images
 from partitions.npz import load_npz
 from partitions.split import Partition, as_given, holdout_size, partition, split_holdout
+from partitions.text import Document, Text, text_from
 
 __all__ = [
     "DataError",
     "Dataset",
+    "Document",
+    "Images",
     "Partition",
+    "Text",
     "as_dataset",
     "as_given",
     "augment",
-    "classes_without_samples",
     "holdout_size",
     "load_folder",
     "load_npz",
     "normalise",
     "partition",
     "split_holdout",
-    "to_device",
+    "text_from",
 ]

@@ -1,26 +1,8 @@
 """Makes stored pixels into a model's input: on the device, a batch at a time, without a Python loop over images."""
 
-from dataclasses import replace
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from partitions.dataset import Dataset
-
-
-def to_device(dataset: Dataset, device: str | torch.device) -> Dataset:
-    """The data set with every tensor on `device`; the same call returns the same object again."""
-    return _to_device(dataset, torch.device(device))
-
-
-@lru_cache(maxsize=2)  # two at most, because a data set on a GPU is large
-def _to_device(dataset: Dataset, device: torch.device) -> Dataset:
-    if device == dataset.x_train.device:
-        return dataset
-    names = ("x_train", "y_train", "x_test", "y_test", "mean", "std")
-    return replace(dataset, **{name: getattr(dataset, name).to(device) for name in names})
 
 
 def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -28,7 +10,7 @@ def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         batch: (B, C, H, W), uint8 or float32.
-        mean, std: (C,) float32, in the units of the pixels, as in `Dataset`.
+        mean, std: (C,) float32, in the units of the pixels, as in `Images`.
     """
     scale = std.reciprocal().view(-1, 1, 1)  # multiplying is a third cheaper than dividing on a CPU
     return batch.to(torch.float32, copy=True).sub_(mean.view(-1, 1, 1)).mul_(scale)

@@ -1,103 +1,102 @@
-"""A data set: images and labels as tensors, with the facts about them that training needs."""
+"""What every data set is, whatever its samples are."""
 
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+    from partitions.split import Partition
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, ready for the model."""
+
 
 class DataError(ValueError):
     """A data set cannot be read, or a partition cannot be made; the message is one line that a user can act on."""
 
 
-@dataclass(frozen=True, eq=False)  # hashed by identity, so that `to_device` can cache its results
-class Dataset:
-    """Images with labels in memory, neither normalised nor augmented yet.
+class Dataset(ABC):
+    """Training samples, which clients hold, and a test set, which the server holds. `Images` and `Text` are data sets.
 
     Attributes:
-        classes: number of classes; every label is in [0, classes).
-        class_names: one name a class, in the order of the labels.
-        x_train, x_test: images, (N, C, H, W), uint8, or float32 when the source has floating-point pixels.
-        y_train, y_test: labels, (N,), int64.
-        mean, std: of each channel, (C,), float32, in the units of the stored pixels (0 to 255 for uint8).
-        crop: pixels of padding on each side before a random crop; 0 for no crops.
-        flip: whether training images may be mirrored left to right.
-        owners: the natural client of each training sample, (N_train,), int64 in [0, natural clients); None if the
+        classes: how many scores a model gives for each prediction; every target is in [0, classes).
+        owners: the natural client of each training sample, (train_size,), int64 in [0, natural clients); None if the
             source does not name clients.
         task: the name of a task, or a `Task` object of the user's own. This package does not use it.
     """
 
     classes: int
-    class_names: tuple[str, ...]
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    mean: Tensor
-    std: Tensor
-    crop: int = 0
-    flip: bool = False
-    owners: NDArray[np.int64] | None = None
-    task: Any = "classify"
+    owners: NDArray[np.int64] | None
+    task: Any
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        channels, height, width = self.x_train.shape[1:]
-        return channels, height, width
+    @abstractmethod
+    def train_size(self) -> int:
+        """How many training samples there are."""
 
+    @property
+    @abstractmethod
+    def test_size(self) -> int:
+        """How many test samples there are."""
 
-def from_images(
-    class_names: tuple[str, ...],
-    x_train: Tensor,
-    y_train: Tensor,
-    x_test: Tensor,
-    y_test: Tensor,
-    owners: NDArray[np.int64] | None = None,
-) -> Dataset:
-    """A data set of images and labels alone.
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input of the model."""
 
-    Mean and deviation are measured on `x_train`; augmentation crops by an eighth of the shorter side, and flips.
-    """
-    mean, std = channel_statistics(x_train)
-    crop = min(x_train.shape[2:]) // 8
-    return Dataset(
-        len(class_names), class_names, x_train, y_train, x_test, y_test, mean, std, crop, flip=True, owners=owners
-    )
+    @property
+    @abstractmethod
+    def samples_in_words(self) -> str:
+        """What a sample is, with its shape, for messages."""
 
+    @property
+    @abstractmethod
+    def labels(self) -> NDArray[np.int64] | None:
+        """The class of each training sample, (train_size,), for distributions that skew classes; None if none."""
 
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, (C,) float32, of images (N, C, H, W) of any dtype.
+    @abstractmethod
+    def to(self, device: str | torch.device) -> Self:
+        """The data set on `device`; the same call returns the same object again."""
 
-    Two passes over slices of 1024 images are exact even when the mean is far from 0, and never hold a float copy of
-    all images. A constant channel gets a standard deviation of 1, so that dividing by it is harmless.
-    """
-    pixels = images.numel() / images.shape[1]
-    mean = sum(part.double().sum((0, 2, 3)) for part in images.split(1024)) / pixels
-    centre = mean.view(-1, 1, 1)
-    variance = sum((part.double() - centre).square_().sum((0, 2, 3)) for part in images.split(1024)) / pixels
-    std = variance.sqrt()
-    return mean.float(), torch.where(std > 0, std, 1.0).float()
+    @abstractmethod
+    def fetch(self, indices: Tensor, generator: torch.Generator | None = None) -> Callable[[Tensor], Batch]:
+        """A function that makes the batch of the samples `indices[positions]`.
 
+        Args:
+            indices: the training samples of a client, int64, on the device.
+            generator: the only source of randomness of augmentation; None for no augmentation.
+        """
 
-def classes_without_samples(data: Dataset) -> str:
-    """The labels that no training sample has, as ``0, 10 to 254``: a model's outputs for them never learn.
+    @abstractmethod
+    def test_batch(self, positions: Tensor) -> Batch:
+        """The batch of these test samples (int64, on the device)."""
 
-    Empty where there are none, and where labels are not one whole number a sample.
-    """
-    labels = data.y_train
-    if labels.ndim != 1 or labels.is_floating_point():
+    @abstractmethod
+    def trial(self) -> Batch:
+        """A batch of two samples whose targets hold the smallest and the largest class: does a model fit the data?"""
+
+    def classes_without_samples(self) -> str:
+        """The classes that no training sample has, as ``0, 10 to 254``, where that is most likely a mistake."""
         return ""
-    runs: list[list[int]] = []
-    for label in (torch.bincount(labels.cpu(), minlength=data.classes) == 0).nonzero().flatten().tolist():
-        if runs and runs[-1][-1] == label - 1:
-            runs[-1][1:] = [label]
-        else:
-            runs.append([label])
-    return ", ".join(" to ".join(map(str, run)) for run in runs)
+
+    @abstractmethod
+    def table(self, partition: "Partition", width: int) -> str:
+        """Who holds what, as lines of at most `width` columns for the terminal."""
+
+    @abstractmethod
+    def draw(self, partition: "Partition", figure: "Figure | SubFigure") -> None:
+        """Draw who holds what into an empty figure, or an empty part of one."""
+
+    @abstractmethod
+    def plot(self, partition: "Partition") -> "Figure":
+        """`draw` in a new figure of a fitting size, without pyplot: save it by `figure.savefig(path)`."""
 
 
 def reason(error: BaseException) -> str:

@@ -11,11 +11,12 @@ other data in each of the three.
 import numpy as np
 
 from partitions.dataset import DataError
-from partitions.split import Ints, by_class
+from partitions.split import Ints, by_class, needs_classes
 
 LARGEST_BETA = 1e9  # shares are even long before; clients * beta overflows near 1e308
 
 
+@needs_classes
 def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float) -> Ints:
     """(N,) the client of each sample.
 

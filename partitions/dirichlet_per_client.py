@@ -12,9 +12,10 @@ left. The last samples drawn are thus less skewed than q_j.
 import numpy as np
 
 from partitions.dirichlet import check_beta, from_counts
-from partitions.split import Ints
+from partitions.split import Ints, needs_classes
 
 
+@needs_classes
 def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float) -> Ints:
     """(N,) the client of each sample; sizes differ by at most one.
 

@@ -13,11 +13,12 @@ and 0.76 at 0.1 (`dirichlet`: 0.38 and 0.65).
 import numpy as np
 
 from partitions.dirichlet import check_beta, from_counts
-from partitions.split import Ints
+from partitions.split import Ints, needs_classes
 
 DRAWS = 100  # of partitions; where none reaches the floor, `partition` moves what is missing from the last, and says so
 
 
+@needs_classes
 def owners(labels: Ints, clients: int, rng: np.random.Generator, *, beta: float, min_samples: int) -> Ints:
     """(N,) the client of each sample.
 

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partitions.dataset import DataError, Dataset, reason
+from partitions.dataset import DataError, reason
+from partitions.images import Images
 
 PATH = Path(__file__).with_name("fashion-mnist-mini.json")
 ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"  # RFC 1924
 
 
-def load(data_dir: Path) -> Dataset:
+def load(data_dir: Path) -> Images:
     """The embedded data set; `data_dir` is not used.
 
     Raises:
@@ -31,7 +32,7 @@ def load(data_dir: Path) -> Dataset:
         stored = json.loads(PATH.read_text(encoding="ascii"))
         arrays = {key: _array(key, fields) for key, fields in stored["arrays"].items()}
         names = tuple(stored["classes"])
-        return Dataset(
+        return Images(
             classes=len(names),
             class_names=names,
             x_train=arrays["x_train"].unsqueeze(1),

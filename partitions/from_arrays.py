@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitions.dataset import DataError, Dataset, from_images, reason
+from partitions.dataset import DataError, Dataset, reason
+from partitions.images import Images, from_images
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 LARGEST_LABEL = 65_535  # a larger label is a mistake, and a model with so many outputs would not fit in memory
@@ -29,7 +30,7 @@ def as_dataset(loaded: Dataset | Mapping[str, Any], name: str) -> Dataset:
         clients           optional: the client of each training sample, (N_train,), any whole numbers
         class_names       optional: one string a class; by default the labels are the names
 
-    A mapping becomes a `Dataset` by `from_images`. Natural clients are renumbered from 0, in ascending order of the
+    A mapping becomes `Images` by `from_images`. Natural clients are renumbered from 0, in ascending order of the
     numbers given.
 
     Args:
@@ -41,15 +42,17 @@ def as_dataset(loaded: Dataset | Mapping[str, Any], name: str) -> Dataset:
     try:
         if isinstance(loaded, Mapping):
             loaded = _from_arrays(loaded)
-        if isinstance(loaded, Dataset):
+        if isinstance(loaded, Images):
             return _checked(loaded)
+        if isinstance(loaded, Dataset):
+            return loaded
         kind = type(loaded).__name__
         raise DataError(f"a loader returns a partitions.Dataset or a mapping with {', '.join(KEYS)}, not {kind}")
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
 
 
-def _from_arrays(loaded: Mapping[str, Any]) -> Dataset:
+def _from_arrays(loaded: Mapping[str, Any]) -> Images:
     missing = [key for key in KEYS if key not in loaded]
     if missing:
         raise DataError(f"no {', '.join(missing)} in it (it has {', '.join(map(str, loaded)) or 'nothing'})")
@@ -128,7 +131,7 @@ def _class_names(array: Array) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _checked(data: Dataset) -> Dataset:
+def _checked(data: Images) -> Images:
     """The data set, if its tensors fit together. Their shapes are hardly checked, because they depend on the task."""
     for key in (*KEYS, "mean", "std"):
         if not isinstance(getattr(data, key), Tensor):

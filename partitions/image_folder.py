@@ -8,13 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitions.dataset import DataError, Dataset, from_images, reason
+from partitions.dataset import DataError, reason
+from partitions.images import Images, from_images
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # Pillow's modes: black and white becomes grey, a palette RGB
 
 
-def load_folder(path: Path) -> Dataset:
+def load_folder(path: Path) -> Images:
     """Reads and checks the folder; labels follow the sorted names of the folders in train/.
 
     All images are grey or all are RGB, and all have one size. Hidden files and files of other types are left out.

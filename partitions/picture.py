@@ -93,7 +93,7 @@ def _bars(counts: Ints, name: str, class_names: tuple[str, ...], figure: Figure 
             edgecolor="white", linewidth=0.4,
         )  # fmt: skip
         left += counts[:, label]
-    axes.set(title=_title(name, clients), xlabel="samples", yticks=range(clients))
+    axes.set(title=title_of(name, clients), xlabel="samples", yticks=range(clients))
     axes.set_ylabel("client", labelpad=8)
     axes.set_ylim(clients - 0.4, -0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -108,7 +108,7 @@ def _heat_map(counts: Ints, name: str, class_names: tuple[str, ...], figure: Fig
     counts = counts[order]
     sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=(0.9, _row_inches(classes)))
     sizes.stairs(counts.sum(axis=1), np.arange(clients + 1) - 0.5, fill=True, color=BLUES(0.8))
-    sizes.set(title=_title(name, clients), ylabel="samples", ylim=(0, None))
+    sizes.set(title=title_of(name, clients), ylabel="samples", ylim=(0, None))
     sizes.spines[["top", "right"]].set_visible(False)
     most = max(int(counts.max()), 2)
     image = cells.imshow(
@@ -126,7 +126,7 @@ def _name_classes(axes: Axes, class_names: tuple[str, ...]) -> None:
     axes.set_yticks(list(shown), [class_names[label] for label in shown])
 
 
-def _title(name: str, clients: int) -> str:
+def title_of(name: str, clients: int) -> str:
     return f"{clients} client{'s' * (clients != 1)}" + (f", {name}" if name else "")
 
 
@@ -149,7 +149,7 @@ def histogram_text(labels: ArrayLike, partition: Partition, class_names: tuple[s
     Console(file=out, width=width, markup=False, emoji=False).print(table)
     rows = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
     more = f"... and {len(partition) - TABLE_CLIENTS} more clients" if len(partition) > TABLE_CLIENTS else ""
-    texts = (_title(partition.name, len(partition)), key, more, summary(counts, partition.moved))
+    texts = (title_of(partition.name, len(partition)), key, more, summary(counts, partition.moved))
     title, *rest = (_wrapped(text, width) for text in texts)
     return "\n".join([*title, *rows, *(line for lines in rest for line in lines)])
 

@@ -61,12 +61,19 @@ def as_given(owners: F) -> F:
     return owners
 
 
+def needs_classes(owners: F) -> F:
+    """Marks a distribution that means nothing where samples have no classes; see `partition`."""
+    owners.needs_classes = True  # type: ignore[attr-defined]
+    return owners
+
+
 def partition(
-    labels: ArrayLike,
+    labels: ArrayLike | None,
     owners: OwnersFunction,
     clients: int,
     *,
     seed: int,
+    samples: int | None = None,
     name: str = "distribution",
     min_samples: int = 1,
     beta: float = 0.1,
@@ -84,8 +91,11 @@ def partition(
     clients that the function names, each with at least one sample.
 
     Args:
-        labels: (N,) integers, the class of each sample (a tensor, an array or a list).
+        labels: (N,) integers, the class of each sample (a tensor, an array or a list); None for samples without
+            classes. Each sample is then a class of its own, in their order, and a distribution marked by
+            `needs_classes` is refused.
         seed: 0 or above.
+        samples: how many samples there are; needed only without labels.
         name: of the distribution; `Partition.name` adds the settings that the distribution takes.
         min_samples: the fewest samples of a client; a client that drew fewer is given more, see `raise_to_floor`.
         beta: the concentration of a Dirichlet distribution.
@@ -95,22 +105,24 @@ def partition(
     Raises:
         DataError: the distribution returned something else, or there are too few samples.
     """
-    samples = np.asarray(labels, dtype=np.int64)
+    if labels is None and getattr(owners, "needs_classes", False):
+        raise DataError(f"{name} spreads classes, but the samples of this data set have none; use iid or shards")
+    classes = np.arange(samples or 0) if labels is None else np.asarray(labels, dtype=np.int64)
     given = getattr(owners, "as_given", False)
     floor = 0 if given else min_samples
     if clients < 1 or min_samples < 0 or seed < 0:
         raise DataError(
             f"clients is {clients}, min_samples {min_samples} and seed {seed}; they must be at least 1, 0 and 0"
         )
-    if clients * floor > len(samples):
+    if clients * floor > len(classes):
         raise DataError(
             f"{clients} clients with at least {floor} samples each need {clients * floor} samples, "
-            f"but there are {len(samples)}"
+            f"but there are {len(classes)}"
         )
     rng = np.random.default_rng(seed)
     known = {"beta": beta, "classes_per_client": classes_per_client, "min_samples": min_samples, "natural": natural}
     settings = _taken(owners, known)
-    result = _checked(owners(samples, clients, rng, **settings), len(samples), name)
+    result = _checked(owners(classes, clients, rng, **settings), len(classes), name)
     _check_clients(result, clients, given, name)
     result, moved = raise_to_floor(result, clients, floor, rng)
     words = {

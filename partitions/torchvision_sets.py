@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partitions.dataset import DataError, Dataset
+from partitions.dataset import DataError
+from partitions.images import Images
 
 _downloads = ContextVar("downloads", default=True)  # whether an absent data set is downloaded
 TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default, for instance behind a firewall that drops packets
@@ -46,7 +47,7 @@ SOURCES = {
 }
 
 
-def load(name: str, data_dir: Path) -> Dataset:
+def load(name: str, data_dir: Path) -> Images:
     """The data set `name` of SOURCES, in torchvision's folder under `data_dir`; downloaded only if it is absent.
 
     Raises:
@@ -55,7 +56,7 @@ def load(name: str, data_dir: Path) -> Dataset:
     source = SOURCES[name]
     train, test = _read(name, source, data_dir, train=True), _read(name, source, data_dir, train=False)
     class_names = tuple(label.split(" - ")[0] for label in train.classes)  # MNIST's are like "0 - zero"
-    return Dataset(
+    return Images(
         classes=len(class_names),
         class_names=class_names,
         x_train=_images(train),

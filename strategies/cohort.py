@@ -77,7 +77,7 @@ class Cohort:
         self.timer = StageTimer()
         self.steps: dict[int, Steps] = {}
         self.late = 0
-        self._tags = measured_by_clients(experiment.task.metrics)
+        self._task, self._tags = experiment.task, measured_by_clients(experiment.task.metrics)
         self._settings = ConfigRecord(self.config.flat())
         self._ledger: dict[int, Known] = defaultdict(lambda: Known(topology.start))  # by partition id
         self._members: dict[int, int] = {}  # node id -> partition id
@@ -183,7 +183,7 @@ class Cohort:
 
     def close(self, samples: int) -> None:
         """End a train phase: add the means of what its clients measured on ``samples`` samples to ``metrics``."""
-        self.metrics |= self._measures.means(samples)
+        self.metrics |= self._derived(self._measures.means(samples))
         if self.clock.seconds is not None:
             self.metrics["time/simulated"] = self.clock.seconds
 
@@ -202,7 +202,15 @@ class Cohort:
                     sums[tag] += samples * value
             total += samples
         means = {tag: value / total for tag, value in sums.items()} if total else {}
-        self.metrics |= means
+        self.metrics |= self._derived(means)
+        return means
+
+    def _derived(self, means: dict[str, float]) -> dict[str, float]:
+        """The means, with what follows from the mean loss; a mean of perplexities is not the perplexity of the mean."""
+        for phase in ("train/", "eval/client_"):
+            if f"{phase}loss" in means:
+                measured = self._task.derived(means[f"{phase}loss"])
+                means |= {f"{phase}{name}": measured[name] for name in self._task.metrics if name in measured}
         return means
 
     def _fail(self, client: int, round: int, told: str) -> None:

@@ -24,7 +24,6 @@ from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
 from fedsparse.vector import digest
-from partitions.picture import plot_partition
 from strategies.fedavg import FedAvg
 from strategies.nodes import meet_federation
 from strategies.saliency import ask_saliency
@@ -48,7 +47,7 @@ def federate(grid: Grid, config: Config) -> Path:
     config, nodes = meet_federation(grid, config)
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
-    model, labels = experiment.model, experiment.data.y_train.cpu()
+    model = experiment.model
     if isinstance(grid, LocalGrid):
         grid.group = group_size(config, model, experiment.method)
         if model.vector.is_cuda:
@@ -64,7 +63,7 @@ def federate(grid: Grid, config: Config) -> Path:
     announce(experiment)
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics)
     with stoppable(), recording as recorder:
-        recorder.figure("partition", plot_partition(labels, experiment.partition, experiment.data.class_names))
+        recorder.figure("partition", experiment.dataset.plot(experiment.partition))
         try:
             strategy.start(
                 grid,
@@ -162,7 +161,7 @@ class RoundEnd:
         if strategy.evaluates(round):
             with cohort.timer("evaluate"):
                 experiment.model.vector.copy_(strategy.weights)
-                samples = len(experiment.data.y_test)
+                samples = experiment.data.test_size
                 score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
             metrics |= score.tagged("eval/", experiment.task)
         metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}

@@ -7,7 +7,6 @@ from fedsparse.config.settings import Given
 from fedsparse.experiment import Experiment
 from fedsparse.telemetry.folder import create_run_folder
 from partitions.partition_file import write
-from partitions.picture import histogram_text, plot_partition
 
 NARROWEST = 40
 """Columns that the table has in any case."""
@@ -16,10 +15,10 @@ NARROWEST = 40
 def partition(settings: Given) -> None:
     """`main.py partition`. ``--distribution partition.csv`` takes the file back, so that others can share it."""
     experiment = Experiment(checked(settings))
-    shown = experiment.data.y_train.cpu(), experiment.partition, experiment.data.class_names
+    data, partition = experiment.dataset, experiment.partition
     width = max(get_terminal_size(fallback=(120, 24)).columns, NARROWEST)
-    print(histogram_text(*shown, width=width))
+    print(data.table(partition, width))
     folder = create_run_folder(experiment.config.logdir, "partition")
-    plot_partition(*shown).savefig(folder / "partition.png", dpi=120)
-    write(folder / "partition.csv", experiment.partition)
+    data.plot(partition).savefig(folder / "partition.png", dpi=120)
+    write(folder / "partition.csv", partition)
     print(f"saved as {folder / 'partition.png'} and {folder / 'partition.csv'}")

@@ -60,7 +60,7 @@ def prune(
 
     def measure(when: str) -> None:
         accuracy[when] = evaluate(
-            experiment.model, experiment.fetch_test, len(experiment.data.y_test), experiment.task
+            experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task
         ).accuracy
         print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # now, because pruning may take minutes
 

@@ -9,7 +9,6 @@ from fedsparse.experiment import load_dataset, partition_of
 from fedsparse.report.compare import Comparison
 from fedsparse.telemetry.folder import create_run_folder
 from partitions import Dataset, Partition
-from partitions.picture import draw_partition
 from partitions.torchvision_sets import without_downloads
 
 
@@ -25,7 +24,7 @@ def report(settings: Given, *folders: str) -> None:
     figure = comparison.figure(parts=2 if shared else 1)
     if shared:
         data, partition = shared
-        draw_partition(data.y_train, partition, data.class_names, figure.subfigs[1])
+        data.draw(partition, figure.subfigs[1])
     comparison.save(create_run_folder(config.logdir, "report"), figure)
 
 
@@ -33,8 +32,8 @@ def _split_data(config: Config) -> tuple[Dataset, Partition] | None:
     """The data and who holds them; None, and a line that says what is missing, where they cannot be had."""
     try:
         with without_downloads():
-            data = load_dataset(config.dataset, config.data_dir)
-            return data, partition_of(config.dataset, config.data_dir, **config.partitioning())
+            data = load_dataset(*config.loading())
+            return data, partition_of(config.loading(), **config.partitioning())
     except ConfigError as error:
         print(f"without the picture of who holds what: {error}", file=sys.stderr)
         return None

@@ -13,7 +13,6 @@ from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment, load_dataset
 from fedsparse.preflight import Training, check
 from fedsparse.telemetry.folder import check_writable
-from partitions import classes_without_samples
 
 
 def run(settings: Given) -> None:
@@ -51,16 +50,16 @@ def look(config: Config, training: Training = "federated") -> None:
     """
     check_writable(config.logdir, config.outfile)
     check(Experiment(config), training)
-    _tell_gaps(config.dataset, config.data_dir)
+    _tell_gaps(config.loading())
 
 
 @lru_cache  # because the cells of a sweep share their data
-def _tell_gaps(dataset: str, data_dir: str) -> None:
+def _tell_gaps(loading: tuple[str, str, str, int]) -> None:
     """Say which labels no training sample has, because they are most likely a mistake: labels from 1, a stray 255."""
-    data = load_dataset(dataset, data_dir)
-    if gaps := classes_without_samples(data):
+    data = load_dataset(*loading)
+    if gaps := data.classes_without_samples():
         outputs = f"the model has {data.classes} outputs, and learns nothing for these"
-        print(f"dataset = {dataset}: no training sample has the label {gaps}; {outputs}", file=sys.stderr)
+        print(f"dataset = {loading[0]}: no training sample has the label {gaps}; {outputs}", file=sys.stderr)
 
 
 def start(config: Config) -> Path:
@@ -72,7 +71,7 @@ def start(config: Config) -> Path:
     from clients.preload import DATA
     from strategies.server_app import federate
 
-    os.environ[DATA] = json.dumps([config.dataset, config.data_dir])  # the fork server reads it; LocalGrid starts that
+    os.environ[DATA] = json.dumps(config.loading())  # the fork server reads it; LocalGrid starts that
     with LocalGrid(
         "clients.client_app:app",
         config.clients,

@@ -64,7 +64,7 @@ def train_central(settings: Given) -> None:
             metrics = score.tagged("train/", task)
             if round % config.eval_every == 0 or round == config.rounds:
                 with timer("evaluate"):
-                    score = evaluate(model, experiment.fetch_test, len(experiment.data.y_test), task)
+                    score = evaluate(model, experiment.fetch_test, experiment.data.test_size, task)
                 metrics |= score.tagged("eval/", task)
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})

@@ -111,6 +111,10 @@ class Config(
         """The clients' simulated links; false when there are none."""
         return Network(self.uplink_mbps, self.downlink_mbps, self.latency_ms, self.seed)
 
+    def loading(self) -> tuple[str, str, str, int]:
+        """The arguments of ``experiment.load_dataset``."""
+        return self.dataset, self.data_dir, self.tokenizer, self.seq_length
+
     def partitioning(self) -> dict[str, Any]:
         """The arguments of ``experiment.partition_of`` after the data set."""
         return {

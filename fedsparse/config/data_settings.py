@@ -15,6 +15,10 @@ class DataSettings(Settings):
     """The data set. fashion-mnist-mini is embedded; a folder holds train/CLASS/*.png and test/CLASS/*.png."""
     data_dir: str = Field("data", min_length=1)
     """Folder that data sets are read from, and downloaded into when absent."""
+    tokenizer: str = Field("auto", min_length=1)
+    """How text becomes tokens: char."""
+    seq_length: int = Field(128, ge=1)
+    """Tokens of a window of text, which is one sample."""
     distribution: Annotated[str, OneOf(PARTITIONERS, suffixes={".csv": "a .csv file"})] = "iid"
     """How samples are spread over clients. dirichlet: each class by shares of its own; dirichlet-per-client: each
     client's classes, at equal sizes (Hsu et al. 2019, SSFL); dirichlet-self-balancing: as dirichlet, but clients stop
@@ -28,4 +32,5 @@ class DataSettings(Settings):
     """Fewest samples a client may hold; the few moved to keep it are reported (dirichlet-self-balancing draws again, as
     its authors' code does with 10)."""
     augment: bool = False
-    """Random crops and flips, as usual for the data set, while training."""
+    """While training, random crops and flips of images, as usual for the data set; a window of text begins at a random
+    place inside its client's tokens."""

@@ -57,7 +57,7 @@ class Comparison:
 
     def shares_partition(self) -> bool:
         """Whether all runs of one seed have the same partition."""
-        return len({repr((c.dataset, c.replace(seed=0).partitioning())) for c in self.configs}) == 1
+        return len({repr((c.loading(), c.replace(seed=0).partitioning())) for c in self.configs}) == 1
 
     def figure(self, parts: int = 1) -> Figure:
         """Accuracy over uplink, and also over simulated seconds if a run has measured them.

@@ -1,4 +1,4 @@
-"""What BatchNorm asks of batches: it normalises each image by all the images of its batch."""
+"""What BatchNorm asks of batches: it normalises each sample by all the samples of its batch."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -54,7 +54,7 @@ def check_batches(config: Config, module: nn.Module, input_shape: Sequence[int],
 
     Args:
         module: on the meta device; in training mode on return.
-        input_shape: channels, height and width of an image.
+        input_shape: the shape of one input.
         sizes: how many samples each client trains on.
 
     Raises:
@@ -76,7 +76,7 @@ def check_batches(config: Config, module: nn.Module, input_shape: Sequence[int],
             cure = "raise min-samples" + " or lower holdout" * config.eval_clients
         shape = "x".join(map(str, input_shape))
         raise ConfigError(
-            f"{what}: BatchNorm needs 2 images of {shape} at least, since model = {config.model} leaves one value a "
+            f"{what}: BatchNorm needs 2 samples of {shape} at least, since model = {config.model} leaves one value a "
             f"channel of each; {cure}, or use --norm group"
         ) from None
 

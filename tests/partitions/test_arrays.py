@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partitions import DataError, Dataset, as_dataset, classes_without_samples
+from partitions import DataError, Images, as_dataset
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 8, 10), dtype=np.uint8)
@@ -22,7 +22,7 @@ def mapping(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in arrays.items() if value is not None}
 
 
-def loaded(images: np.ndarray) -> Dataset:
+def loaded(images: np.ndarray) -> Images:
     return as_dataset(mapping(x_train=images, x_test=images[:5]), "mine")
 
 
@@ -108,13 +108,13 @@ def test_natural_clients_are_renumbered_in_ascending_order(ids: list[int]) -> No
     ],
 )
 def test_labels_that_no_training_sample_has_are_named(labels: np.ndarray, gaps: str) -> None:
-    assert classes_without_samples(as_dataset(mapping(y_train=labels, y_test=labels[:5]), "mine")) == gaps
+    assert as_dataset(mapping(y_train=labels, y_test=labels[:5]), "mine").classes_without_samples() == gaps
 
 
 def test_labels_of_another_task_have_no_gaps() -> None:
     data = loaded(GREY)
     for y in (torch.zeros(12, 4, dtype=torch.int64), torch.zeros(12)):
-        assert classes_without_samples(replace(data, y_train=y, y_test=y[:5], task="own")) == ""
+        assert replace(data, y_train=y, y_test=y[:5], task="own").classes_without_samples() == ""
 
 
 def test_a_class_may_have_a_name_and_no_training_sample() -> None:

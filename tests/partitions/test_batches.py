@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from partitions import augment, embedded, normalise, to_device
+from partitions import augment, embedded, normalise
 
 
 def images(count: int, channels: int, height: int, width: int) -> Tensor:
@@ -131,9 +131,9 @@ def test_the_embedded_images_have_mean_0_and_deviation_1_once_normalised() -> No
 
 def test_a_data_set_goes_to_a_device_once() -> None:
     data = embedded.load(Path())
-    assert to_device(data, "cpu") is data
-    moved = to_device(data, "meta")
-    assert moved is to_device(data, torch.device("meta"))
+    assert data.to("cpu") is data
+    moved = data.to("meta")
+    assert moved is data.to(torch.device("meta"))
     assert {getattr(moved, key).device.type for key in ("x_train", "y_train", "x_test", "y_test", "mean", "std")} == {
         "meta"
     }

@@ -1,0 +1,281 @@
+"""Text as one array of tokens. A sample is a window of it: the tokens, and for each the token that follows."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from partitions.dataset import Batch, DataError, Dataset
+from partitions.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+    from partitions.split import Partition
+
+Ints = NDArray[np.int64]
+MOST_COUNTED = 20_000
+"""Windows of which a picture counts the tokens."""
+
+
+class Document(NamedTuple):
+    """A text that is never split between training and test.
+
+    Attributes:
+        client: the name of the natural client that wrote it; empty for none.
+        label: the class of the document, for distributions that skew classes; empty for none.
+    """
+
+    text: str
+    client: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of one array of tokens.
+
+    Attributes:
+        tokens: (L,), uint8, int16 or int32; a token above 32,767 is a negative int16.
+        starts: (N,) int64, where each window begins; it has `seq_length` tokens, and one more as the last target.
+    """
+
+    tokens: Tensor
+    starts: Tensor
+
+    def batch(self, starts: Tensor, length: int) -> Batch:
+        """Inputs and targets (B, length), int64, of the windows that begin at `starts`, (B,)."""
+        places = starts.unsqueeze(1) + torch.arange(length + 1, device=starts.device)
+        tokens = self.tokens[places].long()
+        if self.tokens.dtype == torch.int16:
+            tokens &= 0xFFFF
+        return tokens[:, :-1], tokens[:, 1:]
+
+
+@dataclass(frozen=True, eq=False)  # hashed by identity, so that `to` can cache its results
+class Text(Dataset):
+    """Text in windows of `seq_length` tokens, which do not overlap; a window never holds text of two clients.
+
+    The rest of a client's text that is shorter than a window is left out.
+
+    Attributes:
+        classes: the size of the vocabulary.
+        train, test: the windows.
+        seq_length: tokens of a window.
+        tokenizer: from text to tokens and back.
+        bytes_per_token: of the test text, in UTF-8.
+        label_names: one name a label.
+        window_labels: the label of the document in which each training window begins, (N_train,); None if documents
+            have none.
+        owners, task: as in `Dataset`.
+    """
+
+    classes: int
+    train: Windows
+    test: Windows
+    seq_length: int
+    tokenizer: Tokenizer
+    bytes_per_token: float
+    label_names: tuple[str, ...] = ()
+    window_labels: Ints | None = None
+    owners: Ints | None = None
+    task: Any = "language"
+
+    @property
+    def train_size(self) -> int:
+        """How many training windows there are."""
+        return len(self.train.starts)
+
+    @property
+    def test_size(self) -> int:
+        """How many test windows there are."""
+        return len(self.test.starts)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(T,), the tokens of a window."""
+        return (self.seq_length,)
+
+    @property
+    def samples_in_words(self) -> str:
+        """Such as ``windows of 128 tokens``."""
+        return f"windows of {self.seq_length} tokens"
+
+    @property
+    def labels(self) -> Ints | None:
+        """The label of each training window; None if documents have none."""
+        return self.window_labels
+
+    def to(self, device: str | torch.device) -> "Text":
+        """The data set on `device`; the same call returns the same object again."""
+        return _to_device(self, torch.device(device))
+
+    def fetch(self, indices: Tensor, generator: torch.Generator | None = None) -> Callable[[Tensor], Batch]:
+        """Windows; with a generator, each begins up to a window earlier, at random.
+
+        A window is shifted only into the window before it, and only if `indices` has that window too. So a client
+        never sees tokens of another client, or tokens that it holds out.
+        """
+        starts = self.train.starts.index_select(0, indices)
+        follows = torch.zeros(len(starts), dtype=torch.int64, device=starts.device)
+        follows[1:] = starts.diff() == self.seq_length
+
+        def batch(positions: Tensor) -> Batch:
+            chosen = starts.index_select(0, positions)
+            if generator is not None:
+                draws = torch.randint(self.seq_length, (len(chosen),), generator=generator, device=generator.device)
+                chosen = chosen - draws.to(chosen.device) * follows.index_select(0, positions)
+            return self.train.batch(chosen, self.seq_length)
+
+        return batch
+
+    def test_batch(self, positions: Tensor) -> Batch:
+        """Test windows."""
+        return self.test.batch(self.test.starts[positions], self.seq_length)
+
+    def trial(self) -> Batch:
+        """Two windows, of the first and of the last token of the vocabulary."""
+        tokens = torch.tensor([0, self.classes - 1]).unsqueeze(1).expand(2, self.seq_length)
+        return tokens, tokens
+
+    def unigrams(self, indices: Ints) -> NDArray[np.float64]:
+        """(classes,): the share of each token in these training windows; of very many, in evenly spaced ones."""
+        if len(indices) > MOST_COUNTED:
+            indices = indices[np.linspace(0, len(indices) - 1, MOST_COUNTED).astype(int)]
+        inputs, _ = self.train.batch(self.train.starts[torch.from_numpy(indices)], self.seq_length)
+        counts: Ints = torch.bincount(inputs.flatten(), minlength=self.classes).cpu().numpy()
+        return counts / counts.sum()
+
+    def table(self, partition: "Partition", width: int) -> str:
+        """Tokens of each client, and how far its unigram distribution is from the whole."""
+        from partitions.text_picture import tokens_text  # imported here, because matplotlib costs most of a second
+
+        return tokens_text(self, partition, width)
+
+    def draw(self, partition: "Partition", figure: "Figure | SubFigure") -> None:
+        """Tokens of each client, and how far its unigram distribution is from the whole."""
+        from partitions.text_picture import draw_tokens
+
+        draw_tokens(self, partition, figure)
+
+    def plot(self, partition: "Partition") -> "Figure":
+        """The same in a new figure."""
+        from partitions.text_picture import plot_tokens
+
+        return plot_tokens(self, partition)
+
+
+@lru_cache(maxsize=2)  # two at most, because a data set on a GPU is large
+def _to_device(data: Text, device: torch.device) -> Text:
+    if device == data.train.tokens.device:
+        return data
+
+    def moved(windows: Windows) -> Windows:
+        return Windows(windows.tokens.to(device), windows.starts.to(device))
+
+    return replace(data, train=moved(data.train), test=moved(data.test))
+
+
+def text_from(train: Iterable[Document], test: Iterable[Document], tokenizer: Tokenizer, seq_length: int) -> Text:
+    """The data set of documents.
+
+    Args:
+        train, test: each either all with a client, or all without; a client of `test` need not be in `train`.
+        seq_length: tokens of a window.
+
+    Raises:
+        DataError: there is no text, or a client of `train` has fewer tokens than a window.
+    """
+    clients = dict[str, int]()
+    learned, held_out = (_encode(documents, tokenizer, clients) for documents in (train, test))
+    starts, of_document = learned.windows(seq_length)
+    test_starts, _ = held_out.windows(seq_length)
+    needed = seq_length + 1
+    for split, stream, found in (("training", learned, starts), ("test", held_out, test_starts)):
+        if not len(stream.tokens):
+            raise DataError(f"there is no {split} text")
+        if not len(found):
+            longest = int(stream.by_client()[1].max())
+            raise DataError(
+                f"a window of seq-length = {seq_length} needs {needed} tokens, but the longest {split} text has "
+                f"{longest}; lower seq-length"
+            )
+    who, lengths = learned.by_client()
+    if (short := lengths < needed).any():
+        name, length = list(clients)[who[short.argmax()]], lengths[short.argmax()]
+        raise DataError(
+            f"client {name!r} has {length} tokens of training text, but a window of seq-length = {seq_length} needs "
+            f"{needed}; lower seq-length"
+        )
+    names = tuple(sorted(set(learned.labels)))
+    labels = np.searchsorted(names, learned.labels)[of_document] if any(names) else None
+    named = any(clients)
+    return Text(
+        classes=tokenizer.size,
+        train=Windows(torch.from_numpy(learned.tokens), torch.from_numpy(starts)),
+        test=Windows(torch.from_numpy(held_out.tokens), torch.from_numpy(test_starts)),
+        seq_length=seq_length,
+        tokenizer=tokenizer,
+        bytes_per_token=held_out.bytes / len(held_out.tokens),
+        label_names=names if any(names) else (),
+        window_labels=labels,
+        owners=np.unique(learned.clients[of_document], return_inverse=True)[1].astype(np.int64) if named else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stream:
+    """Tokens of documents, one document after the other; documents of one client are neighbours.
+
+    Attributes:
+        tokens: (L,), uint8, int16 or int32.
+        lengths, clients, labels: of each document, (D,).
+        bytes: of the text in UTF-8, with one byte for the end of each document.
+    """
+
+    tokens: NDArray[Any]
+    lengths: Ints
+    clients: Ints
+    labels: list[str]
+    bytes: int
+
+    def by_client(self) -> tuple[Ints, Ints]:
+        """The clients in their order in the stream, and how many tokens each has."""
+        firsts = np.flatnonzero(np.diff(self.clients, prepend=-1))
+        return self.clients[firsts], np.add.reduceat(self.lengths, firsts)
+
+    def windows(self, seq_length: int) -> tuple[Ints, Ints]:
+        """Where each window begins, and the document in which it does."""
+        if not len(self.lengths):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        _, lengths = self.by_client()
+        counts = np.maximum(lengths - 1, 0) // seq_length
+        begins = np.cumsum(lengths) - lengths
+        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        starts = np.repeat(begins, counts) + seq_length * place
+        return starts, np.searchsorted(np.cumsum(self.lengths), starts, side="right")
+
+
+def _encode(documents: Iterable[Document], tokenizer: Tokenizer, clients: dict[str, int]) -> _Stream:
+    """The documents as tokens, those of a client together and sorted by label; `clients` numbers new names."""
+    dtype = np.uint8 if tokenizer.size <= 2**8 else np.uint16 if tokenizer.size <= 2**16 else np.int32
+    pieces, who, labels, size = list[NDArray[Any]](), list[int](), list[str](), 0
+    for text, client, label in documents:
+        pieces.append(np.append(tokenizer.encode(text), tokenizer.end).astype(dtype))
+        who.append(clients.setdefault(client, len(clients)))
+        labels.append(label)
+        size += len(text.encode()) + 1
+    order = np.lexsort((labels, who)) if pieces else np.empty(0, np.int64)
+    tokens = np.concatenate([pieces[i] for i in order]) if pieces else np.empty(0, dtype)
+    return _Stream(
+        tokens.view(np.int16) if dtype is np.uint16 else tokens,
+        np.array([len(pieces[i]) for i in order], np.int64),
+        np.array(who, np.int64)[order],
+        [labels[i] for i in order],
+        size,
+    )
