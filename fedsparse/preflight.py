@@ -137,7 +137,7 @@ def _check_own(config: Config, layout: Layout) -> None:
     if "aggregator" in made:
         with blamed("aggregator", config.aggregator):
             codec = UpdateCodec(layout, "none")
-            payload, _ = codec.encode(np.zeros(layout.size, np.float32), ClientState(), round=1, seed=0)
+            payload, _ = codec.encode(np.ones(layout.size, np.float32), ClientState(), round=1, seed=0)
             made["aggregator"].add(codec.decode(payload), 1)
             result_of(made["aggregator"], layout.size)
     weight = nn.Parameter(torch.zeros(2))

@@ -58,7 +58,7 @@ def federate(grid: Grid, config: Config) -> Path:
         strategy.cohort.state_folder = str(folder / "clients")
     weights = strategy.broadcast(1)
     whole = experiment.dense_layout
-    dense, _ = UpdateCodec(whole, "none").encode(torch.zeros(whole.size), ClientState(), round=0, seed=0)
+    dense, _ = UpdateCodec(whole, "none").encode(torch.ones(whole.size), ClientState(), round=0, seed=0)
     keep_log(folder)
     announce(experiment)
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics)

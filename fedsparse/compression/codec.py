@@ -31,7 +31,8 @@ from fedsparse.compression.matrices import code_matrices
 from fedsparse.compression.none import NoSelection
 from fedsparse.compression.selection import Indices, Part, accumulate
 from fedsparse.compression.sparse_update import SparseUpdate, add_segments
-from fedsparse.compression.values import F32, value_codec
+from fedsparse.compression.values import ELEMENTWISE, F32, value_codec
+from fedsparse.compression.zero_rows import code_without_zero_rows
 from fedsparse.config.presets import check_parts
 from fedsparse.vector import Layout
 
@@ -220,6 +221,8 @@ class UpdateCodec:
             if self.unbiased:
                 values = values * np.repeat(sizes / counts, counts).astype(np.float32)
             self._finite_norm(values, at)
+        if at is None and isinstance(self.values, ELEMENTWISE) and not self.unbiased:
+            return code_without_zero_rows(self.layout, values, self.values, seed), selected
         body = self.values.encode(values, counts, seed, self.unbiased)
         drawn = seed if getattr(self.selection, "seeded", False) else None
         return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], selected

@@ -89,6 +89,10 @@ class BF16:
         return from_bf16(np.frombuffer(body, "<u2"))
 
 
+ELEMENTWISE = (F32, F16, BF16)
+"""The codings that have no scale, so that each value is coded for itself."""
+
+
 class Sign:
     """One bit a value, and one scale a group: the mean magnitude, which of all scales is closest to the values.
 

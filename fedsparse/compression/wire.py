@@ -32,6 +32,7 @@ SEGMENT = struct.Struct("<BBHIII")
 CHECKSUM = struct.Struct("<I")
 WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one group for each entry of the layout
 KINDS = set(IndexCodec)
+MOST_SEGMENTS = 1 << 14  # of a payload for any layout, because each segment takes the receiver 20 microseconds
 CODECS = {codec.code: codec for codec in map(value_codec, VALUES)}
 
 
@@ -159,8 +160,7 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
         raise PayloadError("payload is damaged: its checksum does not match")
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"payload is for layout {fingerprint:016x}, not {layout.fingerprint:016x}")
-    most = 2 * len(layout.trainable) + 2  # each entry alone, dense segments between them, and the buffers
-    if segments > most:  # because even an empty segment takes time
+    if segments > (most := most_segments(layout)):  # because even an empty segment takes time
         raise PayloadError(f"payload of {segments} segments; this layout needs no more than {most}")
     found, start, rest = [], 0, body[HEADER.size :]
     for _ in range(segments):
@@ -173,6 +173,13 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
     if start != layout.size or len(rest):
         raise PayloadError(f"payload covers {start} of {layout.size} coordinates, {len(rest)} bytes trail")
     return SparseUpdate(layout, round, tuple(found))
+
+
+def most_segments(layout: Layout) -> int:
+    """How many segments a payload may have: each row of a matrix and each other entry alone, dense segments between
+    them, and the buffers."""
+    rows = sum(e.shape[0] if len(e.shape) > 1 else 1 for e in layout.trainable)
+    return min(2 * rows + 2, MOST_SEGMENTS)
 
 
 def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segment, memoryview]:

@@ -1,0 +1,50 @@
+"""Leaves rows of zeros out of a dense payload, such as the rows of an embedding whose tokens no sample has.
+
+Such a row has no gradient, so that its update is exactly zero. A run of these rows becomes a segment without values.
+"""
+
+import numpy as np
+
+from fedsparse.compression import wire
+from fedsparse.compression.factors import matrix_shape
+from fedsparse.compression.values import ValueCodec
+from fedsparse.vector import Layout
+
+LEAST = 64
+"""Coordinates of a run that is worth two more segment headers of 16 bytes each, at two bytes a coordinate."""
+
+
+def code_without_zero_rows(layout: Layout, vector: np.ndarray, values: ValueCodec, seed: int) -> list[wire.Coded]:
+    """Segments that cover ``vector``, float32 of shape ``(layout.parameters,)``, except for its rows of zeros.
+
+    Args:
+        values: a coding that treats each value for itself, and gives 0 for 0.
+    """
+    segments, coded = [], 0
+    for start, stop in zero_runs(layout, vector).tolist():
+        if start > coded:
+            segments.append(wire.Coded.dense(vector[coded:start], values, seed))
+        segments.append(wire.Coded(stop - start, np.empty(0, np.int64), values, b"", np.array([0])))
+        coded = stop
+    if coded < len(vector):
+        segments.append(wire.Coded.dense(vector[coded:], values, seed))
+    return segments
+
+
+def zero_runs(layout: Layout, vector: np.ndarray) -> np.ndarray:
+    """Runs of rows of zeros in ``vector``: int64, shape ``(runs, 2)``, each run's start and stop, in order.
+
+    Neighbouring rows are one run. Of more runs than a payload has room for, it gives the longest ones.
+    """
+    rows = [np.empty((0, 2), np.int64)]
+    for entry in layout.trainable:
+        if len(entry.shape) > 1 and entry.size:
+            matrix = vector[entry.slice].reshape(matrix_shape(entry))
+            starts = entry.start + matrix.shape[1] * np.flatnonzero(~matrix.any(axis=1))
+            rows.append(np.stack([starts, starts + matrix.shape[1]], axis=1))
+    starts, stops = np.concatenate(rows).T
+    apart = starts[1:] != stops[:-1]
+    runs = np.stack([starts[np.r_[True, apart]], stops[np.r_[apart, True]]], axis=1) if len(starts) else rows[0]
+    runs = runs[runs[:, 1] - runs[:, 0] >= LEAST]
+    longest = np.argsort(runs[:, 0] - runs[:, 1], kind="stable")[: (wire.MOST_SEGMENTS - 2) // 2]
+    return runs[np.sort(longest)]
