@@ -40,16 +40,18 @@ LOST: set[tuple[int, int]] = set()
 TRAFFIC: list[tuple[Message, Message]] = []
 """Every message of a client's training, and the reply."""
 
+STEPS: list[dict[int, Steps]] = []
+"""The step log of every round."""
+
 
 class Round(NamedTuple):
-    """The state after a round: its number, the global weights, their topology, the measurements, the step log."""
+    """The state after a round: its number, the global weights, their topology, and the measurements."""
 
     number: int
     weights: Tensor
     topology: Topology
     metrics: dict[str, float]
     details: dict[str, float]
-    steps: dict[int, Steps]
 
 
 def app(message: Message, context: Context) -> Message:
@@ -69,6 +71,7 @@ def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset()
     LOST.clear()
     LOST.update(lost)
     TRAFFIC.clear()
+    STEPS.clear()
     with LocalGrid("tests.strategies.federation:app", config.clients) as grid:
         strategy = make_strategy(Experiment(config), grid.get_node_ids(), grid)
         played = [state_of(strategy, 0)]
@@ -79,13 +82,14 @@ def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset()
             messages = list(strategy.configure_evaluate(round, arrays, {}, grid))
             strategy.aggregate_evaluate(round, grid.send_and_receive(messages))
             played.append(state_of(strategy, round))
+            STEPS.append(strategy.cohort.steps)
     return played
 
 
 def state_of(strategy: FedAvg, round: int) -> Round:
     topology = strategy.topology
     metrics, details = dict(strategy.cohort.metrics), dict(topology.details)
-    return Round(round, strategy.weights.clone(), topology.current, metrics, details, strategy.cohort.steps)
+    return Round(round, strategy.weights.clone(), topology.current, metrics, details)
 
 
 def experiment_of(config: Config, module: nn.Module) -> Experiment:

@@ -15,7 +15,7 @@ from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
 from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
 from strategies.replies import Measures
-from tests.strategies.federation import SETTINGS, TRAFFIC, play
+from tests.strategies.federation import SETTINGS, STEPS, TRAFFIC, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst")
 FIXED_TOTAL = (*FIXED_COUNTS, "ssfl", "prunefl")
@@ -41,7 +41,7 @@ def test_counts_are_exact_and_missing_weights_are_zero_for_any_model_and_sparsit
         **{"sparsity-distribution": drawn["distribution"], "readjustment-ratio": drawn["ratio"], "dense-layers": ""},
     )
     first = rounds[0].topology
-    for _, weights, topology, metrics, *_ in rounds:
+    for _, weights, topology, metrics, _ in rounds:
         assert weights.isfinite().all()
         assert not weights[: topology.mask.numel()][~topology.mask].any()
         assert topology.mask[~topology.prunable].all()
@@ -103,7 +103,7 @@ def test_the_step_log_tells_every_client_s_steps_and_changes_no_bit(tiny_dataset
         entries, taken = read_steps(reply.content)
         assert taken == 2 * -(-reply.content["metrics"]["num-examples"] // 8)
         assert [entry.step for entry in entries] == list(range(3, taken + 1, 3))
-    assert played[-1].steps == {reply.metadata.src_node_id: read_steps(reply.content) for _, reply in TRAFFIC[4:]}
+    assert STEPS[-1] == {reply.metadata.src_node_id: read_steps(reply.content) for _, reply in TRAFFIC[4:]}
 
 
 @pytest.mark.parametrize(
