@@ -12,6 +12,7 @@ from torch import Tensor
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.prune_upload import prune_upload
 from clients.receive_weights import receive_weights
+from clients.state_store import MOMENTS, kept_moments, state_file
 from clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
@@ -57,7 +58,8 @@ def train(message: Message, context: Context) -> Message:
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
     local = LocalTopology(bench.model, trained, bench.method, round, seed)
     log, entries = step_log(config, timer)
-    with TRAINING:
+    task: Any = message.content["task"]
+    with kept_moments(config.keep_moments, context, state_file(task, client, MOMENTS)) as memory, TRAINING:
         score = train_model(
             bench.model,
             bench.fetch(indices, augmenting),
@@ -69,6 +71,7 @@ def train(message: Message, context: Context) -> Message:
             timer=timer,
             topology=local,
             log=log,
+            memory=memory,
         )
     reply = _reply(message, context, bench, held, indices, local.topology, score, timer)
     if log:

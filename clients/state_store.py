@@ -10,6 +10,8 @@ is rounded on the host, and stays there until the next round.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,6 +23,9 @@ from torch import Tensor
 from fedsparse.compression import ClientState
 from fedsparse.compression.arrays import to_numpy
 from fedsparse.compression.client_state import Flat
+
+MOMENTS = "-moments"
+"""The kind of the state in which a client keeps its optimizer's moments."""
 
 ARRAYS, SCALARS, TOPOLOGY = "fedsparse/arrays", "fedsparse/scalars", "fedsparse/topology"
 STYPE = "little-endian"  # the plain bytes of an array: read back as a view, without a copy
@@ -65,6 +70,19 @@ def save_state(context: Context, file: Path | None, state: ClientState, kind: st
         flat = state.to_dict()
         if flat or file.exists():
             _to_file(file, flat)
+
+
+@contextmanager
+def kept_moments(kept: bool, context: Context, file: Path | None) -> Iterator[dict[str, Any] | None]:
+    """What the client's optimizer remembers between rounds, to be replaced while the context is open.
+
+    Args:
+        kept: False gives None, and no state.
+    """
+    state = load_state(context, file, MOMENTS) if kept else ClientState()
+    yield state.memory if kept else None
+    if kept:
+        save_state(context, file, state, MOMENTS)
 
 
 def _from_context(context: Context, kind: str) -> Flat:

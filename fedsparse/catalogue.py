@@ -44,7 +44,17 @@ MODELS = {
     "vgg11": "fedsparse.models.torchvision_models:vgg11",
     "vgg16": "fedsparse.models.torchvision_models:vgg16",
     "mobilenet_v2": "fedsparse.models.torchvision_models:mobilenet_v2",
+    "lstm": "fedsparse.models.lstm:lstm",
+    "lstm-small": "fedsparse.models.lstm:lstm_small",
+    "lstm-medium": "fedsparse.models.lstm:lstm_medium",
+    "lstm-large": "fedsparse.models.lstm:lstm_large",
+    "gpt2-nano": "fedsparse.models.gpt2:gpt2_nano",
+    "gpt2-small": "fedsparse.models.gpt2:gpt2_small",
+    "gpt2-medium": "fedsparse.models.gpt2:gpt2_medium",
 }
+
+TEXT_MODELS = tuple(name for name in MODELS if name.startswith(("lstm", "gpt2")))
+"""The models that read tokens; the others read images."""
 
 TEXTS = {
     "shakespeare-mini": "partitions.shakespeare:load",
@@ -91,5 +101,5 @@ TOPOLOGIES = {
     "small-dense": "fedsparse.sparsity.small_dense:SmallDense",
 }
 
-OPTIMIZERS = {"sgd": "torch.optim:SGD"}
+OPTIMIZERS = {"sgd": "torch.optim:SGD", "adamw": "fedsparse.training.adamw:adamw"}
 """Optimizers of a client's local training."""

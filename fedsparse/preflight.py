@@ -140,9 +140,9 @@ def _check_own(config: Config, layout: Layout) -> None:
             payload, _ = codec.encode(np.ones(layout.size, np.float32), ClientState(), round=1, seed=0)
             made["aggregator"].add(codec.decode(payload), 1)
             result_of(made["aggregator"], layout.size)
-    weight = nn.Parameter(torch.zeros(2))
-    weight.grad = torch.ones(2)
-    optimizer = local_optimizer(config, [weight], round=1)
+    layer = nn.Linear(1, 2, bias=False)
+    layer.weight.grad = torch.ones(2, 1)
+    optimizer = local_optimizer(config, layer, round=1)
     with blamed("optimizer", config.optimizer):
         optimizer.step()
 

@@ -106,7 +106,7 @@ def keeps_files(experiment: Experiment, grid: Grid) -> bool:
     config = experiment.config
     if config.state_store != "auto":
         return config.state_store == "files"
-    size = 4 * experiment.layout.parameters
+    size = 4 * experiment.layout.parameters * (3 if config.keep_moments else 1)
     touched = min(config.clients, config.rounds * config.clients_per_round)
     if experiment.model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:
         on_host = not config.downlink_is_whole or config.residual_dtype == "bf16"

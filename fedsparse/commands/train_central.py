@@ -10,6 +10,7 @@ from fedsparse.commands.run import checked
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
+from fedsparse.models import model_for
 from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
@@ -17,15 +18,16 @@ from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepLog, StepTable
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import joined
-from fedsparse.training.loop import evaluate, train
+from fedsparse.training.loop import Score, evaluate, train
+from fedsparse.training.moments import Memory
 
 
 def train_central(settings: Given) -> None:
     """`main.py train-central`: a federation of one client that holds every sample, without server or wire.
 
-    A round is ``epochs`` passes over all training samples. The learning rate's schedule and the evaluations go by
-    rounds, as in a federation. The initial weights are those of a federation of the same seed. Writes ``model.pt`` and
-    ``result.json`` into a run folder.
+    A round is ``epochs`` passes over all training samples, or ``local_steps`` steps. The learning rate's schedule and
+    the evaluations go by rounds, as in a federation. The initial weights are those of a federation of the same seed.
+    Writes ``model.pt`` and ``result.json`` into a run folder.
 
     Raises:
         ConfigError: settings of a sparse network, which this does not train.
@@ -44,21 +46,15 @@ def train_central(settings: Given) -> None:
         model.module.compile()
     if line := joined(config, model.module, [len(experiment.all_samples)]):
         print(line)
-    folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{short(config.model)}-central")
+    name = short(model_for(config.model, experiment.dataset.input_shape))
+    folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{name}-central")
+    memory: Memory | None = {} if config.keep_moments else None
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, command="train-central")
     with recording as recorder:
         table = StepTable(task, recorder.scalar)
         for round in range(1, config.rounds + 1):
             began, timer = time.perf_counter(), StageTimer(experiment.device)
-            seed = derive_seed(config.seed, "train", round=round)
-            augmenting = torch.Generator().manual_seed(derive_seed(config.seed, "augment", round=round))
-            fetch = experiment.fetch(experiment.all_samples, augmenting if config.augment else None)
-            samples = len(experiment.all_samples)
-            log = (
-                StepLog(config.log_interval, timer, partial(table.show, round, "all")) if config.log_interval else None
-            )
-            score = train(model, fetch, samples, config, task, round=round, seed=seed, timer=timer, log=log)
-            table.finish(log.step if log else 0)
+            score = _train_round(experiment, round, timer, table, memory)
             if not math.isfinite(score.loss):
                 raise Diverged(f"round {round}: the loss is {score.loss}; lower the learning rate")
             metrics = score.tagged("train/", task)
@@ -69,3 +65,27 @@ def train_central(settings: Given) -> None:
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
         save_model(model.module, folder / "model.pt")
+
+
+def _train_round(
+    experiment: Experiment, round: int, timer: StageTimer, table: StepTable, memory: Memory | None
+) -> Score:
+    """One round on all training samples."""
+    config, indices = experiment.config, experiment.all_samples
+    augmenting = torch.Generator().manual_seed(derive_seed(config.seed, "augment", round=round))
+    show = partial(table.show, round, "all")
+    log = StepLog(config.log_interval, timer, show) if config.log_interval else None
+    score = train(
+        experiment.model,
+        experiment.fetch(indices, augmenting if config.augment else None),
+        len(indices),
+        config,
+        experiment.task,
+        round=round,
+        seed=derive_seed(config.seed, "train", round=round),
+        timer=timer,
+        log=log,
+        memory=memory,
+    )
+    table.finish(log.step if log else 0)
+    return score

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from fedsparse.catalogue import MODELS
+from fedsparse.catalogue import MODELS, TEXT_MODELS
 from fedsparse.config import Config
 from fedsparse.config.presets import FACTORIZATIONS
 from fedsparse.config.settings import Given
@@ -90,6 +90,7 @@ LOSSY = Need(
 )
 FROM_TORCHVISION = [name for name, place in MODELS.items() if place.startswith("fedsparse.models.torchvision_models:")]
 VISION_MODEL = one_of("model", *FROM_TORCHVISION)
+HAS_BLOCKS = one_of("model", "auto", *FROM_TORCHVISION, *(name for name in TEXT_MODELS if name.startswith("gpt2")))
 READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
@@ -105,7 +106,17 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ),
     ),
     "norm": (VISION_MODEL,),
-    "recompute": (VISION_MODEL,),
+    "recompute": (HAS_BLOCKS,),
+    "epochs": (Need("local-steps = 0", ("local-steps",), lambda config: not config.local_steps),),
+    "momentum": (one_of("optimizer", "sgd"),),
+    "adam-beta2": (one_of("optimizer", "adamw"),),
+    "keep-moments": (
+        Need(
+            "an optimizer with moments",
+            ("optimizer", "momentum"),
+            lambda config: config.optimizer != "sgd" or config.momentum > 0,
+        ),
+    ),
     "lr-decay": (one_of("lr-schedule", "exponential", own=False),),
     "server-momentum": (one_of("strategy", "fedavgm", "fedadam"),),
     "server-beta2": (one_of("strategy", "fedadam"),),

@@ -9,7 +9,7 @@ from fedsparse.config.settings import OneOf, Settings
 class ModelSettings(Settings):
     """The network."""
 
-    model: Annotated[str, OneOf(MODELS)] = "cnn-small"
-    """Network; its input shape and classes come from the data set."""
+    model: Annotated[str, OneOf(("auto", *MODELS))] = "auto"
+    """Network; its input shape and classes come from the data set. auto: cnn-small for images, gpt2-nano for text."""
     norm: Literal["batch", "group"] = "batch"
     """Normalisation layers of the torchvision models."""

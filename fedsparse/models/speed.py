@@ -7,8 +7,8 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual")
-"""torchvision's residual blocks, by name, because importing torchvision takes a second."""
+BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual", "Block")
+"""Residual blocks of torchvision and of GPT-2, by name, because importing torchvision takes a second."""
 
 
 def recompute_blocks(model: nn.Module) -> None:

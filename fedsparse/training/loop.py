@@ -1,11 +1,12 @@
-"""The local loop: epochs of optimizer steps over one client's samples, and evaluation."""
+"""The local loop: optimizer steps over one client's samples, and evaluation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsparse.catalogue import OPTIMIZERS
 from fedsparse.config import Config
@@ -15,9 +16,14 @@ from fedsparse.sparsity.local_topology import LocalTopology, flat_gradient
 from fedsparse.tasks import Task
 from fedsparse.telemetry.step_log import StepLog
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.adamw import decaying
 from fedsparse.training.batchnorm import batches, refuse_pieces, trains_batchnorm
 from fedsparse.training.loss_scale import LossScale
+from fedsparse.training.moments import Memory, moments_of, restore
 from fedsparse.vector import FlatModel
+
+EVALUATED = 2048
+"""Most predictions of a batch that is only evaluated: a vocabulary of 50,000 tokens makes 0.4 GB of scores of them."""
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Positions (int64, on the device) -> inputs and targets of that batch, ready for the model."""
@@ -65,31 +71,48 @@ class _Tally:
         return Score(self.loss.item() / n, self.right.item() / n, self.predictions)
 
 
-def learning_rate(config: Config, round: int) -> float:
-    """The local learning rate of a round, 1 to ``config.rounds``."""
-    done = (round - 1) / config.rounds
+def learning_rate(config: Config, round: int, step: int = 0, steps: int = 1) -> float:
+    """The local learning rate of a round, 1 to ``config.rounds``.
+
+    Args:
+        step, steps: the local step from 0, and how many steps the round has; used where the rate goes by steps.
+    """
+    if config.lr_schedule_by == "round":
+        step, steps = 0, 1
+    passed = round - 1 + step / steps
+    lr, done = config.lr, passed / config.rounds
+    if config.lr_warmup_rounds:  # in the middle of the round or step
+        lr *= min(1.0, (passed + 0.5 / steps) / config.lr_warmup_rounds)
     if config.lr_schedule == "cosine":
-        return config.lr * (1 + math.cos(math.pi * done)) / 2
+        return lr * (1 + math.cos(math.pi * done)) / 2
     if config.lr_schedule == "step":
-        return config.lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+        return lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
     if config.lr_schedule == "exponential":
-        return config.lr * config.lr_decay ** (round - 1)
-    return config.lr
+        return lr * config.lr_decay**passed
+    return lr
 
 
-def local_optimizer(config: Config, parameters: list[torch.nn.Parameter], round: int) -> torch.optim.Optimizer:
+def local_optimizer(config: Config, module: nn.Module, round: int) -> torch.optim.Optimizer:
     """The optimizer of one client's training in a round.
 
-    A user's own class or function is called with the parameters, and with ``lr``, ``momentum``, ``weight_decay`` and
-    ``fused`` if its signature has them. It must return a ``torch.optim.Optimizer``.
+    A user's own class or function is called with the list of trainable parameters, and with ``lr``, ``momentum``,
+    ``beta2``, ``weight_decay``, ``decays`` (see ``adamw``) and ``fused`` if its signature has them. It must return a
+    ``torch.optim.Optimizer``.
 
     Raises:
         PluginError: the user's own fails or returns another type.
     """
-    settings = {"lr": learning_rate(config, round), "momentum": config.momentum, "weight_decay": config.weight_decay}
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    settings = {
+        "lr": learning_rate(config, round),
+        "momentum": config.momentum,
+        "beta2": config.adam_beta2,
+        "weight_decay": config.weight_decay,
+        "decays": decaying(module),
+        "fused": parameters[0].device.type in ("cpu", "cuda"),
+    }
     with blamed("optimizer", config.optimizer):
-        fused = parameters[0].device.type in ("cpu", "cuda")
-        optimizer = call(named(OPTIMIZERS, config.optimizer), parameters, **settings, fused=fused)
+        optimizer = call(named(OPTIMIZERS, config.optimizer), parameters, **settings)
         if not isinstance(optimizer, torch.optim.Optimizer):
             name, got = config.optimizer, type(optimizer).__name__
             raise PluginError(f"{name}: should give a torch.optim.Optimizer, not {got}")
@@ -108,20 +131,23 @@ def train(
     timer: StageTimer,
     topology: LocalTopology | None = None,
     log: StepLog | None = None,
+    memory: Memory | None = None,
 ) -> Score:
-    """Train ``model`` in place for ``config.epochs`` epochs of shuffled batches, from its present weights.
+    """Train ``model`` in place on shuffled batches, from its present weights.
 
     Args:
         model: holds the global weights on entry, the local ones on return.
         fetch: the batch for given positions ``0 <= i < samples``.
         samples: how many samples the client holds.
-        config: epochs, batch size, optimizer, proximal term.
+        config: epochs or local steps, batch size, optimizer, proximal term.
         task: the loss, and which predictions are right.
         round: decides the learning rate.
         seed: for the shuffle and for dropout.
         timer: measures the stages data, forward, backward and optimizer.
         topology: says which weights exist, and may change while the client trains; None when all weights exist.
         log: counts the optimizer steps; None for no step log.
+        memory: what the optimizer remembered at the end of an earlier training, and remembers at the end of this one;
+            None to start anew.
 
     Returns:
         The mean over all batches, each measured before its optimizer step.
@@ -133,43 +159,70 @@ def train(
     refuse_pieces(config, module)
     joins = trains_batchnorm(module)
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = local_optimizer(config, parameters, round)
+    optimizer = local_optimizer(config, module, round)
+    restore(optimizer, model, memory or {}, topology.topology.mask if topology else None)
     scale = LossScale(device, enabled=config.amp == "fp16")
     anchor = model.views(model.vector.clone()) if config.proximal else []
     torch.manual_seed(seed)
-    shuffle = torch.Generator().manual_seed(seed)
-    tally = _Tally(task, device, log)
+    tally, steps = _Tally(task, device, log), step_count(config, samples, joins)
     if topology:
-        topology.begin(optimizer, steps=config.epochs * len(batches(torch.arange(samples), config.batch_size, joins)))
-    for _ in range(config.epochs):
-        order = torch.randperm(samples, generator=shuffle).to(device)
-        for positions in batches(order, config.batch_size, joins):
-            optimizer.zero_grad()
-            for part in positions.tensor_split(min(config.accumulate, len(positions))):
-                with timer("data"):
-                    inputs, targets = _fetched(fetch, part)
-                with timer("forward"), autocast(config, device):
-                    outputs = module(inputs)
-                    loss = task.loss(outputs, targets)
-                with timer("backward"):
-                    scale.backward(loss * (len(part) / len(positions)))
-                tally.add(loss, outputs, targets)
-            with timer("optimizer"):
-                scale.unscale(optimizer)
-                if config.proximal:
-                    _add_proximal_gradient(parameters, anchor, config.proximal)
-                if topology:
-                    topology.before_step()
-                if config.clip_norm:
-                    torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-                scale.step(optimizer)
-                if topology:
-                    topology.after_step()
-            tally.end_step()
+        topology.begin(optimizer, steps)
+    for step, positions in enumerate(islice(_shuffled(samples, config.batch_size, joins, seed, device), steps)):
+        optimizer.zero_grad()
+        for part in positions.tensor_split(min(config.accumulate, len(positions))):
+            with timer("data"):
+                inputs, targets = _fetched(fetch, part)
+            with timer("forward"), autocast(config, device):
+                outputs = module(inputs)
+                loss = task.loss(outputs, targets)
+            with timer("backward"):
+                scale.backward(loss * (len(part) / len(positions)))
+            tally.add(loss, outputs, targets)
+        with timer("optimizer"):
+            scale.unscale(optimizer)
+            if config.proximal:
+                _add_proximal_gradient(parameters, anchor, config.proximal)
+            if topology:
+                topology.before_step()
+            if config.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            if config.lr_schedule_by == "step":
+                _set_rate(optimizer, learning_rate(config, round, step, steps))
+            scale.step(optimizer)
+            if topology:
+                topology.after_step()
+        tally.end_step()
+    if memory is not None:
+        memory |= moments_of(optimizer, model)
     return replace(tally.score(), skipped=int(scale.skipped)) if scale.enabled else tally.score()
 
 
-def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 500) -> Tensor:
+def step_count(config: Config, samples: int, joins: bool = False) -> int:
+    """The optimizer steps of one round of a client with ``samples`` samples; ``joins`` as for ``batches``."""
+    return config.local_steps or config.epochs * len(batches(torch.arange(samples), config.batch_size, joins))
+
+
+def _shuffled(samples: int, size: int, joins: bool, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches of positions without end: one epoch after the other, each in an order of its own."""
+    shuffle = torch.Generator().manual_seed(seed)
+    while True:
+        yield from batches(torch.randperm(samples, generator=shuffle).to(device), size, joins)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def evaluation_batch(fetch: Fetch, samples: int, device: torch.device) -> int:
+    """How many samples are evaluated at a time: 500 images, or fewer windows, because each is many predictions."""
+    if not samples:
+        return 1
+    _, targets = fetch(torch.zeros(1, dtype=torch.int64, device=device))
+    return min(500, max(1, EVALUATED // targets.numel()))
+
+
+def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task) -> Tensor:
     """The gradient of the mean loss over positions ``0 <= i < samples``: shape ``(layout.parameters,)``.
 
     The gradient includes weights that do not exist. The model is in eval mode, so that dropout is off and BatchNorm's
@@ -178,7 +231,7 @@ def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, bat
     module, device = model.module.eval(), model.vector.device
     parameters = [p for p in module.parameters() if p.requires_grad]
     module.zero_grad()
-    for positions in torch.arange(samples, device=device).split(batch_size):
+    for positions in torch.arange(samples, device=device).split(evaluation_batch(fetch, samples, device)):
         inputs, targets = _fetched(fetch, positions)
         (task.loss(module(inputs), targets, "sum") / targets[0].numel()).backward()
     return flat_gradient(parameters) / samples
@@ -204,10 +257,14 @@ def _add_proximal_gradient(parameters: list[torch.nn.Parameter], anchor: list[Te
 
 
 @torch.inference_mode()
-def evaluate(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 500) -> Score:
-    """Mean loss and accuracy of ``model`` in eval mode over positions ``0 <= i < samples``."""
+def evaluate(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 0) -> Score:
+    """Mean loss and accuracy of ``model`` in eval mode over positions ``0 <= i < samples``.
+
+    Args:
+        batch_size: samples at a time; 0 for what :func:`evaluation_batch` says.
+    """
     module, device = model.module.eval(), model.vector.device
-    tally = _Tally(task, device)
+    tally, batch_size = _Tally(task, device), batch_size or evaluation_batch(fetch, samples, device)
     for start in range(0, samples, batch_size):  # split() would give one empty batch for 0 samples, with loss NaN
         inputs, targets = _fetched(fetch, torch.arange(start, min(start + batch_size, samples), device=device))
         outputs = module(inputs)

@@ -317,3 +317,24 @@ def test_sparse_clients_train_together_too(tmp_path: Path, method: str) -> None:
     alone, together = (run(tmp_path, *flags, "--cohort-batching", switch) for switch in ("off", "on"))
     for tag in ("train/loss", "eval/loss", "topology/density", "comm/clients"):
         assert together["rounds"][-1][tag] == pytest.approx(alone["rounds"][-1][tag], rel=1e-2), tag
+
+
+def test_an_optimizers_moments_stay_with_the_client_and_are_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
+    flags = (
+        "--dataset",
+        tiny(tmp_path),
+        "--model",
+        "mlp-small",
+        "--clients",
+        "3",
+        "--optimizer",
+        "adamw",
+        "--lr",
+        "0.01",
+    )
+    flags = (*flags, "--compressor", "none", "--state-store")
+    fresh = run(tmp_path, *flags, "context")
+    kept = run(tmp_path, *flags, "context", "--keep-moments")
+    others = run(tmp_path, *flags, "files", "--keep-moments", "--workers", "2")
+    assert kept["weights-hash"] == others["weights-hash"] != fresh["weights-hash"]
+    assert [r.get("comm/uplink_bytes") for r in kept["rounds"]] == [r.get("comm/uplink_bytes") for r in fresh["rounds"]]

@@ -18,6 +18,10 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "min-samples": ({"distribution": "iid"}, {"distribution": "natural"}),
     "norm": ({"model": "vgg11"}, {"model": "cnn"}),
     "recompute": ({"model": "resnet18"}, {"model": "mlp"}),
+    "epochs": ({}, {"local-steps": 5}),
+    "momentum": ({}, {"optimizer": "adamw"}),
+    "adam-beta2": ({"optimizer": "adamw"}, {}),
+    "keep-moments": ({"momentum": 0.5}, {}),
     "lr-decay": ({"lr-schedule": "exponential"}, {"lr-schedule": "step"}),
     "server-momentum": ({"strategy": "fedavgm"}, {"strategy": "fedavg"}),
     "server-beta2": ({"strategy": "fedadam"}, {"strategy": "fedavgm"}),
@@ -69,7 +73,8 @@ OTHER_VALUES: Settings = {
     **{"sparsity-distribution": "er", "dense-layers": "first", "readjustment-ratio": 0.5, "readjustment-interval": 3},
     **{"readjustment-end": 9, "growth": "random", "upload-sparsity": 0.3, "nm": "1:4", "client-timeout": 9.0},
     **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
-    **{"initial-mask": "magnitude", "vote-ranking": "mean"},
+    **{"initial-mask": "magnitude", "vote-ranking": "mean", "epochs": 3, "momentum": 0.7},
+    **{"adam-beta2": 0.8, "keep-moments": True},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 
@@ -158,6 +163,7 @@ def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
         "topology": "my.py:Mine",
         "sparsity": 0.5,
         "scope": "layer",
+        "optimizer": "my.py:Adam",
     }
     config = Config.from_mapping(own)
     assert [key for key in NEEDS if not has_effect(key, config)] == [

@@ -1,6 +1,7 @@
 """The local loop, against a plain PyTorch loop."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -173,3 +174,62 @@ def test_schedules_start_at_lr_and_fall() -> None:
         assert learning_rate(exponential, round) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
+
+
+def test_adamw_equals_torchs_and_decays_only_the_weights_of_layers() -> None:
+    module = nn.Sequential(nn.Embedding(5, 6), nn.LayerNorm(6), nn.Linear(6, 3))
+    decays = [module[2].weight]
+    rest = [p for p in module.parameters() if p is not decays[0]]
+    start = copy.deepcopy(module)
+    expected = torch.optim.AdamW(
+        [{"params": decays, "weight_decay": 0.3}, {"params": rest, "weight_decay": 0.0}], 0.01, (0.9, 0.8)
+    )
+    tokens, targets = torch.arange(40) % 5, torch.arange(40) % 3
+    for batch in torch.randperm(40, generator=torch.Generator().manual_seed(3)).split(16):
+        expected.zero_grad()
+        F.cross_entropy(module(tokens[batch]), targets[batch]).backward()
+        expected.step()
+    model = FlatModel(start)
+    settings = {"optimizer": "adamw", "adam-beta2": 0.8, "weight-decay": 0.3, "lr": 0.01, "batch-size": 16}
+    config = Config.from_mapping(settings)
+    train(model, lambda i: (tokens[i], targets[i]), 40, config, Task(), round=1, seed=3, timer=StageTimer())
+    torch.testing.assert_close(model.vector, FlatModel(module).vector)
+
+
+def test_local_steps_count_batches_and_shuffle_anew_when_the_samples_are_used_up() -> None:
+    drawn: list[Tensor] = []
+
+    def watched(positions: Tensor) -> tuple[Tensor, Tensor]:
+        drawn.append(positions)
+        return fetch(positions)
+
+    config = Config.from_mapping({"local-steps": 7, "batch-size": 16})
+    train(FlatModel(network()), watched, 50, config, Task(), round=1, seed=3, timer=StageTimer())
+    assert [len(batch) for batch in drawn] == [16, 16, 16, 2, 16, 16, 16]
+    assert torch.cat(drawn[:4]).sort().values.equal(torch.arange(50))
+    assert not drawn[0].equal(drawn[4])
+
+
+def test_the_learning_rate_warms_up_by_rounds_or_by_steps() -> None:
+    config = Config.from_mapping({"lr": 1.0, "lr-schedule": "constant", "rounds": 10, "lr-warmup-rounds": 2})
+    assert [learning_rate(config, round, 3, 4) for round in (1, 2, 3, 4)] == [0.25, 0.75, 1, 1]
+    by_step = config.replace(**{"lr-schedule-by": "step"})
+    assert [learning_rate(by_step, round, step, 2) for round, step in ((1, 0), (1, 1), (2, 1), (3, 0))] == [
+        0.125, 0.375, 0.875, 1.0
+    ]  # fmt: skip
+    falling = by_step.replace(**{"lr-schedule": "cosine", "lr-warmup-rounds": 0})
+    assert learning_rate(falling, 5, 1, 2) == pytest.approx((1 + math.cos(math.pi * 0.45)) / 2)
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adamw", "lr": 0.01}, {"momentum": 0.9}])
+def test_kept_moments_make_two_rounds_one(settings: dict) -> None:
+    def trained(rounds: int, steps: int, memory: dict | None) -> Tensor:
+        config = Config.from_mapping({"batch-size": 50, "local-steps": steps, "lr-schedule": "constant"} | settings)
+        model = FlatModel(network())
+        for _ in range(rounds):
+            train(model, fetch, 50, config, Task(), round=1, seed=3, timer=StageTimer(), memory=memory)
+        return model.vector
+
+    once = trained(1, 6, None)
+    torch.testing.assert_close(trained(2, 3, {}), once)
+    assert (trained(2, 3, None) - once).abs().max() > 1e-3, "without a memory the optimizer starts anew"
