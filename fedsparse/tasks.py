@@ -52,6 +52,7 @@ class Language(Task):
     """
 
     metrics: Mapping[str, str] = {"perplexity": ".2f", "accuracy": ".2%", "bits_per_byte": ".3f"}
+    unit = "tokens"
 
     def __init__(self, bytes_per_token: float) -> None:
         self.bytes_per_token = bytes_per_token
