@@ -58,6 +58,10 @@ TEXT_MODELS = tuple(name for name in MODELS if name.startswith(("lstm", "gpt2"))
 
 TEXTS = {
     "shakespeare-mini": "partitions.shakespeare:load",
+    "ptb": "partitions.corpora:ptb",
+    "wikitext2": "partitions.corpora:wikitext2",
+    "wikitext103": "partitions.corpora:wikitext103",
+    "openwebtext": "partitions.corpora:openwebtext",
 }
 """Data sets of text."""
 

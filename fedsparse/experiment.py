@@ -32,8 +32,10 @@ from partitions import (
     Partition,
     as_dataset,
     holdout_size,
+    is_text,
     load_folder,
     load_npz,
+    load_text,
     split_holdout,
 )
 from partitions import partition as split
@@ -49,9 +51,10 @@ def load_dataset(
     """A data set, read once a process.
 
     Args:
-        name: in ``catalogue.DATASETS``, the path of an .npz file or of a folder of images, or a reference to the user's
-            own function, which is called with ``data_dir``, a Path, and with ``tokenizer`` and ``seq_length`` if its
-            signature has them, and returns what ``partitions.as_dataset`` takes.
+        name: in ``catalogue.DATASETS``, the path of an .npz, .txt or .jsonl file or of a folder of images
+            or texts, or a reference to the user's own function, which is called with ``data_dir``, a Path, and with
+            ``tokenizer`` and ``seq_length`` if its signature has them, and returns what ``partitions.as_dataset``
+            takes.
         data_dir: the folder that data sets are downloaded into and read from.
         tokenizer, seq_length: how text becomes tokens, and samples.
 
@@ -61,10 +64,11 @@ def load_dataset(
     with blamed("dataset", name), data_errors():
         if name.endswith(".npz"):
             return load_npz(Path(name).expanduser())
-        if "/" in name and not is_own(name):
-            return load_folder(Path(name).expanduser())
+        place, folder = Path(name).expanduser(), Path(data_dir).expanduser()
+        if name not in DATASETS and not is_own(name):
+            return load_text(place, tokenizer, seq_length, folder) if is_text(place) else load_folder(place)
         settings = {"tokenizer": tokenizer, "seq_length": seq_length}
-        return as_dataset(call(named(DATASETS, name), Path(data_dir).expanduser(), **settings), name)
+        return as_dataset(call(named(DATASETS, name), folder, **settings), name)
 
 
 @lru_cache(maxsize=4)

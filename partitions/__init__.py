@@ -6,15 +6,18 @@ because its import of matplotlib would cost every client process most of a secon
 """
 
 from partitions.batches import augment, normalise
+from partitions.corpus import Corpus, Document, read_corpus
 from partitions.dataset import DataError, Dataset
 from partitions.from_arrays import as_dataset
 from partitions.image_folder import load_folder
 from partitions.images import Images
 from partitions.npz import load_npz
 from partitions.split import Partition, as_given, holdout_size, partition, split_holdout
-from partitions.text import Document, Text, text_from
+from partitions.text import Text
+from partitions.text_files import is_text, load_text
 
 __all__ = [
+    "Corpus",
     "DataError",
     "Dataset",
     "Document",
@@ -25,10 +28,12 @@ __all__ = [
     "as_given",
     "augment",
     "holdout_size",
+    "is_text",
     "load_folder",
     "load_npz",
+    "load_text",
     "normalise",
     "partition",
+    "read_corpus",
     "split_holdout",
-    "text_from",
 ]

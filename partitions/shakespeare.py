@@ -7,15 +7,15 @@ each role's speeches is the test. LEAF (Caldas et al. 2018, arXiv:1812.01097) sp
 import json
 from pathlib import Path
 
+from partitions.corpus import Corpus, Document, read_corpus
 from partitions.dataset import DataError, reason
-from partitions.text import Document, Text, text_from
-from partitions.tokenizer import Char
+from partitions.text import Text
 
 PATH = Path(__file__).with_name("shakespeare-mini.json")
 
 
 def load(data_dir: Path, tokenizer: str, seq_length: int) -> Text:
-    """The embedded data set; `data_dir` is not used.
+    """The embedded data set; a trained tokenizer is kept in `data_dir`.
 
     Raises:
         DataError: the file is damaged, or a role is shorter than a window.
@@ -33,4 +33,5 @@ def load(data_dir: Path, tokenizer: str, seq_length: int) -> Text:
     except (OSError, KeyError, TypeError, ValueError) as error:
         why = f"{PATH} is damaged ({reason(error)}); restore it from the repository"
         raise DataError(f"shakespeare-mini: {why}") from error
-    return text_from(train, test, Char(document.text for document in train), seq_length)
+    corpus = Corpus(train, test, "char", data_dir / "shakespeare-mini", (PATH,))
+    return read_corpus(corpus, tokenizer, seq_length, data_dir)

@@ -1,16 +1,16 @@
 """Text as one array of tokens. A sample is a window of it: the tokens, and for each the token that follows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitions.dataset import Batch, DataError, Dataset
+from partitions.dataset import Batch, Dataset
 from partitions.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 MOST_COUNTED = 20_000
 """Windows of which a picture counts the tokens."""
-
-
-class Document(NamedTuple):
-    """A text that is never split between training and test.
-
-    Attributes:
-        client: the name of the natural client that wrote it; empty for none.
-        label: the class of the document, for distributions that skew classes; empty for none.
-    """
-
-    text: str
-    client: str = ""
-    label: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +56,6 @@ class Text(Dataset):
         seq_length: tokens of a window.
         tokenizer: from text to tokens and back.
         bytes_per_token: of the test text, in UTF-8.
-        label_names: one name a label.
         window_labels: the label of the document in which each training window begins, (N_train,); None if documents
             have none.
         owners, task: as in `Dataset`.
@@ -81,7 +67,6 @@ class Text(Dataset):
     seq_length: int
     tokenizer: Tokenizer
     bytes_per_token: float
-    label_names: tuple[str, ...] = ()
     window_labels: Ints | None = None
     owners: Ints | None = None
     task: Any = "language"
@@ -179,103 +164,3 @@ def _to_device(data: Text, device: torch.device) -> Text:
         return Windows(windows.tokens.to(device), windows.starts.to(device))
 
     return replace(data, train=moved(data.train), test=moved(data.test))
-
-
-def text_from(train: Iterable[Document], test: Iterable[Document], tokenizer: Tokenizer, seq_length: int) -> Text:
-    """The data set of documents.
-
-    Args:
-        train, test: each either all with a client, or all without; a client of `test` need not be in `train`.
-        seq_length: tokens of a window.
-
-    Raises:
-        DataError: there is no text, or a client of `train` has fewer tokens than a window.
-    """
-    clients = dict[str, int]()
-    learned, held_out = (_encode(documents, tokenizer, clients) for documents in (train, test))
-    starts, of_document = learned.windows(seq_length)
-    test_starts, _ = held_out.windows(seq_length)
-    needed = seq_length + 1
-    for split, stream, found in (("training", learned, starts), ("test", held_out, test_starts)):
-        if not len(stream.tokens):
-            raise DataError(f"there is no {split} text")
-        if not len(found):
-            longest = int(stream.by_client()[1].max())
-            raise DataError(
-                f"a window of seq-length = {seq_length} needs {needed} tokens, but the longest {split} text has "
-                f"{longest}; lower seq-length"
-            )
-    who, lengths = learned.by_client()
-    if (short := lengths < needed).any():
-        name, length = list(clients)[who[short.argmax()]], lengths[short.argmax()]
-        raise DataError(
-            f"client {name!r} has {length} tokens of training text, but a window of seq-length = {seq_length} needs "
-            f"{needed}; lower seq-length"
-        )
-    names = tuple(sorted(set(learned.labels)))
-    labels = np.searchsorted(names, learned.labels)[of_document] if any(names) else None
-    named = any(clients)
-    return Text(
-        classes=tokenizer.size,
-        train=Windows(torch.from_numpy(learned.tokens), torch.from_numpy(starts)),
-        test=Windows(torch.from_numpy(held_out.tokens), torch.from_numpy(test_starts)),
-        seq_length=seq_length,
-        tokenizer=tokenizer,
-        bytes_per_token=held_out.bytes / len(held_out.tokens),
-        label_names=names if any(names) else (),
-        window_labels=labels,
-        owners=np.unique(learned.clients[of_document], return_inverse=True)[1].astype(np.int64) if named else None,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Stream:
-    """Tokens of documents, one document after the other; documents of one client are neighbours.
-
-    Attributes:
-        tokens: (L,), uint8, int16 or int32.
-        lengths, clients, labels: of each document, (D,).
-        bytes: of the text in UTF-8, with one byte for the end of each document.
-    """
-
-    tokens: NDArray[Any]
-    lengths: Ints
-    clients: Ints
-    labels: list[str]
-    bytes: int
-
-    def by_client(self) -> tuple[Ints, Ints]:
-        """The clients in their order in the stream, and how many tokens each has."""
-        firsts = np.flatnonzero(np.diff(self.clients, prepend=-1))
-        return self.clients[firsts], np.add.reduceat(self.lengths, firsts)
-
-    def windows(self, seq_length: int) -> tuple[Ints, Ints]:
-        """Where each window begins, and the document in which it does."""
-        if not len(self.lengths):
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        _, lengths = self.by_client()
-        counts = np.maximum(lengths - 1, 0) // seq_length
-        begins = np.cumsum(lengths) - lengths
-        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        starts = np.repeat(begins, counts) + seq_length * place
-        return starts, np.searchsorted(np.cumsum(self.lengths), starts, side="right")
-
-
-def _encode(documents: Iterable[Document], tokenizer: Tokenizer, clients: dict[str, int]) -> _Stream:
-    """The documents as tokens, those of a client together and sorted by label; `clients` numbers new names."""
-    dtype = np.uint8 if tokenizer.size <= 2**8 else np.uint16 if tokenizer.size <= 2**16 else np.int32
-    pieces, who, labels, size = list[NDArray[Any]](), list[int](), list[str](), 0
-    for text, client, label in documents:
-        pieces.append(np.append(tokenizer.encode(text), tokenizer.end).astype(dtype))
-        who.append(clients.setdefault(client, len(clients)))
-        labels.append(label)
-        size += len(text.encode()) + 1
-    order = np.lexsort((labels, who)) if pieces else np.empty(0, np.int64)
-    tokens = np.concatenate([pieces[i] for i in order]) if pieces else np.empty(0, dtype)
-    return _Stream(
-        tokens.view(np.int16) if dtype is np.uint16 else tokens,
-        np.array([len(pieces[i]) for i in order], np.int64),
-        np.array(who, np.int64)[order],
-        [labels[i] for i in order],
-        size,
-    )

@@ -1,6 +1,7 @@
 """From text to whole numbers and back."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -53,3 +54,51 @@ class Char(Tokenizer):
     def decode(self, tokens: Iterable[int]) -> str:
         """The characters."""
         return "".join(self.characters[token] for token in tokens)
+
+
+class Byte(Tokenizer):
+    """A token a byte of UTF-8. A document ends with a line break."""
+
+    size = 256
+    end = ord("\n")
+
+    def encode(self, text: str) -> Ints:
+        """The bytes."""
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text; half a character becomes a mark."""
+        return bytes(tokens).decode(errors="replace")
+
+
+class Word(Tokenizer):
+    """A token a word between blanks: the most frequent words of the training text, `<unk>` for others, `<eos>` a line.
+
+    The vocabulary of 10,000 gives the tokens of Mikolov's Penn Treebank, whose text names `<unk>` itself.
+
+    Args:
+        texts: the training text.
+        size: of the vocabulary, at least 2.
+    """
+
+    def __init__(self, texts: Iterable[str], size: int = 10_000) -> None:
+        counts = Counter[str]()
+        for text in texts:
+            counts.update(text.split())
+        special = ("<unk>", "<eos>")
+        frequent = sorted((word for word in counts if word not in special), key=lambda word: (-counts[word], word))
+        self.words = [*special, *frequent[: size - 2]]
+        self.size, self.end = len(self.words), 1
+        self._tokens = {word: token for token, word in enumerate(self.words)}
+
+    def encode(self, text: str) -> Ints:
+        """The words of each line, and `<eos>` between lines."""
+        get, tokens = self._tokens.get, list[int]()
+        for line in text.splitlines():
+            tokens += [get(word, 0) for word in line.split()]
+            tokens.append(self.end)
+        return np.array(tokens[:-1], np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The words, with a blank between them."""
+        return " ".join(self.words[token] for token in tokens)

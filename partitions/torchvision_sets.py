@@ -5,7 +5,6 @@ import io
 import socket
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 
 from partitions.dataset import DataError
+from partitions.downloads import allowed
 from partitions.images import Images
 
-_downloads = ContextVar("downloads", default=True)  # whether an absent data set is downloaded
 TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default, for instance behind a firewall that drops packets
 
 
@@ -92,7 +91,7 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
     except Exception as error:  # torchvision raises many types of error for damaged files
         if not (isinstance(error, RuntimeError) and "download=True" in str(error)):
             raise DataError(f"{name}: the files in {place} are damaged; delete that folder and run again") from error
-    if not _downloads.get():
+    if not allowed():
         raise DataError(f"{name}: not found in {place}")
     print(f"downloading {name} ({source.mebibytes} MiB) into {data_dir}", file=sys.stderr)
     try:
@@ -103,16 +102,6 @@ def _read(name: str, source: Source, data_dir: Path, *, train: bool) -> Any:
             f"{name}: not found in {place}, and the download failed ({_first_line(error)}); connect to the network, "
             "or copy the files there, or use --dataset fashion-mnist-mini, which needs no download"
         ) from error
-
-
-@contextlib.contextmanager
-def without_downloads() -> Iterator[None]:
-    """In here an absent data set is an error."""
-    before = _downloads.set(False)
-    try:
-        yield
-    finally:
-        _downloads.reset(before)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from fedsparse.experiment import load_dataset, partition_of
 from fedsparse.report.compare import Comparison
 from fedsparse.telemetry.folder import create_run_folder
 from partitions import Dataset, Partition
-from partitions.torchvision_sets import without_downloads
+from partitions.downloads import without_downloads
 
 
 def report(settings: Given, *folders: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from fedsparse.config.communication_settings import CommunicationSettings
-from fedsparse.config.data_settings import DataSettings
+from fedsparse.config.data_settings import FILES, DataSettings
 from fedsparse.config.federation_settings import FederationSettings
 from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.network_settings import NetworkSettings
@@ -150,9 +150,11 @@ class Config(
         flat = self.flat()
         changes = {key: absolute(value) for key, value in flat.items() if key in OWN and is_own(value)}
         paths = {key: flat[key] for key in ("data-dir", "logdir", "outfile")}
-        paths |= {key: flat[key] for key in ("dataset", "distribution") if flat[key].endswith((".npz", ".csv"))}
-        if "/" in self.dataset and not is_own(self.dataset):
+        paths |= {"distribution": self.distribution} if self.distribution.endswith(".csv") else {}
+        if self.dataset.endswith(tuple(FILES)) or ("/" in self.dataset and not is_own(self.dataset)):
             paths["dataset"] = self.dataset
+        if "/" in self.tokenizer or "." in self.tokenizer:
+            paths["tokenizer"] = self.tokenizer
         return self.replace(**{key: str(Path(p).expanduser().absolute()) for key, p in paths.items() if p}, **changes)
 
     def worker_count(self) -> int:

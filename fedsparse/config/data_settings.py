@@ -7,17 +7,22 @@ from pydantic import Field
 from fedsparse.catalogue import DATASETS, PARTITIONERS
 from fedsparse.config.settings import OneOf, Settings
 
+FILES = {".npz": "an .npz file", ".txt": "a .txt file", ".jsonl": "a .jsonl file"}
+
 
 class DataSettings(Settings):
     """Data, and who holds it."""
 
-    dataset: Annotated[str, OneOf(DATASETS, suffixes={".npz": "an .npz file"}, folders=True)] = "fashion-mnist-mini"
-    """The data set. fashion-mnist-mini is embedded; a folder holds train/CLASS/*.png and test/CLASS/*.png."""
+    dataset: Annotated[str, OneOf(DATASETS, suffixes=FILES, folders=True)] = "fashion-mnist-mini"
+    """The data set. fashion-mnist-mini and shakespeare-mini are embedded; a folder holds train/CLASS/*.png and
+    test/CLASS/*.png, or text as CLIENT.txt; a line of a .jsonl file has text, and client and label if it likes."""
     data_dir: str = Field("data", min_length=1)
     """Folder that data sets are read from, and downloaded into when absent."""
-    tokenizer: str = Field("auto", min_length=1)
-    """How text becomes tokens: char."""
-    seq_length: int = Field(128, ge=1)
+    tokenizer: str = Field("auto", pattern=r"^(auto|char|byte|gpt2|word(:\d+)?|bpe:\d+|.*[/.].*)$")
+    """auto, char, byte, word or word:N (the most frequent, 10,000 by default), bpe:N (trained on the text), gpt2, or
+    the path of a tokenizer.json or of a folder with one. auto: word for ptb, bpe:8000 for wikitext and openwebtext,
+    else char."""
+    seq_length: int = Field(128, ge=1, le=2**20)
     """Tokens of a window of text, which is one sample."""
     distribution: Annotated[str, OneOf(PARTITIONERS, suffixes={".csv": "a .csv file"})] = "iid"
     """How samples are spread over clients. dirichlet: each class by shares of its own; dirichlet-per-client: each

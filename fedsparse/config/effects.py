@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from fedsparse.catalogue import MODELS, TEXT_MODELS
+from fedsparse.catalogue import DATASETS, MODELS, TEXT_MODELS, TEXTS
 from fedsparse.config import Config
 from fedsparse.config.presets import FACTORIZATIONS
 from fedsparse.config.settings import Given
@@ -95,7 +95,15 @@ READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
+TEXT = Need(
+    "a data set of text",
+    ("dataset",),
+    lambda config: config.dataset in TEXTS or not (config.dataset in DATASETS or config.dataset.endswith(".npz")),
+)
+
 NEEDS: dict[str, tuple[Need, ...]] = {
+    "tokenizer": (TEXT,),
+    "seq-length": (TEXT,),
     "beta": (one_of("distribution", "dirichlet", "dirichlet-per-client", "dirichlet-self-balancing"),),
     "classes-per-client": (one_of("distribution", "shards"),),
     "min-samples": (

@@ -13,6 +13,8 @@ Settings = dict[str, Any]
 READJUSTED, LOWRANK = {"sparsity": 0.5, "topology": "rigl"}, {"compressor": "lowrank"}
 
 PAIRS: dict[str, tuple[Settings, Settings]] = {
+    "tokenizer": ({"dataset": "shakespeare-mini"}, {"dataset": "mnist"}),
+    "seq-length": ({"dataset": "mine.jsonl"}, {"dataset": "mine.npz"}),
     "beta": ({"distribution": "dirichlet"}, {"distribution": "shards"}),
     "classes-per-client": ({"distribution": "shards"}, {"distribution": "iid"}),
     "min-samples": ({"distribution": "iid"}, {"distribution": "natural"}),
@@ -64,6 +66,7 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
 """For each setting of the table: settings with which it has an effect, and settings with which it has none."""
 
 OTHER_VALUES: Settings = {
+    **{"tokenizer": "byte", "seq-length": 64},
     **{"beta": 0.7, "classes-per-client": 3, "min-samples": 5, "norm": "group", "recompute": True, "holdout": 0.4},
     **{"server-momentum": 0.5, "server-beta2": 0.5, "server-tau": 0.5, "proximal-mu": 0.5, "density": 0.2},
     **{"warmup-rounds": 4, "scope": "layer", "layer-budget": "energy", "error-feedback": True, "threshold": 0.5},
@@ -156,6 +159,7 @@ def test_the_line_names_the_need_and_the_setting_that_fails_it(settings: Setting
 
 def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
     own = {
+        "dataset": "my.py:data",
         "model": "my.py:Net",
         "strategy": "my.py:Server",
         "distribution": "my.py:split",

@@ -1,0 +1,187 @@
+"""Penn Treebank, WikiText and OpenWebText: read from `data_dir` in the formats in which people have them.
+
+Plain text, .parquet and .jsonl; absent ones are downloaded by the library datasets, of the extra `fedsparse[text]`.
+Sources: Mikolov's preprocessing of the Penn Treebank (Marcus et al. 1993; Mikolov et al. 2010); WikiText (Merity et al.
+2016, arXiv:1609.07843); OpenWebText (Gokaslan and Cohen 2019).
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from partitions.corpus import Corpus, Document, LastTenth, read_corpus
+from partitions.dataset import DataError, reason
+from partitions.downloads import allowed
+from partitions.text import Text
+from partitions.text_files import JsonLines, read_text
+
+HEADING = re.compile(r" ?= [^=].*[^=] = ?")
+"""The first line of an article of WikiText; sections have more equals signs."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus by name.
+
+    Attributes:
+        folders: under `data_dir`, in which its files are looked for.
+        hub: the arguments of `datasets.load_dataset`.
+        mebibytes: of the download.
+        auto: the tokenizer that `auto` stands for.
+        test_share: of the documents, where there is no test set.
+    """
+
+    folders: tuple[str, ...]
+    hub: tuple[str, ...]
+    mebibytes: int
+    auto: str = "bpe:8000"
+    test_share: float = 0.1
+
+
+SOURCES = {
+    "ptb": Source(
+        ("ptb", "simple-examples/data", "penn", "."), ("ptb-text-only/ptb_text_only", "penn_treebank"), 6, "word"
+    ),
+    "wikitext2": Source(
+        ("wikitext2", "wikitext-2-raw-v1", "wikitext-2-raw", "wikitext-2-v1", "wikitext-2"),
+        ("Salesforce/wikitext", "wikitext-2-raw-v1"),
+        8,
+    ),
+    "wikitext103": Source(
+        ("wikitext103", "wikitext-103-raw-v1", "wikitext-103-raw", "wikitext-103-v1", "wikitext-103"),
+        ("Salesforce/wikitext", "wikitext-103-raw-v1"),
+        315,
+    ),
+    "openwebtext": Source(("openwebtext",), ("Skylion007/openwebtext",), 24_000, test_share=0.0005),
+}
+SUFFIXES = (".txt", ".tokens", ".raw", ".parquet", ".jsonl")
+
+
+def load(name: str, data_dir: Path, tokenizer: str, seq_length: int) -> Text:
+    """The corpus `name` of SOURCES.
+
+    In the first of its folders that has files: those with `train` in their names are the training text, those with
+    `test` the test; without the latter, the last of the documents are the test. Files of validation are not used.
+
+    Raises:
+        DataError: the corpus is absent and cannot be downloaded, or its files are damaged.
+    """
+    source = SOURCES[name]
+    places = [data_dir / folder for folder in source.folders]
+    found = next((files for place in places if (files := _files(place, name))), None)
+    if found is None:
+        found = _files(_downloaded(name, source, places), name)
+        if found is None:
+            raise DataError(f"{name}: the download has no training text")
+    train, test = found
+    documents = Documents(train, name)
+    learned: Iterable[Document] = documents if test else LastTenth(documents, False, source.test_share)
+    tested: Iterable[Document] = Documents(test, name) if test else LastTenth(documents, True, source.test_share)
+    corpus = Corpus(learned, tested, source.auto, train[0].parent / ".tokens", (*train, *test))
+    try:
+        return read_corpus(corpus, tokenizer, seq_length, data_dir)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+ptb = partial(load, "ptb")
+wikitext2 = partial(load, "wikitext2")
+wikitext103 = partial(load, "wikitext103")
+openwebtext = partial(load, "openwebtext")
+
+
+def _files(place: Path, name: str) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
+    """The training and the test files of a folder; None without the former."""
+    if not place.is_dir():
+        return None
+    files = sorted(f for f in place.iterdir() if f.suffix in SUFFIXES and not f.name.startswith("."))
+    if place.name == "data" or name == "ptb":  # a folder that may hold other files too
+        files = [f for f in files if f.name.startswith(("ptb.", "train", "test", "ptb_"))]
+    if name == "openwebtext":
+        return (tuple(files), ()) if files else None
+    train, test = (tuple(f for f in files if split in f.name) for split in ("train", "test"))
+    return (train, test) if train else None
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of files: lines of .jsonl, rows of .parquet, articles of WikiText, else each file as a whole."""
+
+    files: tuple[Path, ...]
+    name: str
+
+    def __iter__(self) -> Iterator[Document]:
+        for file in self.files:
+            if file.suffix == ".jsonl":
+                yield from JsonLines(file)
+            elif self.name == "openwebtext":
+                texts = rows(file) if file.suffix == ".parquet" else [read_text(file)]
+                yield from map(Document, texts)
+            else:
+                lines = rows(file) if file.suffix == ".parquet" else read_text(file).splitlines()
+                yield from map(Document, self._joined(line.rstrip("\n") for line in lines))
+
+    def _joined(self, lines: Iterable[str]) -> Iterator[str]:
+        """Lines as documents. Blank lines and the blanks around lines carry nothing, and are left out."""
+        document = list[str]()
+        for line in lines:
+            if HEADING.fullmatch(line) and document and self.name != "ptb":
+                yield "\n".join(document)
+                document = []
+            if line.strip():
+                document.append(line.strip())
+        if document:
+            yield "\n".join(document)
+
+
+def rows(file: Path) -> Iterator[str]:
+    """The texts of a .parquet file, of the column `text`, or of `sentence` as the Penn Treebank has it.
+
+    Raises:
+        DataError: pyarrow is not installed, the file is damaged, or it has neither column.
+    """
+    try:
+        from pyarrow import parquet  # imported here, because it belongs to an extra
+    except ImportError:
+        raise DataError(f"{file}: .parquet needs pyarrow: pip install 'fedsparse[text]'") from None
+    try:
+        with parquet.ParquetFile(file) as table:
+            column = next((c for c in ("text", "sentence") if c in table.schema_arrow.names), None)
+            if column is None:
+                raise DataError(f"{file}: has no column text (it has {', '.join(table.schema_arrow.names)})")
+            for batch in table.iter_batches(columns=[column]):
+                yield from (text or "" for text in batch.column(0).to_pylist())
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises many types of error for damaged files
+        raise DataError(f"{file}: damaged, or no .parquet ({reason(error)})") from error
+
+
+def _downloaded(name: str, source: Source, places: list[Path]) -> Path:
+    """The folder into which the corpus was downloaded, as .parquet.
+
+    Raises:
+        DataError: it cannot be downloaded; the line says where it was looked for.
+    """
+    looked = f"{name}: no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files in {', '.join(map(str, places))}"
+    if not allowed():
+        raise DataError(looked)
+    try:
+        import datasets  # imported here, because it belongs to an extra, and takes seconds
+    except ImportError:
+        raise DataError(f"{looked}; put them there, or pip install 'fedsparse[text]' to download them") from None
+    print(f"downloading {name} ({source.mebibytes:,} MiB) into {places[0]}", file=sys.stderr)
+    try:
+        datasets.disable_progress_bars()
+        splits: Any = datasets.load_dataset(*source.hub, cache_dir=str(places[0] / ".download"))
+        places[0].mkdir(parents=True, exist_ok=True)
+        for split in ("test", "train"):  # the test first: without it, a folder would seem whole
+            if split in splits:
+                splits[split].to_parquet(places[0] / f"{split}.parquet")
+    except Exception as error:  # the library raises many types of error
+        raise DataError(f"{looked}, and the download failed ({reason(error)}); put them there") from error
+    return places[0]
