@@ -74,7 +74,10 @@ class Result:
         return network
 
     def __repr__(self) -> str:
-        measured = {key: self.summary.get(key) for key in ("rounds", "accuracy", "uplink-bytes", "uplink-ratio")}
+        from fedsparse.report.results import headline_of
+
+        shown = ("rounds", headline_of(self._content).name, "uplink-bytes", "uplink-ratio")
+        measured = {key: self.summary.get(key) for key in shown}
         words = ", ".join(f"{key} {value:.4g}" for key, value in measured.items() if value is not None)
         return f"Result({str(self.folder)!r}: {words})"
 

@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "report": Command(
         "fedsparse.commands.report:report",
-        "compare finished runs: accuracy against uplink, and a table",
+        "compare finished runs: accuracy or perplexity against uplink, and a table",
         files="RUN_FOLDER...",
         has_all=False,
     ),
@@ -58,7 +58,7 @@ COMMANDS = {
     ),
     "prune": Command(
         "fedsparse.commands.prune:prune",
-        "prune a trained model in one shot, accuracy before and after",
+        "prune a trained model in one shot, with accuracy or perplexity before and after",
         own={
             "checkpoint": "model.pt of a run; the settings are in the config.yaml beside it",
             "method": "sparsegpt or magnitude [sparsegpt]",

@@ -24,7 +24,17 @@ from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.report.grid import Cell, Sweep
 from fedsparse.report.plot import plot_rows
-from fedsparse.report.results import FEDERATED, Result, command_of, identity, is_complete, marked, read_result
+from fedsparse.report.results import (
+    FEDERATED,
+    Result,
+    command_of,
+    evaluations,
+    headline_of,
+    identity,
+    is_complete,
+    marked,
+    read_result,
+)
 from fedsparse.report.table import measure, summarise, to_csv, to_markdown
 from fedsparse.telemetry.progress import human_bytes
 
@@ -97,8 +107,7 @@ def write_report(sweep: Sweep, folder: Path) -> None:
         return
     runs = marked(runs)
     rows = summarise(runs)
-    evaluations = (sum("eval/accuracy" in row for row in result["rounds"]) for _, result in runs)
-    text = to_markdown(rows, evaluations)
+    text = to_markdown(rows, (len(evaluations(result)) for _, result in runs))
     (folder / "table.md").write_text(text, encoding="utf-8")
     (folder / "table.csv").write_text(to_csv(rows), encoding="utf-8")
     plot_rows(rows, **sweep.plot).savefig(folder / "plot.png")
@@ -155,9 +164,11 @@ def _outcome(child: _Child) -> tuple[str, bool]:
     """One line about a cell that has ended, and whether it failed."""
     seconds = time.monotonic() - child.began
     if child.process.returncode == 0:
-        measured = measure(read_result(child.folder / "result.json"))
-        accuracy, uplink = f"{measured['accuracy']:.2%}", human_bytes(measured["uplink-bytes"])
-        return f"{child.folder.name}: accuracy {accuracy}, uplink {uplink}, {seconds:.0f} s", False
+        result = read_result(child.folder / "result.json")
+        measured, headline = measure(result), headline_of(result)
+        reached = f"{headline.name} {headline.shown(measured[headline.name])}"
+        uplink = human_bytes(measured["uplink-bytes"])
+        return f"{child.folder.name}: {reached}, uplink {uplink}, {seconds:.0f} s", False
     why = reason((child.folder / "log.txt").read_text(errors="replace"), child.process.returncode)
     return f"{child.folder.name} failed: {why} (all of it: {child.folder / 'log.txt'})", True
 

@@ -1,4 +1,4 @@
-"""One-shot pruning of a trained checkpoint, with its accuracy before and after."""
+"""One-shot pruning of a trained checkpoint, with the metric of its task before and after."""
 
 import pickle
 from pathlib import Path
@@ -18,6 +18,7 @@ from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.one_shot import Pruner, prune_model, recalibrate_batchnorm
 from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
+from fedsparse.telemetry.tags import Headline
 from fedsparse.training.loop import evaluate
 
 PRUNERS: dict[str, Pruner] = {"sparsegpt": "sparsegpt", "magnitude": "magnitude"}
@@ -33,7 +34,7 @@ def prune(
     nm: str = "",
     samples: str = "512",
 ) -> None:
-    """`main.py prune`: print accuracy before and after, and every layer's sparsity; save the model in a run folder.
+    """`main.py prune`: print the metric of the task before and after, and every layer's sparsity; save the model.
 
     Args:
         settings: data set, model and seed; they override the ``config.yaml`` beside the checkpoint.
@@ -56,13 +57,15 @@ def prune(
     experiment = Experiment(config)
     module = experiment.model.module
     load_weights(module, Path(checkpoint), config.model)
-    accuracy: dict[str, float] = {}
+    headline = Headline(*next(iter(experiment.task.metrics.items())))
+    measured: dict[str, float] = {}
 
     def measure(when: str) -> None:
-        accuracy[when] = evaluate(
-            experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task
-        ).accuracy
-        print(f"accuracy {when}: {accuracy[when]:.2%}", flush=True)  # now, because pruning may take minutes
+        score = evaluate(experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task)
+        measured[when] = score.tagged("eval/", experiment.task)[headline.tag]
+        print(
+            f"{headline.name} {when}: {headline.shown(measured[when])}", flush=True
+        )  # now, because pruning may take minutes
 
     measure("before")
     batches, dense = _batches(experiment, calibration), config.dense_layer_names()
@@ -78,7 +81,7 @@ def prune(
     folder = create_run_folder(config.logdir, f"prune-{method}")
     save_model(module, folder / "model.pt")
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": nm, "samples": calibration}
-    result = {"command": "prune", "config": config.flat(), **asked, "accuracy": accuracy, "layers": layers}
+    result = {"command": "prune", "config": config.flat(), **asked, headline.name: measured, "layers": layers}
     write_json(folder / "result.json", result)
     _print(layers)
     print(f"saved in {folder}")

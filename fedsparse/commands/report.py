@@ -13,7 +13,7 @@ from partitions.downloads import without_downloads
 
 
 def report(settings: Given, *folders: str) -> None:
-    """`main.py report RUN_FOLDER...`: accuracy against uplink, who holds which classes, a table."""
+    """`main.py report RUN_FOLDER...`: the metric of the task against uplink, who holds what, a table."""
     if other := sorted(settings.typed - {"logdir"}):
         raise ConfigError(f"--{other[0]} has no effect on a report: its runs have their own settings")
     config = Config.from_mapping(settings).absolute_paths()

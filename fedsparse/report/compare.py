@@ -1,4 +1,4 @@
-"""Compares finished runs: accuracy over the uploaded bytes, and a table."""
+"""Compares finished runs: the metric of their task over the uploaded bytes, and a table."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +13,7 @@ from fedsparse.report.results import (
     FEDERATED,
     Result,
     command_of,
+    evaluations,
     find_results,
     marked,
     used,
@@ -60,7 +61,7 @@ class Comparison:
         return len({repr((c.loading(), c.replace(seed=0).partitioning())) for c in self.configs}) == 1
 
     def figure(self, parts: int = 1) -> Figure:
-        """Accuracy over uplink, and also over simulated seconds if a run has measured them.
+        """The headline over uplink, and also over simulated seconds if a run has measured them.
 
         Args:
             parts: subfigures side by side; the first has the curves, and the rest are empty.
@@ -79,8 +80,7 @@ class Comparison:
     def save(self, folder: Path, figure: Figure) -> None:
         """Write table.md, table.csv and report.png into ``folder``, and print the table."""
         rows = summarise(self.runs)
-        evaluations = (sum("eval/accuracy" in row for row in result["rounds"]) for _, result in self.runs)
-        text = to_markdown(rows, evaluations)
+        text = to_markdown(rows, (len(evaluations(result)) for _, result in self.runs))
         (folder / "table.md").write_text(text, encoding="utf-8")
         (folder / "table.csv").write_text(to_csv(rows), encoding="utf-8")
         figure.savefig(folder / "report.png")

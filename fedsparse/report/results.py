@@ -18,6 +18,7 @@ from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.training_settings import TrainingSettings
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
+from fedsparse.telemetry.tags import ACCURACY, Headline
 
 Result = Mapping[str, Any]
 """What ``result.json`` holds: command, config, versions, rounds, summary."""
@@ -154,6 +155,20 @@ def _worth(result: Result) -> tuple[bool, int]:
 def command_of(result: Result) -> str:
     """The command that made a result; an older one does not say it, and is taken for a federation's."""
     return str(result.get("command", FEDERATED))
+
+
+def headline_of(result: Result) -> Headline:
+    """The metric that is shown for a run: of the pooled test set, the first that a round has beside the loss."""
+    rounds = ([tag for tag in row if tag.startswith("eval/") and "/client_" not in tag] for row in result["rounds"])
+    names = [tag.removeprefix("eval/") for tags in rounds for tag in tags if tag != "eval/loss"]
+    name = names[0] if names else next(iter(ACCURACY))
+    return Headline(name, {"accuracy": ".1%", "perplexity": ".2f"}.get(name, ".4g"))
+
+
+def evaluations(result: Result) -> list[float]:
+    """The headline's values, one for each evaluation on the pooled test set."""
+    tag = headline_of(result).tag
+    return [float(row[tag]) for row in result["rounds"] if tag in row]
 
 
 def is_complete(result: Result) -> bool:

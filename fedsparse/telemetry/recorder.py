@@ -58,6 +58,7 @@ class Recorder:
         self.config, self.folder, self.outfile = dict(config), folder, outfile
         self.dense_bytes, self.tags = dense_bytes, columns(metrics)
         self.headline = Headline(*next(iter(metrics.items())))
+        self._others = [name for name in metrics if name != self.headline.name]
         self.rounds: list[dict[str, float]] = []
         self.extra: dict[str, Any] = {}
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
@@ -157,7 +158,7 @@ class Recorder:
                 self._board.add_histogram(tag, values, round)
 
     def summary(self) -> dict[str, Any]:
-        """The run in a few numbers: the headline, bytes, ratio to dense, seconds by stage."""
+        """The run in a few numbers: the metrics, bytes, ratio to dense, seconds by stage."""
         name, tag = self.headline.name, self.headline.tag
         evaluated = [r for r in self.rounds if tag in r]
         uplink = self.rounds[-1]["comm/uplink_total"] if self.rounds else 0.0
@@ -167,6 +168,7 @@ class Recorder:
             name: evaluated[-1][tag] if evaluated else None,
             f"best-{name}": self.headline.best(r[tag] for r in evaluated),
             "loss": evaluated[-1]["eval/loss"] if evaluated else None,
+            **{name: evaluated[-1].get(f"eval/{name}") if evaluated else None for name in self._others},
             "uplink-bytes": int(uplink),
             "downlink-bytes": int(self.rounds[-1]["comm/downlink_total"]) if self.rounds else 0,
             "dense-uplink-bytes": int(uploads * self.dense_bytes),

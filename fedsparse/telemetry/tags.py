@@ -48,13 +48,18 @@ class Headline(NamedTuple):
         """The tag of this metric on the pooled test set."""
         return f"eval/{self.name}"
 
+    @property
+    def less_is_better(self) -> bool:
+        """Whether the best value is the smallest."""
+        return self.name in LESS_IS_BETTER
+
     def shown(self, value: float, width: str = "") -> str:
         """A value formatted for people."""
         return f"{value:{width}{self.form}}"
 
     def best(self, values: Iterable[float]) -> float | None:
         """The best of the values; None when there are no values."""
-        return (min if self.name in LESS_IS_BETTER else max)(values, default=None)
+        return (min if self.less_is_better else max)(values, default=None)
 
 
 def seconds_by_part(row: Mapping[str, float]) -> dict[str, float]:
