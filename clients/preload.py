@@ -2,14 +2,15 @@
 
 import json
 import os
+from contextlib import suppress
 
 import torch
+import torch._dynamo  # torch's optimizers import it in their first step, and it takes a second
 
+from fedsparse.engine.fork_server import DATA
 from fedsparse.experiment import load_dataset
-
-DATA = "FEDSPARSE_DATA"
-"""The environment variable that names the data set: the arguments of ``load_dataset``, as JSON."""
 
 if DATA in os.environ:
     torch.set_num_threads(1)  # a process with threads cannot be forked safely
-    load_dataset(*json.loads(os.environ[DATA]))
+    with suppress(Exception):  # the command reads the data too, and says what is wrong
+        load_dataset(*json.loads(os.environ[DATA]))

@@ -31,6 +31,8 @@ CHECKED = (
 MEMBERS = {"strategy": ("step", "forget", "state_dict", "load_state_dict"), "aggregator": ("add", "result")}
 """What an object of the user's own must have at least."""
 
+LARGE = 2_000_000
+"""Weights of a network that takes noticeable time to build and to run."""
 
 Training = Literal["federated", "central", "none"]
 """What a command trains: clients with samples of their own, one model on all samples, or nothing."""
@@ -88,16 +90,19 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
 def _check_model(experiment: Experiment) -> nn.Module:
     """The network, after it was called with two samples.
 
-    One of ours is built without memory. The user's own may do what torch's meta device cannot, so it really runs.
+    A large one of ours is built without memory. A small one really runs, because the first call on torch's meta device
+    imports torch's compiler, which takes a second; and so does the user's own, which may do what that device cannot.
     """
     config, data = experiment.config, experiment.dataset
     own = is_own(config.model)
     misfit = f"model = {config.model}: does not fit {data.samples_in_words}"
     inputs, targets = data.trial()
     try:
-        with nullcontext() if own else torch.device("meta"), torch.no_grad():
+        with torch.device("meta"):
+            large = not own and Layout.of(experiment.network(seed=0)).parameters > LARGE
+        with torch.device("meta") if large else nullcontext(), torch.no_grad():
             model = experiment.network(seed=0)
-            outputs = model.eval()(inputs if own else inputs.to("meta"))
+            outputs = model.eval()(inputs.to("meta") if large else inputs)
     except ConfigError:
         raise
     except (RuntimeError, ZeroDivisionError) as error:
@@ -140,11 +145,12 @@ def _check_own(config: Config, layout: Layout) -> None:
             payload, _ = codec.encode(np.ones(layout.size, np.float32), ClientState(), round=1, seed=0)
             made["aggregator"].add(codec.decode(payload), 1)
             result_of(made["aggregator"], layout.size)
-    layer = nn.Linear(1, 2, bias=False)
-    layer.weight.grad = torch.ones(2, 1)
-    optimizer = local_optimizer(config, layer, round=1)
-    with blamed("optimizer", config.optimizer):
-        optimizer.step()
+    if is_own(config.optimizer):
+        layer = nn.Linear(1, 2, bias=False)
+        layer.weight.grad = torch.ones(2, 1)
+        optimizer = local_optimizer(config, layer, round=1)
+        with blamed("optimizer", config.optimizer):
+            optimizer.step()
 
 
 def _check_step(name: str, optimizer: Any, parameters: int) -> None:

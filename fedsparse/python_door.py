@@ -96,7 +96,8 @@ def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: see ``commands.door``
     from fedsparse.commands import warnings_handler
-    from fedsparse.commands.run import checked, start
+    from fedsparse.commands.checks import checked
+    from fedsparse.commands.run import start
 
     if not (log := logging.getLogger("fedsparse")).handlers:
         log.addHandler(warnings_handler())

@@ -22,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fedsparse.catalogue import COMPRESSORS
-from fedsparse.commands.run import checked
+from fedsparse.commands.checks import checked
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.config.presets import PRESETS

@@ -2,7 +2,7 @@
 
 from shutil import get_terminal_size
 
-from fedsparse.commands.run import checked
+from fedsparse.commands.checks import checked
 from fedsparse.config.settings import Given
 from fedsparse.experiment import Experiment
 from fedsparse.telemetry.folder import create_run_folder

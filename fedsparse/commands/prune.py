@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedsparse.commands.run import checked
+from fedsparse.commands.checks import checked
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.config.yaml_file import read_yaml

@@ -2,64 +2,35 @@
 
 import json
 import os
-import sys
-from functools import lru_cache
 from pathlib import Path
 
-from fedsparse.config import KEYS, Config
-from fedsparse.config.effects import without_effect, without_mistakes
+from fedsparse.config import Config
+from fedsparse.config.effects import without_mistakes
 from fedsparse.config.settings import Given
-from fedsparse.engine import LocalGrid
-from fedsparse.experiment import Experiment, load_dataset
-from fedsparse.preflight import Training, check
-from fedsparse.telemetry.folder import check_writable
+from fedsparse.engine import fork_server
+from fedsparse.telemetry.header import header
+
+CLIENT_APP = "clients.client_app:app"
+PRELOADED = ["fedsparse.engine.pool", "clients.client_app", "clients.preload"]
+"""What the fork server imports."""
 
 
 def run(settings: Given) -> None:
     """`main.py`."""
+    config = without_mistakes(settings)
+    print(header(config), flush=True)
+    if config.engine == "local" and config.worker_count() > 1:
+        start_workers_early(config)
+    from fedsparse.commands.checks import checked  # here, because it imports torch, which takes seconds
+
     start(checked(settings))
 
 
-def checked(settings: Given, effects: bool = True, training: Training = "federated") -> Config:
-    """The settings with absolute paths, after a check of everything that could stop a run at once.
-
-    Args:
-        effects: whether a setting that is without effect in a run is a mistake.
-
-    Args:
-        training: what the command trains.
-
-    Raises:
-        ConfigError: a mistake in the settings or in an object or file that they name, or a flag without effect.
-        OutputError: results cannot be written.
-    """
-    config = without_mistakes(settings) if effects else Config.from_mapping(settings)
-    if effects and not settings.keys() >= set(KEYS):  # a run's own config.yaml names all
-        for line in without_effect(config, settings.keys() - settings.typed):
-            print(line, file=sys.stderr)
-    config = config.absolute_paths()
-    look(config, training)
-    return config
-
-
-def look(config: Config, training: Training = "federated") -> None:
-    """Find out what could stop a run at once, and say what is odd about its data.
-
-    Raises:
-        ConfigError, OutputError: as :func:`checked`.
-    """
-    check_writable(config.logdir, config.outfile)
-    check(Experiment(config), training)
-    _tell_gaps(config.loading())
-
-
-@lru_cache  # because the cells of a sweep share their data
-def _tell_gaps(loading: tuple[str, str, str, int]) -> None:
-    """Say which labels no training sample has, because they are most likely a mistake: labels from 1, a stray 255."""
-    data = load_dataset(*loading)
-    if gaps := data.classes_without_samples():
-        outputs = f"the model has {data.classes} outputs, and learns nothing for these"
-        print(f"dataset = {loading[0]}: no training sample has the label {gaps}; {outputs}", file=sys.stderr)
+def start_workers_early(config: Config) -> None:
+    """Start the process that forks the workers, which reads app and data while this process reads them too."""
+    os.environ[fork_server.DATA] = json.dumps(config.absolute_paths().loading())  # absolute, as for the clients
+    fork_server.start(PRELOADED)
+    del os.environ[fork_server.DATA]
 
 
 def start(config: Config) -> Path:
@@ -68,18 +39,16 @@ def start(config: Config) -> Path:
         from fedsparse.engine.flower_run import run_flower
 
         return run_flower(config, app_folder=Path(__file__).parents[2])
-    from clients.preload import DATA
+    from fedsparse.engine import LocalGrid
     from strategies.server_app import federate
 
-    os.environ[DATA] = json.dumps(config.loading())  # the fork server reads it; LocalGrid starts that
+    start_workers_early(config)
     with LocalGrid(
-        "clients.client_app:app",
+        CLIENT_APP,
         config.clients,
         together="clients.client_app:train_together",
         workers=config.worker_count(),
         threads=config.threads,
         client_timeout=config.client_timeout,
-        preload=["clients.preload"],
     ) as grid:
-        del os.environ[DATA]
         return federate(grid, config)

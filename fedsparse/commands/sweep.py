@@ -26,7 +26,7 @@ def sweep(settings: Given, file: str, jobs: str = "auto") -> None:
         if not any(has_effect(key, cell.config) for cell in plan.cells):
             raise ConfigError(without_effect(plan.cells[0].config, [key])[0])
     from fedsparse.commands.cells import run_sweep  # here, because a mistake in the file needs no torch
-    from fedsparse.commands.run import look
+    from fedsparse.commands.checks import look
     from fedsparse.preflight import CHECKED
 
     # Cells that share their data, partition and network need one look for all of them.

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from fedsparse.commands.run import checked
+from fedsparse.commands.checks import checked
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment

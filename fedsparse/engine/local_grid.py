@@ -5,7 +5,7 @@ first message reaches the client, so that a federation costs what its cohorts co
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -36,7 +36,6 @@ class LocalGrid(Grid):
         workers: processes; with 1, and no ``client_timeout``, the clients run in this process.
         threads: torch threads of each worker.
         client_timeout: seconds after which a client fails and its worker is replaced; 0 for never.
-        preload: modules to import before workers are forked, so that all workers share the memory of these modules.
 
     Attributes:
         in_process: whether clients run in this process.
@@ -55,7 +54,6 @@ class LocalGrid(Grid):
         workers: int = 1,
         threads: int = 1,
         client_timeout: float = 0.0,
-        preload: Sequence[str] = (),
     ) -> None:
         # Message() takes the sender from this private class of Flower, which Flower's launcher sets on its runtime.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
@@ -64,7 +62,7 @@ class LocalGrid(Grid):
         self.in_process = workers == 1 and not client_timeout
         references = absolute(client_app), absolute(together) if together else ""
         self._apps = Apps(*references)  # here even with workers, so that a wrong reference raises at once
-        self._pool = None if self.in_process else Pool(*references, workers, threads, client_timeout, preload)
+        self._pool = None if self.in_process else Pool(*references, workers, threads, client_timeout)
         self._lanes: Lanes | None = None
         self.group = 1
 

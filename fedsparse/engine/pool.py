@@ -6,67 +6,28 @@ a whole reply has arrived, so that a lost worker damages no client's state.
 """
 
 import copy
-import multiprocessing
-import os
 import signal
-import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from threading import Thread
-from types import ModuleType
-from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
+from fedsparse.engine import fork_server
 from fedsparse.engine.apps import Apps
-from fedsparse.engine.sockets import socket_folder
 from fedsparse.errors import reason
 
 STARTUP_SECONDS = 30.0
 """Added to the time limit of a worker's first job, because the app then reads its data and builds its model."""
 
-SOCKET = "/pymp-12345678/listener-12345678"
-"""The fork server's socket in the temporary folder."""
-
 Answer = tuple[list[Message], list[RecordDict]]
 """The replies to a group's messages, and the new states of the group's Contexts."""
-
-
-@contextmanager
-def _starting_a_process() -> Iterator[None]:
-    """A context in which ``multiprocessing`` may start a worker, and with the first worker the fork server.
-
-    - ``__main__`` is empty: ``multiprocessing`` makes every worker import the parent's ``__main__``, which is no file
-      in a notebook or from standard input, and which in a script without a guard would start the run again.
-    - PYTHONPATH is the parent's ``sys.path``, because the fork server of Python 3.11 imports the app without it.
-    - Ctrl-C is blocked, because it would kill a fork server that has just started and does not ignore it yet.
-    """
-    folder = socket_folder(len(SOCKET))
-    resource_tracker.ensure_running()  # before Ctrl-C is blocked, because the tracker's start unblocks it
-    path, main = os.environ.get("PYTHONPATH"), sys.modules["__main__"]
-    os.environ["PYTHONPATH"] = os.pathsep.join(folder for folder in sys.path if folder)
-    sys.modules["__main__"] = ModuleType("__main__")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    temporary, tempfile.tempdir = tempfile.tempdir, folder
-    try:
-        yield
-    finally:
-        tempfile.tempdir = temporary
-        sys.modules["__main__"] = main
-        if path is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = path
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Pool:
@@ -80,19 +41,12 @@ class Pool:
         workers: processes.
         threads: torch threads of each process.
         client_timeout: the most seconds that one client may take; 0 for no limit.
-        preload: modules that the fork server imports, so that all workers share the memory of these modules.
     """
 
-    def __init__(
-        self, client_app: str, together: str, workers: int, threads: int, client_timeout: float,
-        preload: Sequence[str] = (),
-    ) -> None:  # fmt: skip
-        # Workers are forked by a server without threads, because a forked copy of a process with threads may hang. The
-        # server has imported the app already, so that replacing a worker is quick.
-        processes = multiprocessing.get_context("forkserver")
+    def __init__(self, client_app: str, together: str, workers: int, threads: int, client_timeout: float) -> None:
         module = client_app.rpartition(":")[0]
-        processes.set_forkserver_preload([__name__, *([] if module.endswith(".py") else [module]), *preload])
-        self._new_worker = partial(_Worker, processes, (client_app, together), threads, client_timeout)
+        fork_server.start([__name__, *([] if module.endswith(".py") else [module])])
+        self._new_worker = partial(_Worker, (client_app, together), threads, client_timeout)
         self._workers = [self._new_worker(number) for number in range(workers)]
 
     def run(
@@ -165,10 +119,10 @@ class _Worker:
         records: the ArrayRecords that the process holds, by id, so that it is sent the weights of a round only once.
     """
 
-    def __init__(self, processes: Any, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
-        self.connection, theirs = processes.Pipe()
-        self.process = processes.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
-        with _starting_a_process():
+    def __init__(self, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
+        self.connection, theirs = fork_server.PROCESSES.Pipe()
+        self.process = fork_server.PROCESSES.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
+        with fork_server.starting():
             self.process.start()
         theirs.close()
         self.client_timeout, self.new = client_timeout, True

@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clients.preload import DATA
+from fedsparse.engine.fork_server import DATA
 
 SCRIPT = """
 from flwr.app import Message, MetricRecord, RecordDict
-from fedsparse.engine import LocalGrid
+from fedsparse.engine import LocalGrid, fork_server
 from fedsparse.experiment import load_dataset
 
 def app(message, context):
@@ -18,7 +18,8 @@ def app(message, context):
     return Message(RecordDict({"metrics": MetricRecord(counts)}), reply_to=message)
 
 if __name__ == "__main__":
-    with LocalGrid("script:app", clients=2, workers=2, preload=["clients.preload"]) as grid:
+    fork_server.start(["clients.preload"])
+    with LocalGrid("script:app", clients=2, workers=2) as grid:
         messages = [Message(RecordDict(), node, "train") for node in (0, 1)]
         print([reply.content["metrics"]["hits"] for reply in grid.send_and_receive(messages)])
 """
