@@ -15,9 +15,11 @@ from fedsparse.config import FIXED, Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import stoppable
 from fedsparse.experiment import Experiment
+from fedsparse.models import model_for
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
+from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
 from fedsparse.training.batchnorm import joined
@@ -82,8 +84,12 @@ def federate(grid: Grid, config: Config) -> Path:
 
 
 def announce(experiment: Experiment) -> None:
-    """Print where the run differs from its settings: samples moved, or no readjustment."""
+    """Print what the settings do not say: the network's size, samples that moved, a topology without readjustment."""
     config, moved = experiment.config, experiment.partition.moved
+    weights, name = experiment.dense_layout.parameters, model_for(config.model, experiment.dataset.input_shape)
+    sparse = f", {config.topology_method} at sparsity {config.sparsity:g}" if config.topology_method != "dense" else ""
+    samples = sum(experiment.training_sizes())
+    print(f"{name}: {weights:,} weights, {human_bytes(4 * weights)} dense{sparse}; {samples:,} training samples")
     if moved:
         print(f"{moved} samples changed hands, so that every client holds at least {config.min_samples}")
     if line := joined(config, experiment.model.module, experiment.training_sizes()):

@@ -1,15 +1,13 @@
-"""The first lines of a run: what it is about."""
+"""The first line of a run: what its settings say."""
 
 from fedsparse.config import Config
 
 
 def header(config: Config) -> str:
-    """What the settings say; a command prints it at once, before it reads the data and torch."""
+    """One line about the federation; a command prints it at once, because torch and the data take seconds to read."""
     spread = config.distribution + f" (beta {config.beta:g})" * config.distribution.startswith("dirichlet")
-    lossy = config.compression()["compressor"] not in ("none", "threshold") and config.upload_pruning == "off"
-    sparse = f", {config.topology_method} at sparsity {config.sparsity:g}" if config.topology_method != "dense" else ""
-    sent = config.compressor + f" at density {config.density:g}" * lossy
+    has_density = config.compression()["compressor"] not in ("none", "threshold") and config.upload_pruning == "off"
     return (
-        f"{config.dataset}, {spread}: {config.clients_per_round} of {config.clients} clients a round, "
-        f"{config.rounds} rounds\n{config.model}{sparse}, {config.strategy}, {sent}"
+        f"{config.dataset}, {spread}: {config.clients_per_round} of {config.clients} clients a round, rounds: "
+        f"{config.rounds}, {config.strategy}, {config.compressor}" + f" at density {config.density:g}" * has_density
     )

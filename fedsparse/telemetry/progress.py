@@ -46,7 +46,7 @@ class Progress:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=rounds, note="starting")
+        self._task = self._bar.add_task("", total=rounds, note="waiting for the first clients")
         self._bar.start()
 
     def show(self, round: int, row: Mapping[str, float]) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,13 @@ def test_no_command_ends_because_of_its_own_ornaments(tmp_path: Path, command: l
     assert process.returncode == 0, err
     assert shown in out
     assert "Traceback" not in err
+
+
+def test_a_run_says_what_it_is_before_it_reads_torch_and_the_data(tmp_path: Path) -> None:
+    code = "import sys, fedsparse.commands.run; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    process = shell("--dataset", "absent.npz", "--distribution", "dirichlet", "--logdir", str(tmp_path))
+    out, err = process.communicate(timeout=120)
+    wanted = "absent.npz, dirichlet (beta 0.1): 10 of 100 clients a round, rounds: 150, fedavg, hggtopk at density 0.06"
+    assert out == wanted + "\n"
+    assert err.splitlines() == [f"main.py: {Path('absent.npz').absolute()}: no such file"]
