@@ -48,7 +48,7 @@ class Workbench(Experiment):
     """
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
+        super().__init__(config.replace(init=""))  # because the server's weights come with each message
         if config.recompute:
             recompute_blocks(self.model.module)
         if config.compile:

@@ -18,6 +18,7 @@ from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.models import build_model
+from fedsparse.models.initial import load_weights
 from fedsparse.plugins import blamed, call, is_own, named
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
@@ -153,7 +154,10 @@ class Experiment:
     @cached_property
     def model(self) -> FlatModel:
         """The network with its initial weights, on the device."""
-        return FlatModel(self.network(derive_seed(self.config.seed, "model")).to(self.device))
+        network = self.network(derive_seed(self.config.seed, "model"))
+        if self.config.init:
+            load_weights(network, Path(self.config.init), self.config.model)
+        return FlatModel(network.to(self.device))
 
     @property
     def layout(self) -> Layout:

@@ -1,6 +1,7 @@
 """Finds mistakes before a run that would otherwise show in the middle of it."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import OWN, Config
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
+from fedsparse.models.initial import load_weights
 from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.sparsity import weight_layers
 from fedsparse.sparsity.static import Dense
@@ -22,8 +24,8 @@ from fedsparse.training.loop import local_optimizer
 from fedsparse.vector import Layout
 
 CHECKED = (
-    *OWN, "data-dir", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning", "growth",
-    "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
+    *OWN, "data-dir", "init", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
+    "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
@@ -61,6 +63,8 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         if training != "none":
             check_batches(config, model, experiment.dataset.input_shape, sizes)
         layout = Layout.of(model)
+        if config.init:
+            load_weights(model, Path(config.init), config.model)
         if not layout.parameters:
             raise ConfigError(f"model = {config.model}: has no weights to train")
         layers = weight_layers(model, layout, config.dense_layer_names())

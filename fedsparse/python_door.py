@@ -69,7 +69,7 @@ class Result:
 
         from fedsparse.experiment import Experiment
 
-        network = Experiment(self.config.replace(device="cpu")).model.module
+        network = Experiment(self.config.replace(device="cpu", init="")).model.module
         network.load_state_dict(torch.load(self.folder / "model.pt", map_location="cpu", weights_only=True))
         return network
 

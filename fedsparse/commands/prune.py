@@ -1,6 +1,5 @@
 """One-shot pruning of a trained checkpoint, with the metric of its task before and after."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from fedsparse.config.settings import Given
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
+from fedsparse.models.initial import load_weights
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.one_shot import Pruner, prune_model, recalibrate_batchnorm
 from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
@@ -50,13 +50,13 @@ def prune(
     """
     beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
     own = read_yaml(beside) if beside.is_file() else {}
-    config = checked(Given(own | {"outfile": ""} | settings), effects=False, training="none")
+    config = checked(Given(own | {"outfile": "", "init": ""} | settings), effects=False, training="none")
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
     module = experiment.model.module
-    load_weights(module, Path(checkpoint), config.model)
+    load_weights(module, Path(checkpoint), config.model, "checkpoint")
     headline = Headline(*next(iter(experiment.task.metrics.items())))
     measured: dict[str, float] = {}
 
@@ -106,27 +106,6 @@ def _asked(checkpoint: str, method: str, sparsity: str, nm: tuple[int, int] | No
     if not samples.isdecimal() or not int(samples):
         raise ConfigError(f"samples = {samples}: should be at least 1")
     return share, int(samples)
-
-
-def load_weights(module: nn.Module, checkpoint: Path, name: str) -> None:
-    """Load a state dict into ``module``, in place.
-
-    Raises:
-        ConfigError: the file is not a checkpoint, or is of another model than ``name``.
-    """
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise ConfigError(f"checkpoint = {checkpoint}: is not a file that torch.save wrote") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"checkpoint = {checkpoint}: should be a state dict, as in a run's model.pt")
-    own = module.state_dict()
-    for key in [*own, *state]:
-        if key not in state or key not in own or state[key].shape != own[key].shape:
-            raise ConfigError(f"checkpoint = {checkpoint}: is not of model = {name}: {key!r} differs")
-        if not torch.isfinite(state[key]).all():
-            raise ConfigError(f"checkpoint = {checkpoint}: {key!r} has NaN or infinity")
-    module.load_state_dict(state)
 
 
 def _batches(experiment: Experiment, samples: int) -> list[Tensor]:

@@ -127,6 +127,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "lr-decay": (one_of("lr-schedule", "exponential", own=False),),
     "server-momentum": (one_of("strategy", "fedavgm", "fedadam"),),
+    "server-nesterov": (one_of("strategy", "fedavgm"),),
     "server-beta2": (one_of("strategy", "fedadam"),),
     "server-tau": (one_of("strategy", "fedadam"),),
     "proximal-mu": (one_of("strategy", "fedprox", own=False),),

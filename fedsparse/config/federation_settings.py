@@ -25,6 +25,8 @@ class FederationSettings(Settings):
     """Server learning rate; auto: 1, but 0.01 for fedadam."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of fedavgm, and beta_1 of fedadam."""
+    server_nesterov: bool = False
+    """Nesterov's form of fedavgm's momentum, as DiLoCo has it."""
     server_beta2: float = Field(0.99, ge=0, lt=1)
     """beta_2 of fedadam."""
     server_tau: float = Field(1e-3, gt=0)

@@ -82,6 +82,18 @@ def test_fedavgm_is_momentum_on_the_server() -> None:
     np.testing.assert_allclose(strategy.weights.numpy()[:P], w, rtol=1e-5)
 
 
+def test_nesterovs_momentum_on_the_server_is_torchs() -> None:
+    strategy, grid = make(strategy="fedavgm", server_momentum=0.8, server_lr=0.5, server_nesterov=True)
+    w = torch.zeros(P, requires_grad=True)
+    outer = torch.optim.SGD([w], 0.5, momentum=0.8, nesterov=True)
+    for round in (1, 2, 3):
+        u = updates(round)
+        play(strategy, grid, round, lambda i, m, u=u, round=round: reply(m, u[i], 1, round))
+        w.grad = -torch.from_numpy(u.mean(0)[:P])
+        outer.step()
+    np.testing.assert_allclose(strategy.weights.numpy()[:P], w.detach().numpy(), rtol=1e-5)
+
+
 def test_a_server_learning_rate_that_is_not_given_suits_the_strategy() -> None:
     assert [make(strategy=name)[0].optimizer.lr for name in ("fedavg", "fedavgm", "fedadam")] == [1.0, 1.0, 0.01]
 

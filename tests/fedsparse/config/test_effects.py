@@ -26,6 +26,7 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "keep-moments": ({"momentum": 0.5}, {}),
     "lr-decay": ({"lr-schedule": "exponential"}, {"lr-schedule": "step"}),
     "server-momentum": ({"strategy": "fedavgm"}, {"strategy": "fedavg"}),
+    "server-nesterov": ({"strategy": "fedavgm"}, {"strategy": "fedadam"}),
     "server-beta2": ({"strategy": "fedadam"}, {"strategy": "fedavgm"}),
     "server-tau": ({"strategy": "fedadam"}, {"strategy": "fedprox"}),
     "proximal-mu": ({"strategy": "fedprox"}, {"strategy": "fedadam"}),
@@ -77,7 +78,7 @@ OTHER_VALUES: Settings = {
     **{"readjustment-end": 9, "growth": "random", "upload-sparsity": 0.3, "nm": "1:4", "client-timeout": 9.0},
     **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
     **{"initial-mask": "magnitude", "vote-ranking": "mean", "epochs": 3, "momentum": 0.7},
-    **{"adam-beta2": 0.8, "keep-moments": True},
+    **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 

@@ -1,0 +1,84 @@
+"""Weights from a file: an earlier run's ``model.pt``, or GPT-2 as Hugging Face publishes it."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedsparse.errors import ConfigError
+
+FILES = ("model.pt", "model.safetensors", "pytorch_model.bin")
+"""What is looked for in a folder: that of a run, or one from Hugging Face."""
+
+
+def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init") -> None:
+    """Load a state dict into ``module``, in place.
+
+    Args:
+        module: on the meta device it stays as it is, and the file is only checked.
+        path: a file, or a folder with one of ``FILES``.
+        name: of the model, for messages.
+        setting: that named the path, for messages.
+
+    Raises:
+        ConfigError: there is no such file, it is damaged, or it is of another model or vocabulary; one line.
+    """
+    told = f"{setting} = {path}"
+    state, own = _published_names(_read(path, told)), module.state_dict()
+    tables = {f"{prefix}.weight" for prefix, part in module.named_modules() if isinstance(part, nn.Embedding)}
+    for key in [*own, *state]:
+        shapes = [tuple(tensors[key].shape) if key in tensors else "nothing" for tensors in (state, own)]
+        if shapes[0] != shapes[1]:
+            line = f"{told}: is not of model = {name}: {key!r} is {shapes[0]} there and {shapes[1]} here"
+            of_tokens = key in tables and key in state
+            raise ConfigError(line + "; rows are tokens, of which the tokenizer says how many" * of_tokens)
+        if not torch.isfinite(state[key]).all():
+            raise ConfigError(f"{told}: {key!r} has NaN or infinity")
+    module.load_state_dict(state)
+
+
+def _read(path: Path, told: str) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU."""
+    if path.is_dir():
+        found = [path / name for name in FILES if (path / name).is_file()]
+        if not found:
+            raise ConfigError(f"{told}: has none of {', '.join(FILES)}")
+        path = found[0]
+    state: Any
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ModuleNotFoundError:
+            raise ConfigError(f"{told}: needs the package safetensors: pip install safetensors") from None
+        try:
+            state = load_file(path)
+        except Exception as error:  # its own exception is no subclass of any other
+            raise ConfigError(f"{told}: cannot be read: {str(error).splitlines()[0]}") from None
+        return dict(state)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ConfigError(f"{told}: is not a file that torch.save wrote") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"{told}: should be a state dict, as in a run's model.pt")
+    return state
+
+
+def _published_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """GPT-2's weights from Hugging Face, under our names and in our shapes; other weights as they are.
+
+    Its linear layers have shape (inputs, outputs), and beside the weights it has masks and the output layer, which is
+    the token table.
+    """
+    first = state.get("transformer.h.0.mlp.c_fc.weight", state.get("h.0.mlp.c_fc.weight"))
+    if first is None or first.dim() != 2 or first.shape[0] > first.shape[1]:
+        return state
+    ours = {}
+    for key, value in state.items():
+        key = key.removeprefix("transformer.")
+        if key != "lm_head.weight" and not key.endswith((".attn.bias", ".attn.masked_bias")):
+            is_linear = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+            ours[key] = value.T.contiguous() if is_linear else value
+    return ours
