@@ -25,6 +25,7 @@ VALUES = {
     "bf16": "fedsparse.compression.values:BF16",
     "int8": "fedsparse.compression.levels:Int8",
     "int4": "fedsparse.compression.levels:Int4",
+    "int2": "fedsparse.compression.int2:Int2",
     "ternary": "fedsparse.compression.levels:Ternary",
     "power-of-two": "fedsparse.compression.natural:PowerOfTwo",
     "two-means": "fedsparse.compression.onebit:TwoMeans",

@@ -4,6 +4,11 @@ import math
 
 import numpy as np
 
+from fedsparse.vector import Layout
+
+CHUNK = 4096
+"""Coordinates of a chunk, as in SparseLoCo (2025)."""
+
 
 def warmup_density(density: float, round: int, rounds: int) -> float:
     """The density of ``round`` (from 1), which falls exponentially for ``rounds`` rounds and is ``density`` after them.
@@ -12,6 +17,20 @@ def warmup_density(density: float, round: int, rounds: int) -> float:
     0.25, 0.063, 0.016 and 0.004.
     """
     return density ** min(1.0, round / (rounds + 1)) if rounds > 0 else density
+
+
+def parts_of(layout: Layout, scope: str) -> list[tuple[int, int]]:
+    """Start and end of each part of the parameters that is selected from on its own: not empty, in order.
+
+    Args:
+        scope: ``global`` for one part, ``layer`` for the entries, ``chunk`` for pieces of at most ``CHUNK`` of them.
+    """
+    ranges = [(0, layout.parameters)]
+    if scope != "global":
+        ranges = [(e.start, e.start + e.size) for e in layout.trainable]
+    if scope == "chunk":
+        ranges = [(at, min(at + CHUNK, end)) for start, end in ranges for at in range(start, end, CHUNK)]
+    return [(start, end) for start, end in ranges if end > start]
 
 
 def proportional(sizes: np.ndarray, density: float) -> np.ndarray:

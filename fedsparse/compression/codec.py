@@ -24,7 +24,7 @@ from fedsparse.compression.arrays import (
     to_bf16,
     to_numpy,
 )
-from fedsparse.compression.budgets import by_energy, proportional, warmup_density
+from fedsparse.compression.budgets import by_energy, parts_of, proportional, warmup_density
 from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.compressors import build_compressor, checked_indices
 from fedsparse.compression.matrices import code_matrices
@@ -53,10 +53,10 @@ class UpdateCodec:
         compressor: a name in ``catalogue.COMPRESSORS``, or the user's own class as ``module:Class`` or
             ``path/to/file.py:Class``: see ``Selection``, ``FusedSelection`` and ``Factorization``.
         density: share of the parameters that is sent, in (0, 1].
-        scope: ``global`` selects from all parameters together, ``layer`` from each entry on its own; value codings
-            with scales have one scale for all, or one for each entry. With ``layer`` each entry sends at least one
-            coordinate, so that a bias of ten elements sends one at density 0.01 too. The stats of :meth:`encode` have
-            the true density.
+        scope: ``global`` selects from all parameters together, ``layer`` from each entry on its own, ``chunk`` from
+            each 4096 coordinates of an entry. Value codings with scales have one scale for all, or with ``layer`` one
+            for each entry. Each part sends at least one coordinate, so that with ``layer`` a bias of ten elements sends
+            one at density 0.01 too. The stats of :meth:`encode` have the true density.
         budget: with scope ``layer``, how many coordinates an entry may send: ``proportional`` to its size, or to its
             ``energy``, the squared norm of its part of update plus residual.
         values: a name in ``catalogue.VALUES``.
@@ -66,6 +66,7 @@ class UpdateCodec:
             and those of randomk multiplied by size / k. Not with error feedback, which would feed that noise back.
         residual_dtype: ``f32``, or ``bf16`` for half the memory. It is rounded at random, because a sum of many small
             updates rounded to the nearest would stand still.
+        feedback_decay: factor on the residual whenever an update is added to it; 1 for error feedback as it is proved.
         residual_decay: factor on the residual for every round that the client missed, because its rest was for a model
             that has moved on. 1 is error feedback as the papers prove it. A smaller factor discards mass for good, most
             of it where clients are seldom sampled (at 0.88, nine missed rounds leave a third).
@@ -88,12 +89,13 @@ class UpdateCodec:
         warmup_rounds: int = 0,
         budget: str = "proportional",
         residual_dtype: str = "f32",
+        feedback_decay: float = 1.0,
         residual_decay: float = 1.0,
         **options: object,
     ) -> None:
         for name, chosen, allowed in (
             ("values", values, VALUES),
-            ("scope", scope, ("global", "layer")),
+            ("scope", scope, ("global", "layer", "chunk")),
             ("budget", budget, ("proportional", "energy")),
             ("residual_dtype", residual_dtype, ("f32", "bf16")),
         ):
@@ -111,10 +113,9 @@ class UpdateCodec:
         self.compressor, self.values, self.unbiased = compressor, value_codec(values), unbiased
         self.layout, self.density, self.warmup_rounds = layout, density, warmup_rounds
         self.by_layer, self.by_energy = scope == "layer", budget == "energy"
-        self.residual_dtype, self.residual_decay = residual_dtype, residual_decay
+        self.residual_dtype, self.feedback_decay, self.residual_decay = residual_dtype, feedback_decay, residual_decay
         self.error_feedback = error_feedback and not (compressor == "none" and values == "f32")
-        ends = [e.start + e.size for e in layout.trainable] if self.by_layer else [layout.parameters]
-        self.ranges = [(a, b) for a, b in zip([0, *ends], ends, strict=False) if b > a]
+        self.by_chunk, self.ranges = scope == "chunk", parts_of(layout, scope)
 
     def encode(
         self, update: Tensor | np.ndarray, state: ClientState, *, round: int, seed: int
@@ -221,10 +222,12 @@ class UpdateCodec:
             if self.unbiased:
                 values = values * np.repeat(sizes / counts, counts).astype(np.float32)
             self._finite_norm(values, at)
+        if self.by_chunk:
+            counts = np.array([counts.sum()])
         if at is None and isinstance(self.values, ELEMENTWISE) and not self.unbiased:
             return code_without_zero_rows(self.layout, values, self.values, seed), selected
         body = self.values.encode(values, counts, seed, self.unbiased)
-        drawn = seed if getattr(self.selection, "seeded", False) else None
+        drawn = seed if getattr(self.selection, "seeded", False) and not self.by_chunk else None
         return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], selected
 
     def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
@@ -275,9 +278,9 @@ class UpdateCodec:
             raise ValueError(f"residual of {len(state.residual)} elements for {len(parameters)} parameters")
         else:
             state.residual = on_same_device(as_float32(state.residual), parameters)
-            missed = round - state.sent_round - 1
-            if self.residual_decay < 1 and missed > 0:
-                state.residual = state.residual * self.residual_decay**missed
+            decay = self.feedback_decay * self.residual_decay ** max(round - state.sent_round - 1, 0)
+            if decay < 1:
+                state.residual = state.residual * decay
 
     def _parts(self, update: Array, state: ClientState, density: float) -> list[Part]:
         """The ranges to select from, each with its number of coordinates to keep."""

@@ -23,14 +23,17 @@ class CommunicationSettings(Settings):
     unbiased: bool | Literal["auto"] = "auto"
     """Round at random, to the update in expectation (none, randomk; ternary: to the clipped update); auto: where the
     compressor's paper does."""
-    scope: Literal["auto", "global", "layer"] = "auto"
-    """Select, and scale values, over the whole update or within each layer; auto: global, or as the method's paper."""
+    scope: Literal["auto", "global", "layer", "chunk"] = "auto"
+    """Select, and scale values, over the whole update or within each layer; chunk: select within each 4096 coordinates;
+    auto: global, or as the method's paper."""
     layer_budget: Literal["proportional", "energy"] = "proportional"
     """With scope layer: coordinates in proportion to a layer's size, or to the squared norm of its update."""
     warmup_rounds: int = Field(0, ge=0)
     """Rounds at densities that fall exponentially, before those at the final one; 0: it is constant."""
     residual_dtype: Literal["f32", "bf16"] = "f32"
     """Precision of the residual that a client keeps for its next update; bf16 takes half the memory."""
+    feedback_decay: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    """Factor on a client's residual whenever it is added to an update; auto: 1, or 0.95 for sparseloco."""
     residual_decay: float = Field(0.88, ge=0, le=1)
     """Factor on a client's residual for every round that the client missed; 1, as in the papers, discards nothing."""
     threshold: float = Field(0.01, gt=0)
@@ -65,6 +68,8 @@ class CommunicationSettings(Settings):
             ValueError: settings that contradict each other.
         """
         chosen = resolve(self.compressor, self.values, self.error_feedback, self.unbiased, self.scope)
+        if self.feedback_decay != "auto":
+            chosen["feedback_decay"] = self.feedback_decay
         names = ("density", "warmup_rounds", "residual_dtype", "residual_decay")
         chosen |= {name: getattr(self, name) for name in names} | {"budget": self.layer_budget}
         return chosen | self._options(chosen["compressor"])

@@ -29,6 +29,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "qsgd": {"compressor": "none", "values": "int8", "unbiased": True},
     # Horváth et al. 2022: see natural.py.
     "natural": {"compressor": "none", "values": "power-of-two", "unbiased": True},
+    # Sarfi et al. 2025, algorithm 1: top-k of each chunk, 2 bits a value (see int2.py), decayed error feedback.
+    "sparseloco": {"compressor": "topk", "values": "int2", "scope": "chunk", "feedback_decay": 0.95},
     # Vargaftik et al. 2022: see eden.py.
     "eden": {"compressor": "none", "values": "eden", "unbiased": True},
 }
@@ -72,7 +74,11 @@ def resolve(
     if unbiased and error_feedback:
         raise ValueError("error-feedback = True: excludes unbiased = True, whose noise it would feed back")
     plain = "bf16" if unbiased else "f32" if preset["compressor"] == "none" else "f16"
-    chosen = {"values": plain, "scope": "global"} | preset | {"error_feedback": error_feedback, "unbiased": unbiased}
+    chosen = (
+        {"values": plain, "scope": "global", "feedback_decay": 1.0}
+        | preset
+        | {"error_feedback": error_feedback, "unbiased": unbiased}
+    )
     check_parts(str(chosen["compressor"]), str(chosen["values"]), error_feedback, unbiased)
     return chosen if scope == "auto" else chosen | {"scope": scope}
 

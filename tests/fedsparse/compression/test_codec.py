@@ -325,7 +325,7 @@ def test_dgc_follows_the_papers_equations():
     [
         ({"compressor": "gzip"}, "compressor must be one of none, topk"),
         ({"values": "f8"}, "values must be one of f32, f16, .*, not 'f8'"),
-        ({"scope": "row"}, "scope must be one of global, layer"),
+        ({"scope": "row"}, "scope must be one of global, layer, chunk"),
         ({"density": 0}, "density must be in"),
         ({"density": 1.5}, "density must be in"),
         ({"density": float("nan")}, "density must be in"),

@@ -34,17 +34,18 @@ def test_no_payload_is_longer_than_dense_float32_and_64_bytes(name: str, density
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sent_plus_residual_is_update_plus_decayed_old_residual(name: str) -> None:
+    assert codec_of(name).feedback_decay == (0.95 if name == "sparseloco" else 1)
     for kind in KINDS:
         codec, state, n = codec_of(name, error_feedback=True, dgc_momentum=0.0), ClientState(), LAYOUT.parameters
         for round, missed in ((1, 0), (2, 0), (6, 3), (7, 0)):
             update = draw_vector(kind, LAYOUT.size, round)
-            old = 0.0 if state.residual is None else state.residual * 0.88**missed
+            old = 0.0 if state.residual is None else state.residual * codec.feedback_decay * 0.88**missed
             payload, _ = codec.encode(update, state, round=round, seed=round)
             codec.settle(state, round)
             left = 0.0 if state.residual is None else state.residual
             total = old + update[:n]
             sent = codec.decode(payload).to_dense()[:n]
-            np.testing.assert_allclose(sent + left, total, rtol=1e-5, atol=2e-6 * np.abs(total).max())
+            np.testing.assert_allclose(sent + left, total, rtol=1e-5, atol=2e-6 * np.abs(total).max() + 1e-43)
 
 
 def error_and_square(name: str, kind: str, seed: int = 1) -> tuple[float, float, np.ndarray, np.ndarray]:
@@ -136,6 +137,25 @@ def test_stc_is_sparse_ternary_compression_of_each_tensor_as_in_its_authors_code
         np.testing.assert_allclose(sent[entry.slice], wanted, rtol=1e-6)
 
 
+def test_sparseloco_keeps_a_decayed_residual_and_the_largest_of_each_chunk_in_two_bits() -> None:
+    layout = layout_of_shapes((90, 100), (7,))  # chunks of 4096, 4096, 808 and 7
+    codec = UpdateCodec(layout, **resolve("sparseloco"), density=64 / 4096)
+    state, residual = ClientState(), np.zeros(layout.size, np.float32)
+    for round in (1, 2):
+        update = draw_vector("normal", layout.size, round)
+        payload, _ = codec.encode(update, state, round=round, seed=1)
+        codec.settle(state, round)
+        total, sent = update + np.float32(0.95) * residual, codec.decode(payload).to_dense()
+        for start, end, k in ((0, 4096, 64), (4096, 8192, 64), (8192, 9000, 13), (9000, 9007, 1)):
+            largest = np.argsort(-np.abs(total[start:end]))[:k]
+            assert set(np.flatnonzero(sent[start:end])) == set(largest)
+        assert len(np.unique(np.abs(sent[sent != 0]))) <= 2
+        assert np.array_equal(np.sign(sent)[sent != 0], np.sign(total)[sent != 0])
+        residual = total - sent
+        np.testing.assert_allclose(state.residual, residual, rtol=1e-5, atol=1e-6)
+    assert len(payload) < 142 * (2.3 + 9) / 8 + 60
+
+
 def test_a_preset_is_its_parts() -> None:
     update = draw_vector("normal", LAYOUT.size, 1)
     parts = [codec_of("stc"), UpdateCodec(LAYOUT, "hggtopk", 0.1, values="sign", scope="layer")]
@@ -145,18 +165,21 @@ def test_a_preset_is_its_parts() -> None:
 
 def test_a_preset_fixes_its_values_and_other_settings_override_the_rest() -> None:
     assert resolve("topk") == {
-        "compressor": "topk", "values": "f16", "scope": "global", "error_feedback": True, "unbiased": False,
+        "compressor": "topk", "values": "f16", "scope": "global", "feedback_decay": 1.0,
+        "error_feedback": True, "unbiased": False,
     }  # fmt: skip
     assert resolve("none")["values"] == "f32"
     assert resolve("topk", "int8")["values"] == "int8"
     assert resolve("stc", "sign") == resolve("stc")
     assert resolve("eden") == {
-        "compressor": "none", "values": "eden", "scope": "global", "error_feedback": False, "unbiased": True,
+        "compressor": "none", "values": "eden", "scope": "global", "feedback_decay": 1.0,
+        "error_feedback": False, "unbiased": True,
     }  # fmt: skip
     assert resolve("eden", error_feedback=True)["unbiased"] is False
     assert resolve("signsgd", error_feedback=False)["error_feedback"] is False
     assert resolve("randomk", unbiased=True) == {
-        "compressor": "randomk", "values": "bf16", "scope": "global", "error_feedback": False, "unbiased": True,
+        "compressor": "randomk", "values": "bf16", "scope": "global", "feedback_decay": 1.0,
+        "error_feedback": False, "unbiased": True,
     }  # fmt: skip
 
 

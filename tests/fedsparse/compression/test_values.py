@@ -40,6 +40,7 @@ DELTA = {
     "bf16": lambda x: 1 - 2.0**-16,
     "int8": lambda x: 1 - x.size / 254**2,  # half a level each
     "int4": lambda x: 1 - 1 / 9 - x.size * 2.0**-14,  # a third of itself, or half of the lowest level
+    "int2": lambda x: np.abs(x).sum() ** 2 / (x.size * np.square(x).sum()),  # never worse than one magnitude
     "power-of-two": lambda x: 1 - 1 / 9,
     "ternary": lambda x: 1 / x.size,
     "sign": lambda x: np.abs(x).sum() ** 2 / (x.size * np.square(x).sum()),
@@ -98,8 +99,8 @@ def test_decoded_values_are_finite_and_as_many_as_declared(name, kind, unbiased)
 
 def test_bits_of_each_coding() -> None:
     bits = {name: 8 * value_codec(name).size(np.array([1 << 16])) / (1 << 16) for name in VALUES}
-    most = {"f32": 32, "f16": 16, "bf16": 16, "int8": 8.13, "int4": 4.13, "ternary": 1.61, "power-of-two": 9,
-            "two-means": 1.01, "sign": 1.01, "eden": 1.01}  # fmt: skip
+    most = {"f32": 32, "f16": 16, "bf16": 16, "int8": 8.13, "int4": 4.13, "int2": 2.26, "ternary": 1.61,
+            "power-of-two": 9, "two-means": 1.01, "sign": 1.01, "eden": 1.01}  # fmt: skip
     assert bits.keys() == most.keys()
     assert all(bits[name] <= most[name] for name in most)
 

@@ -250,6 +250,7 @@ def mutations(count: int, seed: int):
         for scope in ("global", "layer")
     ]
     sources += [(large, payload_of("topk", 0.45, "sign", "global", large))]
+    sources += [(large, payload_of("topk", 0.02, "int2", "chunk", large))]
     factored = layout_of_shapes((40, 30), (7,), (16, 3, 3, 3), (20, 50), buffers=5)
     sources += [
         (factored, payload_of(compressor, 0.2, values, "global", factored))

@@ -37,6 +37,7 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "layer-budget": ({"compressor": "topk", "scope": "layer"}, {"compressor": "topk"}),
     "error-feedback": ({"compressor": "none", "values": "f16"}, {"compressor": "none"}),
     "residual-dtype": ({"compressor": "topk"}, {"compressor": "topk", "error-feedback": False}),
+    "feedback-decay": ({"compressor": "sparseloco"}, {"compressor": "eden"}),
     "residual-decay": ({"compressor": "signsgd"}, {"compressor": "eden"}),
     "threshold": ({"downlink-compressor": "threshold"}, {"compressor": "topk"}),
     "dgc-momentum": ({"compressor": "dgc"}, {"compressor": "hggtopk"}),
@@ -78,7 +79,7 @@ OTHER_VALUES: Settings = {
     **{"readjustment-end": 9, "growth": "random", "upload-sparsity": 0.3, "nm": "1:4", "client-timeout": 9.0},
     **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
     **{"initial-mask": "magnitude", "vote-ranking": "mean", "epochs": 3, "momentum": 0.7},
-    **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True},
+    **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True, "feedback-decay": 0.5},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 

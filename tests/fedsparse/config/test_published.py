@@ -19,9 +19,18 @@ SSFL = {
     **{"epochs": 5, "batch-size": 16, "lr": 0.1, "lr-schedule": "exponential", "lr-decay": 0.998},
     **{"dense-layers": "", "saliency-samples": 16},
 }
+DILOCO = {
+    **{"clients": 8, "clients-per-round": 8, "local-steps": 500, "optimizer": "adamw", "lr": 4e-4, "weight-decay": 0.1},
+    **{"keep-moments": True, "strategy": "fedavgm", "server-nesterov": True, "server-momentum": 0.9, "server-lr": 0.7},
+}
+SPARSELOCO = {
+    **{"clients": 8, "clients-per-round": 8, "local-steps": 30, "optimizer": "adamw", "strategy": "fedavg"},
+    **{"compressor": "sparseloco", "density": 64 / 4096, "feedback-decay": 0.95, "residual-decay": 1.0},
+}
+PUBLISHED = {"feddst-cifar10": FEDRTS, "ssfl-cifar10": SSFL, "diloco": DILOCO, "sparseloco": SPARSELOCO}
 
 
-@pytest.mark.parametrize(("name", "published"), [("feddst-cifar10", FEDRTS), ("ssfl-cifar10", SSFL)])
+@pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
 def test_a_papers_config_has_the_papers_settings(name: str, published: dict[str, object]) -> None:
     flat = Config.from_mapping(read_yaml(CONFIGS / f"{name}.yaml")).flat()
     assert {key: flat[key] for key in published} == published
