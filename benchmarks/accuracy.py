@@ -1,10 +1,11 @@
-"""Accuracy against uploaded bytes on the default job: means over seeds, one line a setting.
+"""Accuracy against bytes both ways on the default job, one line a setting.
 
     python benchmarks/accuracy.py                                            # the README's table
     python benchmarks/accuracy.py --seeds 3 "--compressor none" "--compressor topk --density 0.01"
 
-Each argument is a set of flags for main.py. The accuracy is measured on the pooled test set with the final weights.
-`python main.py sweep configs/ablation-compression.yaml` compares all compressors.
+Each argument is a set of flags for main.py; the others are compared with the first, seed by seed. The accuracy is that
+of the final weights on the pooled test set. `python main.py sweep configs/ablation-compression.yaml` compares all
+compressors.
 """
 
 import argparse
@@ -17,9 +18,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fedsparse.report.table import Estimate
+
 MAIN = Path(__file__).parents[1] / "main.py"
 JOB = "--distribution dirichlet --beta 0.1"
-SETTINGS = ("--compressor none", "--compressor hggtopk")
+SETTINGS = (
+    "--compressor none",
+    "--compressor hggtopk",
+    "--config configs/small-uplink.yaml",
+    "--config configs/small-both-ways.yaml",
+)
 
 
 def run(flags: str, seed: int) -> dict[str, Any]:
@@ -38,21 +46,26 @@ def run(flags: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", default=SETTINGS, help="flags of main.py, in quotes")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"`python main.py {JOB}`, {arguments.seeds} seeds\n")
-    print("| settings | accuracy | uplink | below dense | seconds |")
-    print("|---|---|---|---|---|")
+    print(f"`python main.py {JOB}`, {arguments.seeds} seeds; mean ± 95 % confidence interval\n")
+    print("| settings | accuracy | above the first | uplink | downlink | uplink below dense | both ways | seconds |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    first: list[float] = []
     for flags in arguments.settings:
         summaries = [run(flags, seed) for seed in range(arguments.seeds)]
         accuracy = [100 * s["accuracy"] for s in summaries]
-        spread = f" ± {statistics.stdev(accuracy):.2f}" if len(accuracy) > 1 else ""
-        uplink, ratio, seconds = (
-            statistics.mean(s[key] for s in summaries) for key in ("uplink-bytes", "uplink-ratio", "seconds")
+        first = first or accuracy
+        above = Estimate.of([mine - its for mine, its in zip(accuracy, first, strict=True)])
+        up, down, seconds, dense_up, dense_down = (
+            statistics.mean(s[key] for s in summaries)
+            for key in ("uplink-bytes", "downlink-bytes", "seconds", "dense-uplink-bytes", "dense-downlink-bytes")
         )
+        mean = Estimate.of(accuracy)
         print(
-            f"| `{flags}` | {statistics.mean(accuracy):.2f}{spread} % | {uplink / 1e6:.2f} MB | {ratio:.1f} x "
-            f"| {seconds:.0f} |",
+            f"| `{flags}` | {mean.mean:.2f} ± {mean.half_width:.1f} % | {above.mean:+.2f} ± {above.half_width:.2f} "
+            f"| {up / 1e6:.2f} MB | {down / 1e6:.1f} MB | {dense_up / up:.1f} x "
+            f"| {(dense_up + dense_down) / (up + down):.1f} x | {seconds:.0f} |",
             flush=True,
         )
 
