@@ -8,9 +8,9 @@ import torch
 import torch._dynamo  # torch's optimizers import it in their first step, and it takes a second
 
 from fedsparse.engine.fork_server import DATA
-from fedsparse.experiment import load_dataset
+from fedsparse.experiment import load_present
 
 if DATA in os.environ:
     torch.set_num_threads(1)  # a process with threads cannot be forked safely
     with suppress(Exception):  # the command reads the data too, and says what is wrong
-        load_dataset(*json.loads(os.environ[DATA]))
+        load_present(*json.loads(os.environ[DATA]))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from partitions import (
     split_holdout,
 )
 from partitions import partition as split
+from partitions.downloads import without_downloads
 from partitions.partition_file import owners_from
 
 CALIBRATION_BATCH = 128
@@ -70,6 +72,12 @@ def load_dataset(
             return load_text(place, tokenizer, seq_length, folder) if is_text(place) else load_folder(place)
         settings = {"tokenizer": tokenizer, "seq_length": seq_length}
         return as_dataset(call(named(DATASETS, name), folder, **settings), name)
+
+
+def load_present(*loading: Any) -> Dataset:
+    """``load_dataset``, but nothing is downloaded, trained or written: for a process beside the one that does so."""
+    with without_downloads():
+        return load_dataset(*loading)
 
 
 @lru_cache(maxsize=4)

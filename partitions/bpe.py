@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from partitions.dataset import DataError, reason
+from partitions.downloads import allowed, reach_hub
 from partitions.tokenizer import Ints, Tokenizer
 
 END = "<|endoftext|>"
@@ -63,6 +64,8 @@ def trained(texts: Iterable[str], size: int, file: Path) -> Bpe:
     """
     if file.is_file():
         return from_path(file)
+    if not allowed():
+        raise DataError(f"{file}: is not trained yet")
     kit = library()
     inner = kit.Tokenizer(kit.models.BPE())
     inner.pre_tokenizer = kit.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -114,7 +117,7 @@ def from_path(path: Path) -> Bpe:
         raise DataError(f"{file if not pair else vocabulary}: damaged, or no tokenizer ({reason(error)})") from error
 
 
-def gpt2(data_dir: Path, download: bool) -> Bpe:
+def gpt2(data_dir: Path) -> Bpe:
     """GPT-2's tokenizer, of 50,257 tokens, in `data_dir`/gpt2; downloaded there if absent.
 
     Raises:
@@ -128,8 +131,9 @@ def gpt2(data_dir: Path, download: bool) -> Bpe:
             raise
         absent = error
     try:
-        if not download:
+        if not allowed():
             raise absent
+        reach_hub()
         inner = library().Tokenizer.from_pretrained("openai-community/gpt2")
     except Exception as error:  # the library raises plain Exceptions
         tried = "" if error is absent else f", and the download failed ({reason(error)})"

@@ -15,7 +15,7 @@ from typing import Any
 
 from partitions.corpus import Corpus, Document, LastTenth, read_corpus
 from partitions.dataset import DataError, reason
-from partitions.downloads import allowed
+from partitions.downloads import allowed, reach_hub
 from partitions.text import Text
 from partitions.text_files import JsonLines, read_text
 
@@ -167,7 +167,8 @@ def _downloaded(name: str, source: Source, places: list[Path]) -> Path:
     Raises:
         DataError: it cannot be downloaded; the line says where it was looked for.
     """
-    looked = f"{name}: no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files in {', '.join(map(str, places))}"
+    others = f" (nor in {', '.join(source.folders[1:])})" if source.folders[1:] else ""
+    looked = f"{name}: no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files in {places[0]}{others}"
     if not allowed():
         raise DataError(looked)
     try:
@@ -176,6 +177,7 @@ def _downloaded(name: str, source: Source, places: list[Path]) -> Path:
         raise DataError(f"{looked}; put them there, or pip install 'fedsparse[text]' to download them") from None
     print(f"downloading {name} ({source.mebibytes:,} MiB) into {places[0]}", file=sys.stderr)
     try:
+        reach_hub()
         datasets.disable_progress_bars()
         splits: Any = datasets.load_dataset(*source.hub, cache_dir=str(places[0] / ".download"))
         places[0].mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ import torch
 
 from partitions import bpe
 from partitions.dataset import DataError
-from partitions.downloads import allowed
 from partitions.text import Text, Windows
 from partitions.token_store import Stream, encoded, stored
 from partitions.tokenizer import Byte, Char, Tokenizer, Word
@@ -103,7 +102,7 @@ def make_tokenizer(name: str, corpus: Corpus, data_dir: Path) -> Tokenizer:
     if kind == "bpe":
         return bpe.trained(texts, int(size), corpus.kept / f"bpe-{size}-{corpus.stamp}.json")
     if kind == "gpt2":
-        return bpe.gpt2(data_dir, download=allowed())
+        return bpe.gpt2(data_dir)
     return bpe.from_path(Path(name).expanduser())
 
 
@@ -135,9 +134,10 @@ class LastTenth:
 def _cut(train: Stream, test: Stream, tokenizer: Tokenizer, seq_length: int, clients: list[str]) -> Text:
     (starts, documents), (test_starts, _) = _windows(train, seq_length), _windows(test, seq_length)
     needed = seq_length + 1
-    for split, stream, found in (("training", train, starts), ("test", test, test_starts)):
+    for split, stream in (("training", train), ("test", test)):
         if not len(stream.tokens):
             raise DataError(f"there is no {split} text")
+    for split, stream, found in (("training", train, starts), ("test", test, test_starts)):
         if not len(found):
             raise DataError(
                 f"seq-length = {seq_length}: a window needs {needed} tokens, but the longest {split} text has "

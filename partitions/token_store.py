@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partitions.dataset import DataError, reason
+from partitions.downloads import allowed
 from partitions.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
@@ -57,6 +58,8 @@ def stored(
     facts, file = place.with_name(f"{place.name}.npz"), place.with_name(f"{place.name}.tokens")
     try:
         if not facts.is_file():
+            if not allowed():
+                raise DataError(f"{file}: is not written yet")
             place.parent.mkdir(parents=True, exist_ok=True)
             _store(documents, tokenizer, facts, file)
         with np.load(facts) as found:

@@ -1,13 +1,20 @@
 """Data, and who holds it."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedsparse.catalogue import DATASETS, PARTITIONERS
 from fedsparse.config.settings import OneOf, Settings
 
 FILES = {".npz": "an .npz file", ".txt": "a .txt file", ".jsonl": "a .jsonl file"}
+
+
+def _tokenizer(name: str) -> str:
+    if not re.fullmatch(r"auto|char|byte|gpt2|word(:\d+)?|bpe:\d+|.*[/.].*", name):
+        raise ValueError("should be auto, char, byte, word, word:N, bpe:N, gpt2, or a path such as ./tokenizer.json")
+    return name
 
 
 class DataSettings(Settings):
@@ -18,10 +25,10 @@ class DataSettings(Settings):
     test/CLASS/*.png, or text as CLIENT.txt; a line of a .jsonl file has text, and client and label if it likes."""
     data_dir: str = Field("data", min_length=1)
     """Folder that data sets are read from, and downloaded into when absent."""
-    tokenizer: str = Field("auto", pattern=r"^(auto|char|byte|gpt2|word(:\d+)?|bpe:\d+|.*[/.].*)$")
-    """auto, char, byte, word or word:N (the most frequent, 10,000 by default), bpe:N (trained on the text), gpt2, or
-    the path of a tokenizer.json or of a folder with one. auto: word for ptb, bpe:8000 for wikitext and openwebtext,
-    else char."""
+    tokenizer: Annotated[str, AfterValidator(_tokenizer)] = "auto"
+    """How text becomes tokens: char, byte, word or word:N (the N most frequent, 10,000 by default), bpe:N (trained on
+    the text), gpt2, or the path of a tokenizer.json or of a folder with one. auto: word for ptb, bpe:8000 for wikitext
+    and openwebtext, else char."""
     seq_length: int = Field(128, ge=1, le=2**20)
     """Tokens of a window of text, which is one sample."""
     distribution: Annotated[str, OneOf(PARTITIONERS, suffixes={".csv": "a .csv file"})] = "iid"
