@@ -8,17 +8,20 @@ a client with fewer samples is not padded to a larger one, and only the last bat
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedsparse.config import Config
 from fedsparse.sparsity import TopologyMethod
 from fedsparse.tasks import Task
 from fedsparse.telemetry.step_log import StepLog
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.adamw import BETA1, EPSILON, decaying
 from fedsparse.training.batchnorm import trains_batchnorm
 from fedsparse.training.loop import Score, learning_rate
 from fedsparse.vector import FlatModel
@@ -60,7 +63,10 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
         "augment": config.augment,
         "amp": config.amp != "off",
         "accumulate": config.accumulate > 1,
-        "optimizer": config.optimizer != "sgd",
+        "optimizer": config.optimizer not in ("sgd", "adamw"),
+        "keep-moments": config.keep_moments,
+        "lr-schedule-by": config.lr_schedule_by == "step",
+        "LSTM": any(isinstance(m, nn.RNNBase) for m in model.module.modules()),
         "compile": config.compile,
         "recompute": config.recompute,
     }
@@ -100,7 +106,8 @@ def train_cohort(
     anchor = model.views(model.vector.clone())
     weights = [w.expand(clients, *w.shape).clone() for w in anchor]
     masks = [] if mask is None else [m.to(torch.float32) for m in model.views(mask)]
-    step = _Step(weights, anchor, masks, config, learning_rate(config, round))
+    optimizer = _AdamW if config.optimizer == "adamw" else _SGD
+    step = optimizer(weights, anchor, masks, config, learning_rate(config, round), decaying(model.module))
     forward = _stacked_forward(model.module.train())
     losses, hits = torch.zeros(clients, device=device), torch.zeros(clients, device=device)
     seen = torch.zeros(clients, dtype=torch.int64, device=device)
@@ -109,7 +116,7 @@ def train_cohort(
         with timer("data"):
             real = positions != PADDING
             inputs, targets = fetch(positions.clamp(min=0))
-        with timer("forward"):
+        with timer("forward"), sdpa_kernel(SDPBackend.MATH):  # the one kind of attention that vmap batches
             leaves = [w[:active].detach().requires_grad_() for w in weights]
             outputs = forward(leaves, inputs)
             loss = task.loss(outputs, targets, "none")
@@ -132,14 +139,16 @@ def train_cohort(
 def _schedule(samples: Sequence[int], config: Config, seeds: Sequence[int], device: torch.device) -> Iterator[Tensor]:
     """The positions of every step: int64 ``(c, b)`` for the ``c`` clients that still train, some ``PADDING``."""
     size = min(config.batch_size, samples[0])
-    steps = [config.epochs * -(-n // size) for n in samples]
+    per_epoch = [-(-n // size) for n in samples]
+    steps = [config.local_steps or config.epochs * batches for batches in per_epoch]
     plan = torch.full((steps[0], len(samples), size), PADDING)
     for client, (n, seed) in enumerate(zip(samples, seeds, strict=True)):
         shuffle = torch.Generator().manual_seed(seed)
         epochs = [
-            F.pad(torch.randperm(n, generator=shuffle), (0, -n % size), value=PADDING) for _ in range(config.epochs)
+            F.pad(torch.randperm(n, generator=shuffle), (0, -n % size), value=PADDING)
+            for _ in range(-(-steps[client] // per_epoch[client]))
         ]
-        plan[: steps[client], client] = torch.cat(epochs).view(-1, size)
+        plan[: steps[client], client] = torch.cat(epochs).view(-1, size)[: steps[client]]
     widths = (plan != PADDING).sum(2).amax(1).tolist()
     for step, (positions, width) in enumerate(zip(plan.to(device), widths, strict=True)):
         yield positions[: sum(s > step for s in steps), :width]
@@ -157,13 +166,19 @@ def _stacked_forward(module: nn.Module) -> Callable[[list[Tensor], Tensor], Tens
 
 
 class _Step:
-    """torch.optim.SGD's step on the first rows of stacked weights, each client's gradient clipped by its own norm."""
+    """An optimizer's step on the first rows of stacked weights, each client's gradient clipped by its own norm."""
 
     def __init__(
-        self, weights: list[Tensor], anchor: list[Tensor], masks: list[Tensor], config: Config, lr: float
+        self,
+        weights: list[Tensor],
+        anchor: list[Tensor],
+        masks: list[Tensor],
+        config: Config,
+        lr: float,
+        decays: Sequence[bool],
     ) -> None:
         self.weights, self.anchor, self.masks, self.config, self.lr = weights, anchor, masks, config, lr
-        self.momentum = [torch.zeros_like(w) for w in weights] if config.momentum else []
+        self.decays = decays
 
     def __call__(self, gradients: list[Tensor]) -> None:
         active, config = len(gradients[0]), self.config
@@ -176,11 +191,48 @@ class _Step:
             norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
             factor = (config.clip_norm / (norms + 1e-6)).clamp(max=1)
             gradients = [g * factor.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
-        if config.weight_decay:
-            torch._foreach_add_(gradients, weights, alpha=config.weight_decay)
+        self.move(weights, gradients, active)
+
+    def move(self, weights: list[Tensor], gradients: list[Tensor], active: int) -> None:
+        """Change ``weights``, those of the first ``active`` clients, in place."""
+        raise NotImplementedError
+
+
+class _SGD(_Step):
+    """torch.optim.SGD."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.momentum = [torch.zeros_like(w) for w in self.weights] if self.config.momentum else []
+
+    def move(self, weights: list[Tensor], gradients: list[Tensor], active: int) -> None:
+        if self.config.weight_decay:
+            torch._foreach_add_(gradients, weights, alpha=self.config.weight_decay)
         if self.momentum:
             momentum = [m[:active] for m in self.momentum]
-            torch._foreach_mul_(momentum, config.momentum)
+            torch._foreach_mul_(momentum, self.config.momentum)
             torch._foreach_add_(momentum, gradients)
             gradients = momentum
         torch._foreach_add_(weights, gradients, alpha=-self.lr)
+
+
+class _AdamW(_Step):
+    """torch.optim.AdamW, as ``adamw.py`` makes it. All clients that still train have done as many steps."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.first, self.second = ([torch.zeros_like(w) for w in self.weights] for _ in range(2))
+        self.steps = 0
+
+    def move(self, weights: list[Tensor], gradients: list[Tensor], active: int) -> None:
+        self.steps += 1
+        first, second = ([m[:active] for m in moments] for moments in (self.first, self.second))
+        beta2 = self.config.adam_beta2
+        decayed = [w for w, decays in zip(weights, self.decays, strict=True) if decays]
+        torch._foreach_mul_(decayed, 1 - self.lr * self.config.weight_decay)
+        torch._foreach_lerp_(first, gradients, 1 - BETA1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+        spread = torch._foreach_sqrt(torch._foreach_div(second, 1 - beta2**self.steps))
+        torch._foreach_add_(spread, EPSILON)
+        torch._foreach_addcdiv_(weights, first, spread, -self.lr / (1 - BETA1**self.steps))
