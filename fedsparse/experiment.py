@@ -18,7 +18,7 @@ from fedsparse.catalogue import DATASETS, PARTITIONERS, TOPOLOGIES
 from fedsparse.config import Config
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
-from fedsparse.models import build_model
+from fedsparse.models import build_model, model_for
 from fedsparse.models.initial import load_weights
 from fedsparse.plugins import blamed, call, is_own, named
 from fedsparse.seeds import derive_seed
@@ -164,7 +164,7 @@ class Experiment:
         """The network with its initial weights, on the device."""
         network = self.network(derive_seed(self.config.seed, "model"))
         if self.config.init:
-            load_weights(network, Path(self.config.init), self.config.model)
+            load_weights(network, Path(self.config.init), model_for(self.config.model, self.dataset.input_shape))
         return FlatModel(network.to(self.device))
 
     @property

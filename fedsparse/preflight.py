@@ -14,6 +14,7 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import OWN, Config
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
+from fedsparse.models import model_for
 from fedsparse.models.initial import load_weights
 from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.sparsity import weight_layers
@@ -64,7 +65,7 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
             check_batches(config, model, experiment.dataset.input_shape, sizes)
         layout = Layout.of(model)
         if config.init:
-            load_weights(model, Path(config.init), config.model)
+            load_weights(model, Path(config.init), model_for(config.model, experiment.dataset.input_shape))
         if not layout.parameters:
             raise ConfigError(f"model = {config.model}: has no weights to train")
         layers = weight_layers(model, layout, config.dense_layer_names())

@@ -32,8 +32,8 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
         shapes = [tuple(tensors[key].shape) if key in tensors else "nothing" for tensors in (state, own)]
         if shapes[0] != shapes[1]:
             line = f"{told}: is not of model = {name}: {key!r} is {shapes[0]} there and {shapes[1]} here"
-            of_tokens = key in tables and key in state
-            raise ConfigError(line + "; rows are tokens, of which the tokenizer says how many" * of_tokens)
+            is_table = key in tables and key in state
+            raise ConfigError(line + "; tokenizer and seq-length decide how many rows a table has" * is_table)
         if not torch.isfinite(state[key]).all():
             raise ConfigError(f"{told}: {key!r} has NaN or infinity")
     module.load_state_dict(state)
@@ -46,6 +46,8 @@ def _read(path: Path, told: str) -> dict[str, Tensor]:
         if not found:
             raise ConfigError(f"{told}: has none of {', '.join(FILES)}")
         path = found[0]
+    if not path.is_file():
+        raise ConfigError(f"{told}: there is no such file")
     state: Any
     if path.suffix == ".safetensors":
         try:

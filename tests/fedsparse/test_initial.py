@@ -48,7 +48,7 @@ def test_a_folder_that_transformers_wrote_gives_its_logits(tmp_path: Path) -> No
 
 def test_weights_of_another_vocabulary_or_model_are_one_line(tmp_path: Path) -> None:
     torch.save(published(small()), tmp_path / "pytorch_model.bin")
-    rows = r"'wte.weight' is \(30, 8\) there and \(31, 8\) here; rows are tokens, of which the tokenizer says how many$"
+    rows = r"'wte.weight' is \(30, 8\) there and \(31, 8\) here; tokenizer and seq-length decide how many rows a table has$"
     with torch.device("meta"):
         other = small(31)
     with pytest.raises(ConfigError, match=rf"^init = \S+: is not of model = gpt2-nano: {rows}"):
@@ -60,15 +60,19 @@ def test_weights_of_another_vocabulary_or_model_are_one_line(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "line"),
     [
+        (None, "there is no such file"),
         ({}, "has none of model.pt, model.safetensors, pytorch_model.bin"),
         ({"model.pt": b"no weights"}, "is not a file that torch.save wrote"),
         ({"model.safetensors": b"no weights"}, "cannot be read: "),
     ],
 )
-def test_a_folder_without_weights_and_a_damaged_file_are_one_line(tmp_path: Path, content: dict, line: str) -> None:
-    if "model.safetensors" in content:
+def test_a_folder_without_weights_and_a_damaged_file_are_one_line(
+    tmp_path: Path, content: dict | None, line: str
+) -> None:
+    folder = tmp_path / ("gone" if content is None else "")
+    if "model.safetensors" in (content or {}):
         pytest.importorskip("safetensors")
-    for name, data in content.items():
+    for name, data in (content or {}).items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(ConfigError, match=f"^init = {tmp_path}: {line}[^\n]*$"):
-        load_weights(small(), tmp_path, "gpt2-nano")
+    with pytest.raises(ConfigError, match=f"^init = {folder}: {line}[^\n]*$"):
+        load_weights(small(), folder, "gpt2-nano")
