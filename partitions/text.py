@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from partitions.split import Partition
 
 Ints = NDArray[np.int64]
+ON_DEVICE = 2**32
+"""Bytes of tokens up to which they are copied to a GPU; of more, each batch is."""
 MOST_COUNTED = 20_000
 """Windows of which a picture counts the tokens."""
 
@@ -38,7 +40,7 @@ class Windows:
     def batch(self, starts: Tensor, length: int) -> Batch:
         """Inputs and targets (B, length), int64, of the windows that begin at `starts`, (B,)."""
         places = starts.unsqueeze(1) + torch.arange(length + 1, device=starts.device)
-        tokens = self.tokens[places].long()
+        tokens = self.tokens[places.to(self.tokens.device)].to(starts.device).long()
         if self.tokens.dtype == torch.int16:
             tokens &= 0xFFFF
         return tokens[:, :-1], tokens[:, 1:]
@@ -157,10 +159,11 @@ class Text(Dataset):
 
 @lru_cache(maxsize=2)  # two at most, because a data set on a GPU is large
 def _to_device(data: Text, device: torch.device) -> Text:
-    if device == data.train.tokens.device:
+    if device == data.train.starts.device:
         return data
 
     def moved(windows: Windows) -> Windows:
-        return Windows(windows.tokens.to(device), windows.starts.to(device))
+        fits = windows.tokens.nbytes <= ON_DEVICE
+        return Windows(windows.tokens.to(device) if fits else windows.tokens, windows.starts.to(device))
 
     return replace(data, train=moved(data.train), test=moved(data.test))
