@@ -12,7 +12,7 @@ from torch import Tensor
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.prune_upload import prune_upload
 from clients.receive_weights import receive_weights
-from clients.state_store import MOMENTS, kept_moments, state_file
+from clients.state_store import MOMENTS, kept_moments, state_files
 from clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
@@ -59,7 +59,7 @@ def train(message: Message, context: Context) -> Message:
     local = LocalTopology(bench.model, trained, bench.method, round, seed)
     log, entries = step_log(config, timer)
     task: Any = message.content["task"]
-    with kept_moments(config.keep_moments, context, state_file(task, client, MOMENTS)) as memory, TRAINING:
+    with kept_moments(config.keep_moments, context, state_files(task, client, MOMENTS)) as memory, TRAINING:
         score = train_model(
             bench.model,
             bench.fetch(indices, augmenting),
@@ -197,8 +197,8 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
     content: Any = message.content  # indexed, because `content.array_records` builds a new dict at every access
     bench = workbench(tuple(content["config"].items()))
     torch.set_num_threads(bench.config.threads)
-    held = receive_topology(bench, context, content.get("topology"), content["task"]["topology"])
     client = int(context.node_config[PARTITION_ID_KEY])
+    held = receive_topology(bench, context, content.get("topology"), content["task"], client)
     if bench.config.downlink_is_whole:
         bench.receive(content["arrays"]["weights"].data, held.compact)
     else:

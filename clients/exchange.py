@@ -3,7 +3,7 @@
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
-from clients.state_store import load_state, load_topology, save_state, save_topology, state_file
+from clients.state_store import load_state, load_topology, save_state, save_topology, state_files
 from clients.workbench import SparseModel, Workbench
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
@@ -13,22 +13,28 @@ from fedsparse.sparsity.readjust import Report
 from fedsparse.sparsity.reports import encode_report, report_layout
 from fedsparse.vector import Layout
 
+KIND = "-topology"  # of the state that is the topology which the client holds
 
-def receive_topology(bench: Workbench, context: Context, sent: ArrayRecord | None, name: str) -> SparseModel:
+
+def receive_topology(
+    bench: Workbench, context: Context, sent: ArrayRecord | None, task: ConfigRecord, client: int
+) -> SparseModel:
     """The topology of a message: the client's present one, or the one of the mask that came with the message.
 
     Args:
         sent: the record with the mask.
-        name: the topology's hash, in hexadecimal.
+        task: names the topology by its hash, in hexadecimal.
+        client: the partition id.
 
     Raises:
         ValueError: the client does not hold the topology that the message names, perhaps because it lost its state.
     """
-    held = bench.under_bits(load_topology(context))
-    if sent is not None:
+    files, name = state_files(task, client, KIND), str(task["topology"])
+    held = bench.under_bits(load_topology(context, files))
+    if sent is not None and f"{held.topology.hash:016x}" != name:  # else an earlier attempt has saved it already
         parameters = bench.model.layout.parameters
         held = bench.under(decode_mask(sent["mask"].data, bench.layers, parameters, held.topology))
-        save_topology(context, held.bits)
+        save_topology(context, files, held.bits)
     if f"{held.topology.hash:016x}" != name:
         raise ValueError(f"the message is about topology {name}, but this client holds {held.topology.hash:016x}")
     return held
@@ -45,8 +51,8 @@ def encode_update(
         ValueError: an earlier attempt at this round left a payload under another topology.
     """
     round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
-    file = state_file(task, client)
-    state = load_state(context, file)
+    files = state_files(task, client)
+    state = load_state(context, files)
     if state.payload and state.sent_round == round:
         # A SuperNode may run the same message twice. The first attempt saved its state with the payload in a file, so
         # the second one answers with that payload: another update on top of that state would be sent twice.
@@ -62,7 +68,7 @@ def encode_update(
     codec = own.whole_codec if votes else own.codec
     seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
     payload, stats = codec.encode(own.compact.gather(update), state, round=round, seed=seed)
-    save_state(context, file, state)
+    save_state(context, files, state)
     return payload_array(payload, own.compact.layout), stats
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
 
-from clients.state_store import load_state, save_state, state_file
+from clients.state_store import load_state, save_state, state_files
 from clients.workbench import Workbench
 from fedsparse.compression import ClientState, SparseUpdate, decode
 from fedsparse.compression.sparse_update import Segment
@@ -19,10 +19,10 @@ class MissedChange(RuntimeError):
 def receive_weights(bench: Workbench, context: Context, message: Message, layout: Layout, client: int) -> SparseUpdate:
     """The weights to train from. The client keeps them, because the next message may bring changes of them."""
     arrays, task = message.content.array_records["arrays"], message.content.config_records["task"]
-    file = state_file(task, client, KIND)
-    state = load_state(context, file, KIND)
+    files = state_files(task, client, KIND)
+    state = load_state(context, files, KIND)
     weights = receive(arrays, layout, state)
-    save_state(context, file, state, KIND)
+    save_state(context, files, state, KIND)
     return weights
 
 

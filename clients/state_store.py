@@ -1,15 +1,15 @@
 """A client's state between rounds: its topology, its residual, and what else its compressor keeps.
 
 A small state lives in Flower's Context, which Flower copies with every message; a large state lives in a file for each
-client. Both survive a crash: a file is replaced whole, and when a client saved its state but its reply was lost, the
-server's next message names an earlier accepted round, so that the payload returns to the residual.
+client and round. Both survive a crash: a file is written whole, and when a client saved its state but its reply was
+lost, the server's next message names an earlier accepted round, so that the payload returns to the residual.
 
 A tensor in a Context stays on its device until its bytes are asked for, which the process that trains never does. So
 each client costs its device 4 bytes a weight for the residual (and as much for dgc's momentum). A residual in bfloat16
 is rounded on the host, and stays there until the next round.
 """
 
-import os
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,10 @@ from torch import Tensor
 from fedsparse.compression import ClientState
 from fedsparse.compression.arrays import to_numpy
 from fedsparse.compression.client_state import Flat
+from fedsparse.engine.state_files import StateFiles
+from fedsparse.files import replaced
+
+log = logging.getLogger("fedsparse")
 
 MOMENTS = "-moments"
 """The kind of the state in which a client keeps its optimizer's moments."""
@@ -45,44 +49,47 @@ class HeldArray(Array):
         return Array, (self.dtype, self.shape, self.stype, self.data)
 
 
-def state_file(task: ConfigRecord, client: int, kind: str = "") -> Path | None:
-    """The client's state file of this kind; None when the server's message asks for the Context instead."""
-    return Path(str(task["state-folder"])) / f"{client}{kind}.npz" if task["state-folder"] else None
+def state_files(task: ConfigRecord, client: int, kind: str = "") -> StateFiles | None:
+    """The client's state files of this kind; None when the server's message asks for the Context instead."""
+    if not task["state-folder"]:
+        return None
+    kept: Any = task.get("kept-rounds", [])
+    return StateFiles(Path(str(task["state-folder"])) / f"{client}{kind}", int(task["round"]), kept)  # type: ignore[arg-type]
 
 
-def load_state(context: Context, file: Path | None, kind: str = "") -> ClientState:
+def load_state(context: Context, files: StateFiles | None, kind: str = "") -> ClientState:
     """The client's state of this ``kind``; a fresh state when there is none. Arrays may be read-only views.
 
     States of different kinds are independent.
     """
-    return ClientState.from_dict(_from_context(context, kind) if file is None else _from_file(file))
+    return ClientState.from_dict(_from_context(context, kind) if files is None else _from_files(files))
 
 
-def save_state(context: Context, file: Path | None, state: ClientState, kind: str = "") -> None:
+def save_state(context: Context, files: StateFiles | None, state: ClientState, kind: str = "") -> None:
     """Replace the client's state of this ``kind``. The caller must not write to the state's tensors afterwards.
 
     Raises:
-        OSError: the file cannot be written; its old content is still there.
+        OSError: the file cannot be written; the state before is still there.
     """
-    if file is None:
+    if files is None:
         _to_context(context, state.to_dict(), kind)
     else:
         flat = state.to_dict()
-        if flat or file.exists():
-            _to_file(file, flat)
+        if flat or files.newest():
+            _to_files(files, flat)
 
 
 @contextmanager
-def kept_moments(kept: bool, context: Context, file: Path | None) -> Iterator[dict[str, Any] | None]:
+def kept_moments(kept: bool, context: Context, files: StateFiles | None) -> Iterator[dict[str, Any] | None]:
     """What the client's optimizer remembers between rounds, to be replaced while the context is open.
 
     Args:
         kept: False gives None, and no state.
     """
-    state = load_state(context, file, MOMENTS) if kept else ClientState()
+    state = load_state(context, files, MOMENTS) if kept else ClientState()
     yield state.memory if kept else None
     if kept:
-        save_state(context, file, state, MOMENTS)
+        save_state(context, files, state, MOMENTS)
 
 
 def _from_context(context: Context, kind: str) -> Flat:
@@ -111,29 +118,29 @@ def _to_context(context: Context, flat: Flat, kind: str) -> None:
     context.state[ARRAYS + kind], context.state[SCALARS + kind] = arrays, scalars
 
 
-def _from_file(file: Path) -> Flat:
-    if not file.exists():
+def _from_files(files: StateFiles) -> Flat:
+    """The newest state; empty without one. A damaged file is set aside, because it would fail its client for ever."""
+    if not (file := files.newest()):
         return {}
     try:
         with np.load(file) as content:
             arrays = {key: content[key] for key in content.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise OSError(f"cannot read the client's state in {file}: {error}") from None
+        log.warning("the state in %s is damaged (%s); it is set aside, and its client starts without it", file, error)
+        file.replace(file.with_suffix(".damaged"))
+        return {}
     return {key: array if array.ndim else array.item() for key, array in arrays.items()}
 
 
-def _to_file(file: Path, flat: Flat) -> None:
-    # Each process writes a temporary file of its own, because Flower may run a message again while the first attempt
-    # still runs.
-    part = file.with_suffix(f".{os.getpid()}.part")
-    file.parent.mkdir(parents=True, exist_ok=True)
+def _to_files(files: StateFiles, flat: Flat) -> None:
+    # The file is not synced: the server does this for all clients when it writes a checkpoint.
+    files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        with part.open("wb") as stream:
+        with replaced(files.next, synced=False, private=True) as part, part.open("wb") as stream:
             np.savez(stream, **{key: _as_array(value) for key, value in flat.items()})
-        os.replace(part, file)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(f"cannot keep the client's state in {file}: {error.strerror or error}") from None
+        raise OSError(f"cannot keep the client's state in {files.next}: {error.strerror or error}") from None
+    files.remove_old()
 
 
 def _as_array(value: Any) -> Any:
@@ -142,12 +149,17 @@ def _as_array(value: Any) -> Any:
     return to_numpy(value) if isinstance(value, Tensor) else value
 
 
-def load_topology(context: Context) -> bytes:
+def load_topology(context: Context, files: StateFiles | None) -> bytes:
     """The bits of the topology that the server last sent this client; empty (all weights) when it never sent one."""
+    if files is not None:
+        return bytes(_from_files(files).get("bits", b""))
     record: Any = context.state.get(TOPOLOGY)
     return record["bits"] if record else b""
 
 
-def save_topology(context: Context, bits: bytes) -> None:
+def save_topology(context: Context, files: StateFiles | None, bits: bytes) -> None:
     """Replace the topology that this client holds."""
-    context.state[TOPOLOGY] = ConfigRecord({"bits": bits})
+    if files is not None:
+        _to_files(files, {"bits": np.frombuffer(bits, np.uint8)})
+    else:
+        context.state[TOPOLOGY] = ConfigRecord({"bits": bits})

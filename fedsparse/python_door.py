@@ -97,6 +97,7 @@ def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: see ``commands.door``
     from fedsparse.commands import warnings_handler
     from fedsparse.commands.checks import checked
+    from fedsparse.commands.resume import resumed
     from fedsparse.commands.run import start
 
     if not (log := logging.getLogger("fedsparse")).handlers:
@@ -109,6 +110,8 @@ def run(settings: Mapping[str, Any] | None = None, **keywords: Any) -> Result:
         if key in given and not isinstance(given[key], str):
             given[key] = reference_to(given[key], key, logdir)
     given.typed = frozenset(key.replace("_", "-") for key in keywords)
+    if given.get("resume"):
+        given = resumed(given)
     return Result(start(checked(given)))
 
 

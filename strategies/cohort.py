@@ -4,7 +4,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
@@ -61,6 +61,8 @@ class Cohort:
 
     Attributes:
         state_folder: the folder of the clients' state files; empty when clients keep their state in their Context.
+        kept_rounds: the rounds of the checkpoints that are kept; clients keep their state files of those rounds.
+        changed: the clients that were sampled since the last checkpoint.
         metrics: what the present round measured so far, under telemetry's tags.
         failures: the present round's failed clients, each with its reason.
         timer: the stage timer of the present round.
@@ -72,6 +74,8 @@ class Cohort:
     def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology, downlink: Downlink) -> None:
         self.config, self.nodes, self.topology, self.downlink = experiment.config, nodes, topology, downlink
         self.state_folder = ""
+        self.kept_rounds: list[int] = []
+        self.changed = set[int]()
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
         self.timer = StageTimer()
@@ -80,6 +84,7 @@ class Cohort:
         self._task, self._tags = experiment.task, measured_by_clients(experiment.task.metrics)
         self._settings = ConfigRecord(self.config.flat())
         self._ledger: dict[int, Known] = defaultdict(lambda: Known(topology.start))  # by partition id
+        self._settled: dict[int, Known] = {}  # lines of the ledger at the last `settle`, of clients sampled since
         self._members: dict[int, int] = {}  # node id -> partition id
         self._asked: list[Metadata] = []  # of the last messages; Flower fills in their ids when it sends them
         self._asked_at = 0.0
@@ -96,9 +101,36 @@ class Cohort:
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round))
             chosen = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
-            for client in self.nodes.update(grid):  # a client at a new node has lost its Context
+            moved = self.nodes.update(grid)
+            for client in {*chosen, *moved}:
+                self._settled.setdefault(client, replace(self._ledger[client]))
+            for client in moved:  # a client at a new node has lost its Context
                 self._ledger[client].lost()
             self._members = {self.nodes.ids[client]: client for client in chosen}
+
+    def settle(self) -> None:
+        """Say that the round is whole: what ``known`` returns is of this moment, until the next call."""
+        self.changed |= self._settled.keys()
+        self._settled.clear()
+
+    def known(self, client: int) -> list[int | None]:
+        """The ledger's line of a client at the last ``settle``."""
+        return list(astuple(self._settled.get(client) or self._ledger[client]))
+
+    @property
+    def met(self) -> list[int]:
+        """The clients that were ever sampled, ascending."""
+        return sorted(self._ledger)
+
+    def restore(self, client: int, known: list[int | None], *, keeps_state: bool) -> None:
+        """Put a line of ``known`` into the ledger.
+
+        Args:
+            keeps_state: whether the client has the state that it had then; else it holds no topology and no weights.
+        """
+        self._ledger[client] = Known(*known)  # type: ignore[arg-type]
+        if not keeps_state:
+            self._ledger[client].lost()
 
     def _new_clock(self) -> SimulatedClock:
         return SimulatedClock(self.config.network(), self.config.compute_seconds, self.config.round_deadline)
@@ -108,6 +140,8 @@ class Cohort:
         and the mask unless the client holds it."""
         messages, sent = [], 0
         fixed = ConfigRecord({"round": round, "state-folder": self.state_folder, **self.topology.named})
+        if self.state_folder:
+            fixed["kept-rounds"] = list(self.kept_rounds)
         for node, client in self._members.items():
             known, task = self._ledger[client], fixed.copy()
             task["accepted-round"] = known.accepted_round

@@ -6,6 +6,8 @@ server keeps its exact weights w, and the weights v that clients can hold. The s
 C(w - v) to v. The next difference contains what C left out of this one: that is the error feedback.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
@@ -44,8 +46,7 @@ class Downlink:
         if self.config.downlink_is_whole:
             return weights
         if self._layout is None or self._known is None or layout.fingerprint != self._layout.fingerprint:
-            self._layout, self._known, self._changes = layout, weights.numpy().copy(), {}
-            self._codec, self._state = UpdateCodec(layout, **self.config.downlink_compression()), ClientState()
+            self._begin(layout, weights.numpy().copy())
         elif round > self.round:
             seed = derive_seed(self.config.seed, "compress", round=round, partition_id=self.config.clients)
             payload, _ = self._codec.encode(weights.numpy() - self._known, self._state, round=round, seed=seed)
@@ -55,6 +56,28 @@ class Downlink:
                 del self._changes[min(self._changes)]
         self.round = round
         return torch.from_numpy(self._known)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights v, the changes that led to them, and the memory of their compressor."""
+        if self._known is None:
+            return {}
+        memory = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in self._state.to_dict().items()}
+        changes = {str(round): payload for round, payload in self._changes.items()}
+        return {"round": self.round, "known": torch.from_numpy(self._known), "changes": changes, "memory": memory}
+
+    def load_state_dict(self, state: dict[str, Any], layout: Layout) -> None:
+        """Restore a state that ``state_dict`` returned, for weights of this layout."""
+        if not state:
+            return
+        self._begin(layout, state["known"].numpy().copy())
+        self.round = state["round"]
+        self._changes = {int(round): payload for round, payload in state["changes"].items()}
+        memory = {k: v.numpy().copy() if isinstance(v, Tensor) else v for k, v in state["memory"].items()}
+        self._state = ClientState.from_dict(memory)
+
+    def _begin(self, layout: Layout, known: np.ndarray) -> None:
+        self._layout, self._known, self._changes = layout, known, {}
+        self._codec, self._state = UpdateCodec(layout, **self.config.downlink_compression()), ClientState()
 
     def arrays_for(self, held: int, whole: ArrayRecord) -> ArrayRecord:
         """The arrays from which a client learns v: the changes since the weights of round ``held``, or ``whole``.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedsparse.aggregation import Aggregator
 from fedsparse.catalogue import AGGREGATORS, STRATEGIES
+from fedsparse.checkpoint import State
 from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec
 from fedsparse.engine.records import payload_array
 from fedsparse.errors import Diverged, RunFailed
@@ -42,6 +43,7 @@ class FedAvg(Strategy):
         weights: the present global vector.
         cohort: the clients of the present round, and what they measured.
         optimizer: the server optimizer.
+        stepping: whether the server has begun a step whose round is not whole yet. Meanwhile there is nothing to save.
     """
 
     def __init__(self, experiment: Experiment, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
@@ -53,7 +55,24 @@ class FedAvg(Strategy):
             make = named(STRATEGIES, self.config.strategy)
             self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
         topology.current.apply_(weights)
-        self._broadcast = ArrayRecord()
+        self._broadcast, self.stepping = ArrayRecord(), False
+
+    def state_dict(self) -> State:
+        """What decides the next rounds, but for the ledger: weights, server optimizer, topology and downlink."""
+        return {
+            "weights": self.weights,
+            "optimizer": dict(self.optimizer.state_dict()),
+            "topology": self.topology.state_dict(),
+            "downlink": self.downlink.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore a state that ``state_dict`` returned."""
+        self.weights.copy_(state["weights"])
+        with blamed("strategy", self.config.strategy):
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.topology.load_state_dict(state["topology"])
+        self.downlink.load_state_dict(state["downlink"], self.topology.compact.layout)
 
     def summary(self) -> None:
         """Print nothing, because the run prints its own header; Flower calls this before it starts."""
@@ -81,13 +100,14 @@ class FedAvg(Strategy):
                 with cohort.timer("aggregate"), blamed("aggregator", self.config.aggregator):
                     received.add(upload)
         samples = received.samples
-        if samples:
-            with cohort.timer("aggregate"):
-                self._step(server_round, received)
-        elif cohort.late < len(cohort):  # of a round for which all came too late, the weights stay as they were
+        if not samples and cohort.late < len(cohort):
             diverged = all(NonFiniteError.__name__ in failure for failure in cohort.failures)
             kind = Diverged if diverged else RunFailed
             raise kind(f"round {server_round}: all {len(cohort)} clients failed; {cohort.failures[0]}")
+        self.stepping = True
+        if samples:  # when all clients came too late, the weights stay as they were
+            with cohort.timer("aggregate"):
+                self._step(server_round, received)
         del received  # the broadcast below is as large
         cohort.close(samples)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.metrics))

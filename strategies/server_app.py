@@ -3,18 +3,22 @@
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedsparse.checkpoint import Checkpoints, Saved
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import FIXED, Config
+from fedsparse.config.agreement import check_agreement
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import stoppable
 from fedsparse.experiment import Experiment
+from fedsparse.files import locked
 from fedsparse.models import model_for
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
@@ -29,6 +33,7 @@ from fedsparse.vector import digest
 from strategies.fedavg import FedAvg
 from strategies.nodes import meet_federation
 from strategies.saliency import ask_saliency
+from strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
 from strategies.server_topology import ServerTopology
 
 app = ServerApp()
@@ -44,43 +49,95 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def federate(grid: Grid, config: Config) -> Path:
-    """One federated run over any grid; returns the run folder."""
+    """One federated run over any grid, a new one or one that goes on; returns the run folder."""
     logging.getLogger("flwr").setLevel(logging.WARNING)  # telemetry prints the same as Flower's INFO lines
     config, nodes = meet_federation(grid, config)
     torch.set_num_threads(config.threads)
+    resumed, config = config.resume, config.replace(resume="")
     experiment = Experiment(config)
-    model = experiment.model
     if isinstance(grid, LocalGrid):
-        grid.group = group_size(config, model, experiment.method)
-        if model.vector.is_cuda:
+        grid.group = group_size(config, experiment.model, experiment.method)
+        if experiment.model.vector.is_cuda:
             grid.overlap(experiment.device)
-    strategy = make_strategy(experiment, nodes, grid)
-    folder = create_run_folder(config.logdir, config.name or default_name(config))
-    if keeps_files(experiment, grid):
-        strategy.cohort.state_folder = str(folder / "clients")
-    weights = strategy.broadcast(1)
-    whole = experiment.dense_layout
-    dense, _ = UpdateCodec(whole, "none").encode(torch.ones(whole.size), ClientState(), round=0, seed=0)
-    keep_log(folder)
-    announce(experiment)
-    recording = Recorder(config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics)
-    with stoppable(), recording as recorder:
-        recorder.figure("partition", experiment.dataset.plot(experiment.partition))
-        try:
-            strategy.start(
-                grid,
-                weights,
-                num_rounds=config.rounds,
-                timeout=config.round_timeout,
-                evaluate_fn=RoundEnd(strategy, experiment, recorder),
-            )
-        finally:  # the weights are saved after Ctrl-C, too
-            recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
-            model.vector.copy_(strategy.weights)
-            save_model(model.module, folder / "model.pt")
-            if strategy.cohort.state_folder:  # as large as a model a client, and of no use after the run
-                shutil.rmtree(strategy.cohort.state_folder, ignore_errors=True)
+    with ExitStack() as stack:
+        if resumed:
+            stack.enter_context(locked(folder := Path(resumed)))
+            checkpoints = Checkpoints(folder / FOLDER)
+            if saved := going_on(checkpoints, folder):
+                check_agreement(saved.config, config, folder)
+            strategy = make_strategy(experiment, nodes, grid, saved)
+        else:
+            strategy, saved = make_strategy(experiment, nodes, grid), None
+            folder = create_run_folder(config.logdir, config.name or default_name(config))
+            stack.enter_context(locked(folder))
+            checkpoints = Checkpoints(folder / FOLDER)
+        states = checkpoints.folder / CLIENTS
+        if saved:
+            restore(saved, strategy, grid, states)
+        if saved.server["store"] == "files" if saved else keeps_files(experiment, grid):
+            strategy.cohort.state_folder = str(states)
+        keep_log(folder)
+        announce(experiment)
+        _play(grid, experiment, strategy, checkpoints, folder, saved)
     return folder
+
+
+def _play(
+    grid: Grid, experiment: Experiment, strategy: FedAvg, checkpoints: Checkpoints, folder: Path, saved: Saved | None
+) -> None:
+    """All rounds, or those after the saved one, with telemetry and checkpoints."""
+    config, model, whole = experiment.config, experiment.model, experiment.dense_layout
+    dense, _ = UpdateCodec(whole, "none").encode(torch.ones(whole.size), ClientState(), round=0, seed=0)
+    recording = Recorder(
+        config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics,
+        saved=telemetry(saved),
+    )  # fmt: skip
+    first = saved.round + 1 if saved else 1
+    weights = strategy.broadcast(first)
+
+    def save() -> None:
+        recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
+        model.vector.copy_(strategy.weights)
+        save_model(model.module, folder / "model.pt")
+
+    with stoppable(), recording as recorder:
+        table = StepTable(experiment.task, recorder.scalar)
+        table.done = saved.server["steps"] if saved else 0
+        saver = Saver(checkpoints, strategy, grid, recorder, table, save)
+        after_round, complete = RoundEnd(strategy, experiment, recorder, saver, table), False
+        try:
+            if not saved:
+                recorder.figure("partition", experiment.dataset.plot(experiment.partition))
+                after_round(0)
+            play(strategy, grid, first, weights, after_round)
+            complete = True
+        finally:  # after Ctrl-C, too
+            try:
+                saver.stopped(complete)
+            finally:
+                save()
+    if (
+        checkpoints.folder.exists() and not config.checkpoint_every
+    ):  # as large as a model a client, and of no use after the run
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+
+
+def play(strategy: FedAvg, grid: Grid, first: int, weights: ArrayRecord, after_round: Callable[[int], object]) -> None:
+    """The rounds from ``first`` on. Flower's own loop always begins at round 1.
+
+    Args:
+        weights: the broadcast for the first round.
+        after_round: called with every round that has ended.
+    """
+    config, nothing = strategy.config, ConfigRecord()
+    for round in range(first, config.rounds + 1):
+        asked = strategy.configure_train(round, weights, nothing, grid)
+        arrays, _ = strategy.aggregate_train(round, grid.send_and_receive(asked, timeout=config.round_timeout))
+        assert arrays is not None
+        weights = arrays
+        asked = strategy.configure_evaluate(round, weights, nothing, grid)
+        strategy.aggregate_evaluate(round, grid.send_and_receive(asked, timeout=config.round_timeout))
+        after_round(round)
 
 
 def announce(experiment: Experiment) -> None:
@@ -105,7 +162,8 @@ def keeps_files(experiment: Experiment, grid: Grid) -> bool:
 
     ``auto`` chooses files when one Context is large, because Flower copies it with every message, and when all Contexts
     together would fill the memory. Nodes that ``main.py`` did not start keep their Contexts, because they may run on
-    machines without the run folder. Clients that this process trains on a GPU keep their residuals on the GPU while all
+    machines without the run folder. Nodes that ``main.py`` started on Flower's runtime keep files, because a checkpoint
+    cannot have their Contexts. Clients that this process trains on a GPU keep their residuals on the GPU while all
     residuals take at most a quarter of its free memory (dgc's momentum takes as much again); for state on the host the
     limit of all Contexts holds there too.
     """
@@ -113,19 +171,27 @@ def keeps_files(experiment: Experiment, grid: Grid) -> bool:
     if config.state_store != "auto":
         return config.state_store == "files"
     size = 4 * experiment.layout.parameters * (3 if config.keep_moments else 1)
-    touched = min(config.clients, config.rounds * config.clients_per_round)
+    # A client that is called keeps its state from before the round too, until the round is over.
+    touched = min(config.clients, config.rounds * config.clients_per_round) + config.clients_per_round
     if experiment.model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:
         on_host = not config.downlink_is_whole or config.residual_dtype == "bf16"
         too_much = 4 * size * touched > torch.cuda.mem_get_info(experiment.model.vector.device)[0]
         return too_much or (on_host and size * touched > LARGE_MEMORY)
-    near = isinstance(grid, LocalGrid) or config.engine == "flower"
-    return near and (size > LARGE_STATE or size * touched > LARGE_MEMORY)
+    if config.engine == "flower" and not isinstance(grid, LocalGrid):
+        return True
+    return isinstance(grid, LocalGrid) and (size > LARGE_STATE or size * touched > LARGE_MEMORY)
 
 
-def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid) -> FedAvg:
-    """The strategy with the topology of round 1; a method that needs the clients' saliency asks the clients first."""
+def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, saved: Saved | None = None) -> FedAvg:
+    """The strategy with the topology of round 1; a method that needs the clients' saliency asks the clients first.
+
+    A strategy whose state is ``saved`` starts with every weight, because its topology is a part of that state.
+    """
     method, layers = experiment.method, experiment.layers
     weights = experiment.model.vector.cpu().clone()
+    if saved:
+        full = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
+        return FedAvg(experiment, full, weights, nodes)
     saliency, metrics = None, dict[str, float]()
     if method.needs_saliency:
         dense = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
@@ -141,27 +207,36 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid) -> F
     return strategy
 
 
+class _LogFile(logging.FileHandler):
+    """A log that is silent when it cannot be written, because what cannot be written is told elsewhere, in one line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def keep_log(folder: Path) -> None:
     """Write the run's warnings and the whole tracebacks of failed clients into ``log.txt``."""
     logger = logging.getLogger("fedsparse")
     for earlier in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:  # of a run in the same process
         logger.removeHandler(earlier)
         earlier.close()
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", delay=True)
+    handler = _LogFile(folder / "log.txt", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
 
 class RoundEnd:
-    """Flower calls this after every round, and as round 0 before the first: evaluate when due, record everything."""
+    """Called after every round, and as round 0 before the first: evaluate when due, record everything, save."""
 
-    def __init__(self, strategy: FedAvg, experiment: Experiment, recorder: Recorder) -> None:
+    def __init__(
+        self, strategy: FedAvg, experiment: Experiment, recorder: Recorder, saver: Saver, table: StepTable
+    ) -> None:
         self.strategy, self.experiment, self.recorder = strategy, experiment, recorder
-        self.table = StepTable(experiment.task, recorder.scalar)
+        self.saver, self.table = saver, table
         self.began = time.perf_counter()
 
-    def __call__(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
+    def __call__(self, round: int) -> None:
         strategy, experiment, cohort = self.strategy, self.experiment, self.strategy.cohort
         metrics = cohort.metrics
         if strategy.evaluates(round):
@@ -179,7 +254,7 @@ class RoundEnd:
             self.table.finish(steps.taken)
         self.recorder.record(round, metrics)
         self._show_topology(round)
-        return MetricRecord({tag: v for tag, v in metrics.items() if tag.startswith("eval/")}) or None
+        self.saver.round_ended(round)
 
     def _show_topology(self, round: int) -> None:
         """Send TensorBoard the layers' densities, the clients' consensus, and a histogram of the weights that exist."""

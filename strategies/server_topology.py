@@ -4,11 +4,13 @@ A dense model is the topology in which every weight exists: no mask ever travels
 the flat vector itself.
 """
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor
 
 from fedsparse.aggregation.mean import Votes
+from fedsparse.checkpoint import State
 from fedsparse.compression import PayloadError, SparseUpdate, decode
 from fedsparse.engine.records import mask_array
 from fedsparse.experiment import Experiment
@@ -60,6 +62,28 @@ class ServerTopology:
         with blamed("topology", experiment.config.topology_method):
             topology = checked(experiment.method.initial(layers, parameters, generator, saliency), layers, parameters)
         return cls(experiment, topology)
+
+    def state_dict(self) -> State:
+        """The present topology, the past ones that clients may hold, the method's memory, and what was measured."""
+        masks = [np.packbits(topology.mask.numpy()) for topology in self._recent.values()]
+        return {
+            "current": list(self._recent).index(self.current.hash),
+            "version": self.current.version,
+            "recent": torch.from_numpy(np.stack(masks)),
+            "method": self.method.state_dict(),
+            "metrics": dict(self.metrics),
+            "details": dict(self.details),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore a state that ``state_dict`` returned."""
+        size = self.layout.parameters
+        masks = [np.unpackbits(bits, count=size).view(np.bool_) for bits in state["recent"].numpy()]
+        recent = [Topology(self.layers, torch.from_numpy(mask), state["version"]) for mask in masks]
+        self._recent = {topology.hash: topology for topology in recent}
+        self._set(recent[state["current"]])
+        self.method.load_state_dict(state["method"])
+        self.metrics, self.details = state["metrics"], state["details"]
 
     def _set(self, topology: Topology) -> None:
         self.current, self.compact = topology, Compact(self.layout, topology)

@@ -20,8 +20,9 @@ FLOORS = (
     "fedsparse.compression",
     "fedsparse.telemetry",
     "fedsparse.config",
-    "fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device",
+    "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device",
     "fedsparse.plugins fedsparse.seeds",
+    "fedsparse.files",
     "fedsparse.catalogue fedsparse.errors",
     "partitions",
 )

@@ -20,9 +20,13 @@ from typing import NoReturn
 
 from fedsparse.commands.command_line import Command, parse
 from fedsparse.commands.last_words import LastWords
+from fedsparse.commands.resume import resumed
 from fedsparse.config.effects import without_mistakes
 from fedsparse.errors import ConfigError, OutputError, RunFailed
 from fedsparse.plugins import last_line, load
+
+ENDS_WITH_PARENT = "FEDSPARSE_ENDS_WITH_STDIN"
+"""A variable in the environment of a sweep's cells."""
 
 NO_COHORT = {"clients-per-round": 1}
 """What a command gives that samples no clients, so that any number of clients will do."""
@@ -89,6 +93,10 @@ def main(arguments: list[str], last_words: LastWords | None = None) -> int:
         if last_words:
             last_words.keep_in(logdir)
         command = COMMANDS[asked.command]
+        if asked.settings.get("resume"):
+            if asked.command != "run":
+                raise ConfigError(f"--resume belongs to the command run, not to {asked.command}")
+            asked = asked._replace(settings=resumed(asked.settings))
         asked.settings.update(command.given)
         if command.has_all:
             without_mistakes(asked.settings)
@@ -131,6 +139,8 @@ def door() -> NoReturn:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.excepthook = thread_failed
     show_plainly(sys.stdout)
+    if os.environ.pop(ENDS_WITH_PARENT, ""):
+        threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     with last_words:
         code = main(sys.argv[1:], last_words)
         atexit._run_exitfuncs()
@@ -138,6 +148,13 @@ def door() -> NoReturn:
             with suppress(OSError):  # such as a closed pipe's
                 stream.flush()
     os._exit(code)
+
+
+def _stop_with_the_parent() -> None:
+    """Interrupt this process at the end of standard input: a pipe that ends when the sweep of this cell is killed."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 ORNAMENTS = {"\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\N{PLUS-MINUS SIGN}": "+-", "\N{HORIZONTAL ELLIPSIS}": "..."}
@@ -164,11 +181,14 @@ def warnings_handler() -> logging.Handler:
 
 
 def listen_to_ctrl_c() -> None:
-    """Let Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt, so that results are saved."""
+    """Let Ctrl-C and whatever else stops a run raise KeyboardInterrupt, so that results are saved.
+
+    These are SIGTERM, SIGHUP of a closed terminal, SIGQUIT of Ctrl-\\, and SIGUSR1, which SLURM sends before the end.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
+    for ending in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(ending, signal.default_int_handler)
 

@@ -19,7 +19,10 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fedsparse.config import Config
+from fedsparse.config.agreement import check_agreement
 from fedsparse.config.run_settings import core_count
+from fedsparse.config.yaml_file import read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.report.grid import Cell, Sweep
@@ -145,19 +148,31 @@ def _start(cell: Cell, folder: Path, command: Sequence[str]) -> _Child:
     config = cell.config.replace(logdir=str(home), outfile=str(outfile), name="run", workers=1)
     (home / "settings.yaml").write_text(yaml.safe_dump(config.flat(), sort_keys=False))
     whole = [*command, "--config", str(home / "settings.yaml")]
+    if cut_short := _cut_short(home, config):
+        whole += ["--resume", str(cut_short)]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (home / "log.txt").open("wb") as log:
         # A group of its own: Ctrl-C in the terminal reaches the sweep alone, which passes it on exactly once. Not a
         # session of its own: on Linux that would be scheduled for itself, whatever `nice` the sweep was started with.
         process = subprocess.Popen(
             whole,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # ends with this process, however it ends, and the cell with it
             stdout=log,
             stderr=subprocess.STDOUT,
             process_group=0,
-            env=os.environ | {"PYTHONPATH": paths},
+            env=os.environ | {"PYTHONPATH": paths, "FEDSPARSE_ENDS_WITH_STDIN": "1"},
         )
     return _Child(cell, home, process)
+
+
+def _cut_short(home: Path, config: Config) -> Path | None:
+    """The newest run of a cell that has a checkpoint to go on from."""
+    for folder in sorted((file.parent for file in home.glob("*/config.yaml")), reverse=True):
+        with suppress(ConfigError):
+            if any(folder.glob("checkpoint/*.json")):
+                check_agreement(read_yaml(folder / "config.yaml"), config.absolute_paths(), folder)
+                return folder
+    return None
 
 
 def _outcome(child: _Child) -> tuple[str, bool]:

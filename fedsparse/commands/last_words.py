@@ -66,7 +66,8 @@ class LastWords:
 
 def _listen(reader: int, program: str) -> None:
     """The child: wait for the end of the pipe, and say what ended the process that wrote into it."""
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the terminal sends them to parent and child
+    # The terminal or a batch system sends these to parent and child.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         signal.signal(ending, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # a reader of this program's output waits for its end
     with os.fdopen(reader, "rb") as pipe:

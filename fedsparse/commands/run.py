@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
+from fedsparse.commands.resume import nothing_left
 from fedsparse.config import Config
 from fedsparse.config.effects import without_mistakes
 from fedsparse.config.settings import Given
@@ -35,6 +37,9 @@ def start_workers_early(config: Config) -> None:
 
 def start(config: Config) -> Path:
     """Run checked settings; returns the run folder."""
+    if config.resume and nothing_left(config):
+        print(f"{config.resume} is complete; --rounds gives it more rounds", file=sys.stderr)
+        return Path(config.resume)
     if config.engine == "flower":
         from fedsparse.engine.flower_run import run_flower
 

@@ -10,6 +10,7 @@ from fedsparse.report.grid import read_sweep
 OF_CELLS = {
     "name": "a cell's folder is named by its settings",
     "outfile": "every cell has a result.json of its own",
+    "resume": "cells that were cut short go on by themselves",
     "workers": "cells run side by side, --jobs of them",
 }
 """Settings that a sweep gives its cells itself, and why."""

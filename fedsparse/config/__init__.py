@@ -149,7 +149,7 @@ class Config(
         """A copy with absolute paths, because Flower's runtime has another working directory."""
         flat = self.flat()
         changes = {key: absolute(value) for key, value in flat.items() if key in OWN and is_own(value)}
-        paths = {key: flat[key] for key in ("data-dir", "init", "logdir", "outfile")}
+        paths = {key: flat[key] for key in ("data-dir", "init", "logdir", "outfile", "resume")}
         paths |= {"distribution": self.distribution} if self.distribution.endswith(".csv") else {}
         if self.dataset.endswith(tuple(FILES)) or ("/" in self.dataset and not is_own(self.dataset)):
             paths["dataset"] = self.dataset

@@ -10,7 +10,9 @@ from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.plugins import is_own
 
-ONLY_PLACE_AND_SPEED = ("name", "logdir", "outfile", "log-interval", "workers", "data-dir", "state-store")
+ONLY_PLACE_AND_SPEED = (
+    *("name", "logdir", "outfile", "log-interval", "workers", "data-dir", "state-store", "checkpoint-every", "resume"),
+)
 """Settings that change where a run is written or how fast it goes, but none of its numbers."""
 
 

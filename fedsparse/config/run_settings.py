@@ -33,6 +33,11 @@ class RunSettings(Settings):
     log_interval: int = Field(0, ge=0, le=10**9)
     """Local steps between two lines of the step log, which is in the terminal and in TensorBoard under step/; 0 for no
     step log."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Rounds from one checkpoint to the next; 0 for one about every five minutes. At a stop there is always one. A
+    complete run keeps its last one only if this is not 0."""
+    resume: str = ""
+    """Go on with the run in this folder, which was interrupted or killed, by its own settings. rounds may grow."""
     logdir: str = Field("runs", min_length=1)
     """Where run folders are made."""
     outfile: str = ""

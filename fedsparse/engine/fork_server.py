@@ -21,6 +21,9 @@ PROCESSES = multiprocessing.get_context("forkserver")
 DATA = "FEDSPARSE_DATA"
 """The environment variable that names the data set to read: the arguments of ``load_dataset``, as JSON."""
 
+STOPPING = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+"""Signals by which a terminal or a batch system stops all processes of a run."""
+
 SOCKET = "/pymp-12345678/listener-12345678"
 """The fork server's socket in the temporary folder."""
 
@@ -43,14 +46,14 @@ def starting() -> Iterator[None]:
     - ``__main__`` is empty: ``multiprocessing`` makes every worker import the parent's ``__main__``, which is no file
       in a notebook or from standard input, and which in a script without a guard would start the run again.
     - PYTHONPATH is the parent's ``sys.path``, because the fork server of Python 3.11 imports the app without it.
-    - Ctrl-C is blocked, because it would kill a fork server that has just started and does not ignore it yet.
+    - Signals that stop a run are blocked, because they would kill the fork server, which inherits this.
     """
     folder = socket_folder(len(SOCKET))
     resource_tracker.ensure_running()  # before Ctrl-C is blocked, because the tracker's start unblocks it
     path, main = os.environ.get("PYTHONPATH"), sys.modules["__main__"]
     os.environ["PYTHONPATH"] = os.pathsep.join(folder for folder in sys.path if folder)
     sys.modules["__main__"] = ModuleType("__main__")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     temporary, tempfile.tempdir = tempfile.tempdir, folder
     try:
         yield
@@ -61,4 +64,4 @@ def starting() -> Iterator[None]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = path
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

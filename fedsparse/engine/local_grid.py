@@ -59,6 +59,7 @@ class LocalGrid(Grid):
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
         self.clients = clients
         self._contexts: dict[int, Context] = {}
+        self._settled: dict[int, RecordDict] = {}  # the states at the last `settle` of the clients called since
         self.in_process = workers == 1 and not client_timeout
         references = absolute(client_app), absolute(together) if together else ""
         self._apps = Apps(*references)  # here even with workers, so that a wrong reference raises at once
@@ -93,6 +94,8 @@ class LocalGrid(Grid):
         ``timeout`` seconds no further client starts, and the list lacks the missing replies.
         """
         batch = list(messages)
+        for node in (message.metadata.dst_node_id for message in batch):
+            self._settled.setdefault(node, self._context(node).state)  # which is replaced, and never changed
         deadline = time.monotonic() + timeout if timeout else None
         size = self.group if all(m.metadata.message_type == MessageType.TRAIN for m in batch) else 1
         groups = [batch[start : start + size] for start in range(0, len(batch), size)]
@@ -128,6 +131,18 @@ class LocalGrid(Grid):
                 run_config={},
             )
         return self._contexts[node_id]
+
+    def settle(self) -> None:
+        """Say that the round is whole: what ``state_of`` returns is the state of this moment, until the next call."""
+        self._settled.clear()
+
+    def state_of(self, node_id: int) -> RecordDict:
+        """The state in the client's Context at the last ``settle``."""
+        return self._settled.get(node_id, self._context(node_id).state)
+
+    def restore(self, node_id: int, state: RecordDict) -> None:
+        """Put a state of ``state_of`` into the client's Context."""
+        self._context(node_id).state = state
 
     def get_node_ids(self) -> range:
         return range(self.clients)

@@ -6,6 +6,8 @@ a whole reply has arrived, so that a lost worker damages no client's state.
 """
 
 import copy
+import multiprocessing
+import os
 import signal
 import time
 from collections import deque
@@ -194,9 +196,21 @@ def with_content(message: Message, content: RecordDict) -> Message:
     return other
 
 
+def _end_with_the_parent() -> None:
+    """End this process when the parent is gone, so that a killed run's workers write nothing beside a resumed one."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
+
+
 def _serve(connection: Connection, references: tuple[str, str], threads: int, number: int) -> None:
     """The main function of a worker: answer messages until the parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too, but the parent ends them
+    for (
+        ending
+    ) in fork_server.STOPPING:  # the terminal and SLURM send them to workers too, but the parent ends the workers
+        signal.signal(ending, signal.SIG_IGN)
+    Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())  # "cuda" without a number now means this GPU

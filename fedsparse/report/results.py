@@ -18,7 +18,7 @@ from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.training_settings import TrainingSettings
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
-from fedsparse.telemetry.tags import ACCURACY, Headline
+from fedsparse.telemetry.tags import ACCURACY, KILLED, Headline
 
 Result = Mapping[str, Any]
 """What ``result.json`` holds: command, config, versions, rounds, summary."""
@@ -28,9 +28,6 @@ FEDERATED, CENTRAL = "run", "train-central"
 
 ENDED = "ended"
 """The column of a table that says why a run was cut short."""
-
-KILLED = "killed or running"
-"""How a run ended that has no result.json."""
 
 CENTRAL_SETTINGS = frozenset(
     {

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fedsparse.errors import OutputError
+from fedsparse.files import replaced
 
 
 def short(name: str) -> str:
@@ -72,14 +73,13 @@ def save_model(module: nn.Module, path: Path) -> None:
     content = io.BytesIO()
     torch.save(module.state_dict(), content)
     try:
-        path.write_bytes(content.getbuffer())
+        with replaced(path) as file:
+            file.write_bytes(content.getbuffer())
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write the whole file or nothing, so that a reader never sees half a file."""
-    path = path.resolve()  # so that a link is not replaced, but the file that it points to
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    part.replace(path)
+    with replaced(path) as file:
+        file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -1,6 +1,7 @@
 """Writes each round's numbers, under the same tags, to TensorBoard, rounds.csv, the JSON and the terminal."""
 
 import csv
+import errno
 import math
 import os
 import platform
@@ -20,9 +21,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from fedsparse.errors import Diverged
+from fedsparse.files import replaced
+from fedsparse.telemetry.events import cut_events, event_sizes
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
-from fedsparse.telemetry.tags import ACCURACY, STAGES, Headline, columns, seconds_by_part
+from fedsparse.telemetry.tags import ACCURACY, KILLED, STAGES, Headline, columns, seconds_by_part
 
 
 class Recorder:
@@ -37,6 +40,7 @@ class Recorder:
         metrics: of the task: their names, and the formats of their values. The first is the headline, which the
             terminal and the summary show.
         command: what makes the result, by its name on the command line.
+        saved: of a run that goes on, the rows of its rounds and what ``state_dict`` returned; None for a new run.
 
     Attributes:
         tags: the numbers that a round may have, in the order of the columns of rounds.csv.
@@ -53,22 +57,28 @@ class Recorder:
         dense_bytes: int,
         metrics: Mapping[str, str] = ACCURACY,
         command: str = "run",
+        saved: tuple[list[dict[str, float]], Mapping[str, Any]] | None = None,
     ) -> None:
         self.command = command
         self.config, self.folder, self.outfile = dict(config), folder, outfile
         self.dense_bytes, self.tags = dense_bytes, columns(metrics)
         self.headline = Headline(*next(iter(metrics.items())))
         self._others = [name for name in metrics if name != self.headline.name]
-        self.rounds: list[dict[str, float]] = []
+        self.rounds, state = saved or ([], {"seconds": 0.0, "board": {}})
         self.extra: dict[str, Any] = {}
-        (folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+        with replaced(folder / "config.yaml") as file:
+            file.write_text(yaml.safe_dump(self.config, sort_keys=False))
         self._csv_file = (folder / "rounds.csv").open("w", newline="")
         self._csv = csv.DictWriter(self._csv_file, ("round", *self.tags), restval="", lineterminator="\n")
         self._csv.writeheader()
+        for row in self.rounds:
+            self._csv.writerow({k: _plain(v) for k, v in row.items()})
+        cut_events(folder, state["board"])
         self._board = SummaryWriter(str(folder))
-        self._board.add_text("config", "\n".join(f"    {k}: {v}" for k, v in self.config.items()))
+        if not saved:
+            self._board.add_text("config", "\n".join(f"    {k}: {v}" for k, v in self.config.items()))
         self._progress = Progress(rounds, self.headline)
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - state["seconds"]
 
     def __enter__(self) -> Self:
         return self
@@ -81,13 +91,27 @@ class Recorder:
         self.extra["diverged"] = isinstance(error, Diverged) or not self._is_finite()
         try:
             with self._named():
-                self._write_result()
+                self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
+                self._write_result(self.outfile)
                 self._board.close()
                 self._csv_file.close()
-        finally:
-            with suppress(OSError):  # the terminal may be gone; the files are written
-                self._progress.stop()
-                print_summary(self.summary(), self.folder, self.headline)
+        except OSError:
+            self._progress.stop()
+            raise
+        with suppress(OSError):  # the terminal may be gone; the files are written
+            self._progress.stop()
+            print_summary(self.summary(), self.folder, self.headline)
+
+    def save(self) -> dict[str, Any]:
+        """Write what is measured so far, so that a killed run's folder can be read; returns the state for a checkpoint.
+
+        The state says where TensorBoard's files end, because a run that goes on cuts off what came later.
+        """
+        self.extra |= {"ended": KILLED, "diverged": not self._is_finite()}
+        with self._named():
+            self._write_result("")
+            self._board.flush()
+            return {"seconds": time.perf_counter() - self._began, "board": event_sizes(self.folder)}
 
     def _is_finite(self) -> bool:
         """Whether the losses of the last evaluation and of the last round are finite."""
@@ -125,6 +149,8 @@ class Recorder:
                 self.rounds[-1].get("time/simulated_total", 0.0) if self.rounds else 0.0
             )
         row |= _memory()
+        if not (self.folder / "rounds.csv").exists():
+            raise OSError(errno.ENOENT, "the folder was removed during the run", str(self.folder))
         self.rounds.append({"round": round, **row})
         with self._named():
             self._csv.writerow({k: _plain(v) for k, v in self.rounds[-1].items()})
@@ -196,14 +222,16 @@ class Recorder:
         values = [row[tag] for row in self.rounds if tag in row]
         return sum(values) / len(values) if values else None
 
-    def _write_result(self) -> None:
+    def _write_result(self, outfile: str) -> None:
         rounds = [{k: _plain(v) for k, v in row.items()} for row in self.rounds]
         summary = {k: _plain(v) if isinstance(v, float) else v for k, v in self.summary().items()}
         result: dict[str, Any] = {"command": self.command, "config": self.config, "versions": _versions()}
         result |= {"rounds": rounds, "summary": summary}
-        write_json(self.folder / "result.json", result)
-        if self.outfile:
-            write_json(Path(self.outfile), result)
+        try:
+            write_json(self.folder / "result.json", result)
+        finally:  # because the disk of the run folder may be full
+            if outfile:
+                write_json(Path(outfile), result)
 
 
 def _plain(value: float) -> float | int | str:

@@ -36,6 +36,9 @@ ACCURACY: Mapping[str, str] = {"accuracy": ".2%"}
 LESS_IS_BETTER = ("perplexity",)
 """Metrics whose best value is the smallest."""
 
+KILLED = "killed or running"
+"""How a run ended whose last words are of a checkpoint."""
+
 
 class Headline(NamedTuple):
     """The one metric that is shown for a run: its name, and the format of its values."""

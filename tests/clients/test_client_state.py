@@ -14,14 +14,15 @@ from clients.state_store import ARRAYS, HeldArray, load_state, save_state
 from fedsparse.catalogue import COMPRESSORS
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.compression import codec as module
+from fedsparse.engine.state_files import StateFiles, go_back
 from tests.fedsparse.compression.common import draw_vector, layout_of
 
 LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
 
 
 @pytest.fixture(params=["context", "files"])
-def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    return tmp_path / "clients" / "7.npz" if request.param == "files" else None
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> StateFiles | None:
+    return StateFiles(tmp_path / "clients" / "7") if request.param == "files" else None
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def context() -> Context:
     return Context(1, 1, {}, RecordDict(), {})
 
 
-def test_a_loaded_state_equals_the_saved_state(context: Context, file: Path | None) -> None:
+def test_a_loaded_state_equals_the_saved_state(context: Context, file: StateFiles | None) -> None:
     assert load_state(context, file).residual is None
     residual = np.arange(6, dtype=np.float32)
     save_state(context, file, ClientState(residual, {"momentum": residual * 2}, b"payload\0\0", 3))
@@ -39,7 +40,7 @@ def test_a_loaded_state_equals_the_saved_state(context: Context, file: Path | No
     assert (state.payload, state.sent_round) == (b"payload\0\0", 3)
 
 
-def test_the_saved_state_does_not_follow_later_changes(context: Context, file: Path | None) -> None:
+def test_the_saved_state_does_not_follow_later_changes(context: Context, file: StateFiles | None) -> None:
     residual = np.zeros(3, np.float32)
     save_state(context, file, ClientState(residual))
     residual += 1
@@ -49,25 +50,53 @@ def test_the_saved_state_does_not_follow_later_changes(context: Context, file: P
 def test_a_full_disk_is_one_line_and_loses_nothing(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "7.npz"
+    file = StateFiles(tmp_path)
     save_state(context, file, ClientState(np.ones(3, np.float32)))
 
     def full(stream: object, **_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match=r"cannot keep the client's state in .*7\.npz: No space left on device"):
+    with pytest.raises(OSError, match=r"cannot keep the client's state in .*1\.npz: No space left on device"):
         save_state(context, file, ClientState(np.zeros(3, np.float32)))
     np.testing.assert_array_equal(load_state(context, file).residual, np.ones(3))
-    assert [p.name for p in tmp_path.iterdir()] == ["7.npz"]
+    assert [p.name for p in tmp_path.iterdir()] == ["1.npz"]
 
 
-def test_a_damaged_file_is_one_line_with_its_name(context: Context, tmp_path: Path) -> None:
-    file = tmp_path / "7.npz"
-    save_state(context, file, ClientState(np.ones(3, np.float32)))
-    file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(OSError, match=r"^cannot read the client's state in .*7\.npz: "):
-        load_state(context, file)
+def test_a_damaged_file_is_set_aside_with_one_line_and_the_client_starts_fresh(
+    context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = StateFiles(tmp_path)
+    save_state(context, files, ClientState(np.ones(3, np.float32)))
+    files.next.write_bytes(files.next.read_bytes()[:-20])
+    assert load_state(context, files).residual is None
+    assert load_state(context, files).residual is None
+    (line,) = caplog.messages
+    assert line.startswith(f"the state in {files.next} is damaged (")
+    save_state(context, files, ClientState(np.zeros(3, np.float32)))
+    np.testing.assert_array_equal(load_state(context, files).residual, np.zeros(3))
+
+
+def test_only_this_user_may_read_a_state_file(context: Context, tmp_path: Path) -> None:
+    files = StateFiles(tmp_path / "7")
+    save_state(context, files, ClientState(np.ones(3, np.float32)))
+    assert files.next.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"), [((), [8, 9]), ((3,), [3, 8, 9]), ((3, 6), [3, 5, 8, 9]), ((1, 2), [2, 8, 9])]
+)
+def test_a_client_keeps_the_states_that_the_server_can_go_back_to(
+    context: Context, tmp_path: Path, kept: tuple[int, ...], left: list[int]
+) -> None:
+    """A stop in the middle of round 9 goes back to round 8, and the checkpoints to the rounds that are kept."""
+    folder = tmp_path / "7"
+    for round in (2, 3, 5, 8):
+        save_state(context, StateFiles(folder, round, range(10)), ClientState(np.full(3, round, np.float32)))
+    save_state(context, StateFiles(folder, 9, kept), ClientState(np.full(3, 9, np.float32)))
+    assert sorted(int(file.stem) for file in folder.iterdir()) == left
+    go_back(tmp_path, 6)
+    assert StateFiles(folder).newest() == (folder / f"{max(r for r in left if r <= 6)}.npz" if kept else None)
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
@@ -92,7 +121,7 @@ def test_a_stored_state_gives_the_same_payloads_as_a_state_in_memory(
 
     payloads["never stored"] = [step(round, kept) for round in range(1, 7)]
     for store in ("context", "sent context", "files"):
-        file, payloads[store] = tmp_path / "7.npz" if store == "files" else None, []
+        file, payloads[store] = StateFiles(tmp_path / "7") if store == "files" else None, []
         context = Context(1, 1, {}, RecordDict(), {})
         for round in range(1, 7):
             if round in (4, 6):

@@ -10,7 +10,7 @@ from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from strategies.server_app import keeps_files
 
-CONFIG = Config(clients=20, clients_per_round=5, rounds=2)  # ten clients are touched at most
+CONFIG = Config(clients=20, clients_per_round=5, rounds=2)  # ten clients, of which five keep two states
 LARGE = 2**20
 """A number of weights whose residual is too large for a Context that travels."""
 
@@ -25,7 +25,7 @@ def experiment(weights: int, cuda: bool, config: Config = CONFIG) -> Any:
 def test_large_residuals_stay_on_a_gpu_whose_process_trains_and_go_to_files_elsewhere(
     cuda: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (160 * LARGE, 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (240 * LARGE, 0))
     with (
         LocalGrid("clients.client_app:app", 20) as here,
         LocalGrid("clients.client_app:app", 20, client_timeout=9) as workers,
@@ -47,7 +47,7 @@ def test_state_on_the_host_of_clients_on_a_gpu_is_bounded_too(
 
 
 def test_a_gpu_without_room_for_all_residuals_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (160 * LARGE - 1, 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (240 * LARGE - 1, 0))
     with LocalGrid("clients.client_app:app", 20) as here:
         assert keeps_files(experiment(LARGE, True), here)
         assert not keeps_files(experiment(LARGE, True, CONFIG.replace(state_store="context")), here)

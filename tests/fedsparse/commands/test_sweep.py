@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fedsparse.commands import cells as module
 from fedsparse.commands.cells import finished, job_count, run_sweep
@@ -123,6 +124,23 @@ def test_an_interrupted_sweep_keeps_finished_cells_and_leaves_no_process(
     for child in children:
         with pytest.raises(ProcessLookupError):
             os.killpg(child.process.pid, 0)
+
+
+def test_a_cell_that_was_cut_short_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = plan(tmp_path, "{lr: [0.1, 0.2, 0.3]}")
+    same, other, none = (tmp_path / "runs/try" / cell.name / "20260101-run" for cell in sweep.cells)
+    for folder, cell, lr in ((same, sweep.cells[0], 0.1), (other, sweep.cells[1], 0.7), (none, sweep.cells[2], 0.3)):
+        (folder / "checkpoint").mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(cell.config.replace(lr=lr).flat()))
+        if folder != none:
+            (folder / "checkpoint/7.json").touch()
+    children = []
+    start = module._start
+    monkeypatch.setattr(module, "_start", lambda *a: children.append(child := start(*a)) or child)
+    run_sweep(sweep, STANDIN, 1)
+    asked = [child.process.args for child in children]
+    assert asked[0][-2:] == ["--resume", str(same)]
+    assert not any("--resume" in arguments for arguments in asked[1:])
 
 
 def test_cells_run_side_by_side_when_asked(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Whether the settings of a run that goes on are those of the run before."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsparse.config import Config
+from fedsparse.config.effects import ONLY_PLACE_AND_SPEED
+from fedsparse.errors import ConfigError
+
+FREE = {*ONLY_PLACE_AND_SPEED, "client-timeout", "round-timeout"} - {"state-store"}
+"""Settings that may differ."""
+
+
+def check_agreement(before: Mapping[str, Any], now: Config, folder: Path) -> None:
+    """Check that a run can go on with the settings ``now``.
+
+    Raises:
+        ConfigError: one line that names the settings that disagree with those of the run.
+    """
+    old, new = Config.from_mapping(before).flat(), now.flat()
+    differ = [key for key in old if key not in FREE and old[key] != new[key]]
+    if new["rounds"] > old["rounds"]:
+        differ.remove("rounds")
+    if differ:
+        was, asked = (", ".join(f"{key} = {flat[key]}" for key in differ) for flat in (old, new))
+        raise ConfigError(f"resume = {folder}: this run has {was}, and you ask for {asked}; only rounds may grow")
