@@ -1,7 +1,6 @@
 """Writes each round's numbers, under the same tags, to TensorBoard, rounds.csv, the JSON and the terminal."""
 
 import csv
-import errno
 import math
 import os
 import platform
@@ -20,7 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from fedsparse.errors import Diverged
+from fedsparse.errors import Diverged, RunFailed
 from fedsparse.files import replaced
 from fedsparse.telemetry.events import cut_events, event_sizes
 from fedsparse.telemetry.folder import write_json
@@ -137,6 +136,7 @@ class Recorder:
 
         Raises:
             KeyError: a key of ``metrics`` is not one of ``tags``.
+            RunFailed: the run folder is gone.
         """
         row = {tag: float(metrics[tag]) for tag in self.tags if tag in metrics}
         if unknown := set(metrics) - set(self.tags):
@@ -150,7 +150,7 @@ class Recorder:
             )
         row |= _memory()
         if not (self.folder / "rounds.csv").exists():
-            raise OSError(errno.ENOENT, "the folder was removed during the run", str(self.folder))
+            raise RunFailed(f"round {round}: the run folder {self.folder} was removed")
         self.rounds.append({"round": round, **row})
         with self._named():
             self._csv.writerow({k: _plain(v) for k, v in self.rounds[-1].items()})

@@ -31,7 +31,7 @@ from fedsparse.engine import fork_server
 SPARSE = ["--sparsity", "0.5", "--dense-layers", "last", "--topology"]
 JOBS = {
     "hggtopk": ["--cohort-batching", "off"],
-    "dgc": ["--compressor", "dgc", "--optimizer", "adam", "--keep-moments"],
+    "dgc": ["--compressor", "dgc", "--optimizer", "adamw", "--keep-moments"],
     "powersgd": ["--compressor", "powersgd"],
     "downlink": ["--downlink-compressor", "topk", "--downlink-density", "0.01", "--eval-clients"],
     "feddst": [*SPARSE, "feddst", "--readjustment-interval", "2"],
