@@ -1,0 +1,55 @@
+"""The language models in a federation: a word list in PTB's format, a start from an earlier run, every compressor."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedsparse
+from fedsparse.catalogue import COMPRESSORS, TOPOLOGIES
+from fedsparse.config.presets import PRESETS
+
+SMALL = {"clients": 2, "clients_per_round": 2, "rounds": 1, "local_steps": 2, "batch_size": 4, "workers": 1}
+
+SHARES = 0.7 ** np.arange(14) / np.sum(0.7 ** np.arange(14))
+
+
+@pytest.fixture(scope="module")
+def ptb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with Mikolov's three files, of fourteen words."""
+    folder, rng = tmp_path_factory.mktemp("text") / "ptb", np.random.default_rng(0)
+    folder.mkdir()
+    words = [f"w{i}" for i in range(13)] + ["<unk>"]
+    for split, lines in (("train", 60), ("valid", 10), ("test", 10)):
+        text = "".join(f" {' '.join(rng.choice(words, 9, p=SHARES))} \n" for _ in range(lines))
+        (folder / f"ptb.{split}.txt").write_text(text)
+    return folder.parent
+
+
+def run(folder: Path, logdir: Path, **settings: object) -> fedsparse.Result:
+    text = {"dataset": "ptb", "data_dir": str(folder), "seq_length": 8, "logdir": str(logdir)}
+    return fedsparse.run(SMALL | text | settings)
+
+
+def test_an_lstm_reads_ptb_and_a_run_starts_from_the_weights_of_an_earlier_one(ptb: Path, tmp_path: Path) -> None:
+    first = run(ptb, tmp_path, model="lstm-small", lr=1.0, clip_norm=5.0, rounds=3)
+    start, end = first.rounds[0]["eval/perplexity"], first.rounds[-1]["eval/perplexity"]
+    assert end < start - 1
+    assert start == pytest.approx(15, rel=0.1), "fourteen words and the end of a line"
+    second = run(ptb, tmp_path, model="lstm-small", init=str(first.folder))
+    assert second.rounds[0]["eval/perplexity"] == pytest.approx(end)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*COMPRESSORS, *PRESETS])
+def test_every_compressor_runs_on_a_small_gpt(name: str, ptb: Path, tmp_path: Path) -> None:
+    result = run(ptb, tmp_path, compressor=name, optimizer="adamw", lr=0.003)
+    assert result.rounds[-1]["comm/uplink_bytes"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*TOPOLOGIES} - {"dense"}))
+def test_every_topology_runs_on_a_small_gpt(name: str, ptb: Path, tmp_path: Path) -> None:
+    settings = {"topology": name, "sparsity": 0.8, "readjustment_interval": 1, "rounds": 3}
+    result = run(ptb, tmp_path, optimizer="adamw", lr=0.003, **settings)
+    assert result.rounds[-1]["topology/density"] == pytest.approx(0.2, abs=0.01)
