@@ -15,6 +15,7 @@ from clients.receive_weights import receive_weights
 from clients.state_store import MOMENTS, kept_moments, state_files
 from clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.config import Config
+from fedsparse.device import release_freed
 from fedsparse.engine.records import mask_array
 from fedsparse.engine.step_records import RECORD, step_record
 from fedsparse.seeds import derive_seed
@@ -73,6 +74,7 @@ def train(message: Message, context: Context) -> Message:
             log=log,
             memory=memory,
         )
+    release_freed(bench.layout.size)
     reply = _reply(message, context, bench, held, indices, local.topology, score, timer)
     if log:
         reply.content[RECORD] = step_record(log, entries)
@@ -203,7 +205,7 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
         bench.receive(content["arrays"]["weights"].data, held.compact)
     else:
         weights = receive_weights(bench, context, message, held.compact.layout, client)
-        bench.load(held.compact.scatter(weights).to_dense())
+        bench.load(held.compact.scatter(weights).as_dense())
     return bench, held, client, _round(message)
 
 

@@ -1,6 +1,7 @@
 """The experiment that all clients of a thread share, with the layouts and codecs of each topology."""
 
 import threading
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,10 +12,14 @@ import torch
 from fedsparse.compression import UpdateCodec, decode
 from fedsparse.config import Config
 from fedsparse.config.presets import FINE_VALUES
+from fedsparse.device import release_freed
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute_blocks
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.compact import Compact
+
+# The weights of a payload are read in place, which saves a model's worth of memory; they are never written to.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 class SparseModel(NamedTuple):
@@ -53,7 +58,8 @@ class Workbench(Experiment):
             recompute_blocks(self.model.module)
         if config.compile:
             self.model.module.compile()
-        self._payload, self.received = b"", self.model.vector.clone()
+        self._payload, self.received = b"", torch.empty(0)
+        release_freed(self.layout.size)
         self.under_bits = lru_cache(maxsize=4)(self._under_bits)  # clients of a thread mostly share a topology
 
     def _under_bits(self, bits: bytes) -> SparseModel:
@@ -74,12 +80,12 @@ class Workbench(Experiment):
     def receive(self, payload: bytes, compact: Compact) -> None:
         """Load global weights into ``model``; the payload is decoded once for all clients of a round."""
         if payload is not self._payload:
-            self.load(compact.scatter(decode(payload, compact.layout)).to_dense())
+            self.load(compact.scatter(decode(payload, compact.layout)).as_dense())
             self._payload = payload
         self.model.vector.copy_(self.received)
 
     def load(self, weights: np.ndarray) -> None:
-        """Load global weights, float32 ``(layout.size,)``, into ``model`` and ``received``."""
+        """Load global weights, float32 ``(layout.size,)``, into ``model``, and keep them as ``received``."""
         self._payload, self.received = b"", torch.from_numpy(weights).to(self.device)
         self.model.vector.copy_(self.received)
 

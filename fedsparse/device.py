@@ -1,5 +1,8 @@
 """The device on which a run computes."""
 
+import ctypes
+import sys
+
 import torch
 
 from fedsparse.errors import ConfigError
@@ -23,3 +26,15 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device = mps: torch finds no Apple GPU here; use --device cpu")
     return device
+
+
+LARGE = 10_000_000
+"""Weights from which it takes less time to ask the system for memory again than memory is worth."""
+
+
+def release_freed(weights: int) -> None:
+    """Return freed memory of a large model to the system, because glibc keeps what smaller tensors had for such ones."""
+    if weights >= LARGE and sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim:
+            trim(0)

@@ -46,6 +46,13 @@ class SparseUpdate:
             dense[s.start : s.start + s.size][slice(None) if s.indices is None else s.indices] = s.values
         return dense
 
+    def as_dense(self) -> np.ndarray:
+        """As :meth:`to_dense`, but read-only, and without a copy where the payload holds every coordinate."""
+        whole = len(self.segments) == 1 and self.segments[0].indices is None
+        dense = self.segments[0].values.view() if whole else self.to_dense()
+        dense.flags.writeable = False
+        return dense
+
 
 def add_segments(accumulator: np.ndarray | Tensor, segments: Iterable[Segment], weight: float) -> None:
     """As :meth:`SparseUpdate.add_to`, for an accumulator that may end with the last segment."""

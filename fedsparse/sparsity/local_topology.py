@@ -40,6 +40,10 @@ class LocalTopology:
         self._prunable = [self._by_name[layer.name] for layer in self.topology.layers if not layer.dense]
         self._make_masks()
 
+    def end(self) -> None:
+        """The loop calls this after the last step, to free what the optimizer and the masks hold."""
+        del self.optimizer, self._masked, self._average
+
     def _make_masks(self) -> None:
         """Pair every parameter that lacks some weights with its mask of 0.0 and 1.0."""
         counts = zip(self.topology.layers, self.topology.counts, strict=True)

@@ -84,13 +84,13 @@ class Topology:
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool or self.mask.dim() != 1:
             raise ValueError(f"a mask is a bool vector, not {self.mask.dtype} of shape {tuple(self.mask.shape)}")
-        if not bool((self.mask | self.prunable).all()):
+        if not bool(self.mask.all()) and not bool((self.mask | self.prunable).all()):
             raise ValueError("a mask is True wherever nothing can be pruned")
 
     @classmethod
     def full(cls, layers: tuple[Layer, ...], parameters: int) -> "Topology":
         """Every weight exists."""
-        return cls(layers, torch.ones(parameters, dtype=torch.bool))
+        return cls(layers, torch.ones(1, dtype=torch.bool).expand(parameters))  # one byte in memory
 
     @classmethod
     def random(
@@ -154,6 +154,8 @@ class Topology:
         return vector
 
     def to(self, device: torch.device | str) -> "Topology":
+        if self.mask.device == torch.device(device):
+            return self
         return Topology(self.layers, self.mask.to(device), self.version)
 
 

@@ -194,6 +194,9 @@ def train(
         tally.end_step()
     if memory is not None:
         memory |= moments_of(optimizer, model)
+    if topology:
+        topology.end()
+    module.zero_grad()  # the gradient is as large as the model
     return replace(tally.score(), skipped=int(scale.skipped)) if scale.enabled else tally.score()
 
 
