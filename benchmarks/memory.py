@@ -107,7 +107,10 @@ def main() -> None:
     arguments, flags = parser.parse_known_args()
     if arguments.row:
         return measure(json.loads(arguments.row))
-    print(f"{machine()}\n\n| settings | peak of round 1 | of round 2 | GiB | payload | seconds |\n|---|---|---|---|---|---|")
+    print(f"{machine()}\n")
+    print(
+        "| settings | peak of round 1 | of round 2 | GiB | payload | seconds |\n|---|---|---|---|---|---|", flush=True
+    )
     for row in [flags] if flags or arguments.model != "gpt2-small" else ROWS:
         settings = {"model": arguments.model} | as_settings(row)
         command = [sys.executable, "-m", "benchmarks.memory", "--row", json.dumps(settings)]

@@ -15,7 +15,6 @@ from clients.receive_weights import receive_weights
 from clients.state_store import MOMENTS, kept_moments, state_files
 from clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.config import Config
-from fedsparse.device import release_freed
 from fedsparse.engine.records import mask_array
 from fedsparse.engine.step_records import RECORD, step_record
 from fedsparse.seeds import derive_seed
@@ -74,7 +73,8 @@ def train(message: Message, context: Context) -> Message:
             log=log,
             memory=memory,
         )
-    release_freed(bench.layout.size)
+    local.end()
+    bench.release()
     reply = _reply(message, context, bench, held, indices, local.topology, score, timer)
     if log:
         reply.content[RECORD] = step_record(log, entries)

@@ -59,7 +59,7 @@ class Workbench(Experiment):
         if config.compile:
             self.model.module.compile()
         self._payload, self.received = b"", torch.empty(0)
-        release_freed(self.layout.size)
+        self.release()
         self.under_bits = lru_cache(maxsize=4)(self._under_bits)  # clients of a thread mostly share a topology
 
     def _under_bits(self, bits: bytes) -> SparseModel:
@@ -88,6 +88,11 @@ class Workbench(Experiment):
         """Load global weights, float32 ``(layout.size,)``, into ``model``, and keep them as ``received``."""
         self._payload, self.received = b"", torch.from_numpy(weights).to(self.device)
         self.model.vector.copy_(self.received)
+
+    def release(self) -> None:
+        """Free the gradient, which is as large as the model, and return what training freed to the system."""
+        self.model.module.zero_grad()
+        release_freed(self.layout.size)
 
 
 TRAINING = threading.Lock()

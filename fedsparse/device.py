@@ -29,11 +29,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 LARGE = 10_000_000
-"""Weights from which it takes less time to ask the system for memory again than memory is worth."""
+"""Weights from which free memory is worth more than the time to ask the system for it again."""
 
 
 def release_freed(weights: int) -> None:
-    """Return freed memory of a large model to the system, because glibc keeps what smaller tensors had for such ones."""
+    """Return the freed memory of a large model to the system, because glibc keeps that of smaller tensors."""
     if weights >= LARGE and sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
         if trim:

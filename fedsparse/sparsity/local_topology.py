@@ -41,7 +41,7 @@ class LocalTopology:
         self._make_masks()
 
     def end(self) -> None:
-        """The loop calls this after the last step, to free what the optimizer and the masks hold."""
+        """Forget what is needed only for training, to free what the optimizer and the masks hold."""
         del self.optimizer, self._masked, self._average
 
     def _make_masks(self) -> None:

@@ -194,9 +194,6 @@ def train(
         tally.end_step()
     if memory is not None:
         memory |= moments_of(optimizer, model)
-    if topology:
-        topology.end()
-    module.zero_grad()  # the gradient is as large as the model
     return replace(tally.score(), skipped=int(scale.skipped)) if scale.enabled else tally.score()
 
 
@@ -225,16 +222,17 @@ def evaluation_batch(fetch: Fetch, samples: int, device: torch.device) -> int:
     return min(500, max(1, EVALUATED // targets.numel()))
 
 
-def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task) -> Tensor:
+def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_size: int = 0) -> Tensor:
     """The gradient of the mean loss over positions ``0 <= i < samples``: shape ``(layout.parameters,)``.
 
     The gradient includes weights that do not exist. The model is in eval mode, so that dropout is off and BatchNorm's
-    running statistics stay as they are.
+    running statistics stay as they are. ``batch_size`` is as for :func:`evaluate`.
     """
     module, device = model.module.eval(), model.vector.device
     parameters = [p for p in module.parameters() if p.requires_grad]
     module.zero_grad()
-    for positions in torch.arange(samples, device=device).split(evaluation_batch(fetch, samples, device)):
+    batch_size = batch_size or evaluation_batch(fetch, samples, device)
+    for positions in torch.arange(samples, device=device).split(batch_size):
         inputs, targets = _fetched(fetch, positions)
         (task.loss(module(inputs), targets, "sum") / targets[0].numel()).backward()
     return flat_gradient(parameters) / samples

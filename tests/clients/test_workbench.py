@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from clients.workbench import Workbench
+from clients.workbench import Workbench, workbench
 from fedsparse.config import Config
+from tests.strategies.federation import TRAFFIC, play
 
 
 @pytest.mark.parametrize("evaluated", [True, False])
@@ -17,3 +18,11 @@ def test_held_out_samples_are_never_trained_on_and_none_is_lost(evaluated: bool)
         assert trained | held_out == set(np.asarray(bench.partition[client]).tolist())
         all_held_out |= held_out
     assert bool(all_held_out) == evaluated
+
+
+def test_a_client_reads_the_weights_in_place_and_keeps_no_gradient_after_training(tiny_dataset: str) -> None:
+    play(tiny_dataset, rounds=1, topology="dense", sparsity=0)
+    sent = [message.content["arrays"]["weights"].data for message, _ in TRAFFIC]
+    bench = workbench(tuple(TRAFFIC[-1][0].content["config"].items()))
+    assert np.shares_memory(np.frombuffer(sent[-1], np.uint8), bench.received.numpy())
+    assert all(p.grad is None for p in bench.model.module.parameters())
