@@ -1,7 +1,7 @@
 """Terminal output: a progress bar during a run (one line a round when there is no terminal), and a table at its end."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,14 @@ class Progress:
         self._bar.stop()
 
 
-def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, console: Console | None = None) -> None:
-    """The closing table: headline, uplink, ratio to dense, the line of times, and the run folder."""
+def print_summary(
+    summary: Mapping[str, Any],
+    folder: Path,
+    headline: Headline,
+    others: Iterable[Headline] = (),
+    console: Console | None = None,
+) -> None:
+    """The closing table: the task's metrics, uplink, ratio to dense, the line of times, and the run folder."""
     console = console or Console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     ended = "" if summary["ended"] == "complete" else f" ({summary['ended']})"
@@ -84,6 +90,8 @@ def print_summary(summary: Mapping[str, Any], folder: Path, headline: Headline, 
     name = headline.name
     if summary[name] is not None:
         table.add_row(name, f"{headline.shown(summary[name])} (best {headline.shown(summary[f'best-{name}'])})")
+        for other in (metric for metric in others if summary[metric.name] is not None):
+            table.add_row(other.name.replace("_", " "), other.shown(summary[other.name]))
     ratio = f", {summary['uplink-ratio']:.1f} times below dense" if summary["uplink-ratio"] else ""
     if summary["downlink-bytes"]:  # 0 in central training, where nothing travels
         table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)

@@ -62,7 +62,7 @@ class Recorder:
         self.config, self.folder, self.outfile = dict(config), folder, outfile
         self.dense_bytes, self.tags = dense_bytes, columns(metrics)
         self.headline = Headline(*next(iter(metrics.items())))
-        self._others = [name for name in metrics if name != self.headline.name]
+        self._others = [Headline(name, form) for name, form in metrics.items() if name != self.headline.name]
         self.rounds, state = saved or ([], {"seconds": 0.0, "board": {}})
         self.extra: dict[str, Any] = {}
         with replaced(folder / "config.yaml") as file:
@@ -99,7 +99,7 @@ class Recorder:
             raise
         with suppress(OSError):  # the terminal may be gone; the files are written
             self._progress.stop()
-            print_summary(self.summary(), self.folder, self.headline)
+            print_summary(self.summary(), self.folder, self.headline, self._others)
 
     def save(self) -> dict[str, Any]:
         """Write what is measured so far, so that a killed run's folder can be read; returns the state for a checkpoint.
@@ -194,7 +194,7 @@ class Recorder:
             name: evaluated[-1][tag] if evaluated else None,
             f"best-{name}": self.headline.best(r[tag] for r in evaluated),
             "loss": evaluated[-1]["eval/loss"] if evaluated else None,
-            **{name: evaluated[-1].get(f"eval/{name}") if evaluated else None for name in self._others},
+            **{name: evaluated[-1].get(f"eval/{name}") if evaluated else None for name, _ in self._others},
             "uplink-bytes": int(uplink),
             "downlink-bytes": int(self.rounds[-1]["comm/downlink_total"]) if self.rounds else 0,
             "dense-uplink-bytes": int(uploads * self.dense_bytes),
