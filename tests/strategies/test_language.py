@@ -93,3 +93,16 @@ def test_sparsegpt_prunes_the_projections_of_gpt2_on_calibration_text_as_exact_o
     assert torch.equal(model.wte.weight, before["wte.weight"])
     assert torch.equal(model.h[0].mlp.c_fc.bias, before["h.0.mlp.c_fc.bias"])
     assert torch.equal(model.h[1].mlp.c_fc.weight != 0, masks["h.1.mlp.c_fc.weight"])
+
+
+@pytest.mark.parametrize("pruner", ["sparsegpt", "magnitude"])
+def test_a_client_prunes_gpt2_on_its_own_text_before_upload(pruner: str) -> None:
+    settings = {"upload-pruning": pruner, "upload-sparsity": 0.5, "compressor": "none", "topology": "dense"}
+    play(rounds=1, **SETTINGS, **settings, sparsity=0)
+    experiment = Experiment(Config.from_mapping(SETTINGS))
+    prunable = sum(layer.size for layer in experiment.layers if not layer.dense)
+    for _, reply in TRAFFIC:
+        arrays = reply.content["arrays"]
+        sent = experiment.layout.size - prunable // 2
+        assert 4 * (sent - 8 * 16) <= len(arrays["update"].data) <= 4 * sent + 200
+        assert len(arrays["mask"].data) <= prunable / 8 + 200
