@@ -44,12 +44,28 @@ FLOWERS_EXIT = re.compile(r"Exit Code: \d+\s+(\S.*)")
 WRAPPER = "ClientAppException"
 """What Flower raises in the place of a client's own exception."""
 APP_MESSAGE = f"Exception {WRAPPER} occurred. Message: "
-DECORATION = re.compile(r"\x1b\[\d*m|(?m:^\([^()]*pid=[^()]*\) ?|^ {2}[|+] )")
+DECORATION = re.compile(r"\x1b\[\d*m|(?m:^\([^()\n]{0,99}pid=[^()\n]{0,99}\) ?|^ {2}[|+] )")
 """Colours, Ray's mark before a line of another process, and the margin of an exception group."""
+LONGEST_LINE, LONGEST_TEXT = 300, 20_000
+"""Characters that are kept of one line, and of a whole traceback, that somebody else wrote."""
+
+
+def one_line(text: str) -> str:
+    """A text that somebody else wrote, cut to 300 characters, with escapes in place of what a terminal would obey."""
+    cut = text[:LONGEST_LINE] + "..." * (len(text) > LONGEST_LINE)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
+
+
+def harmless(text: str) -> str:
+    """A text of several lines that somebody else wrote: its beginning and its end, each line as in ``one_line``."""
+    half = LONGEST_TEXT // 2
+    if len(text) > LONGEST_TEXT:
+        text = f"{text[:half]}\n...\n{text[-half:]}"
+    return "\n".join(map(one_line, text.splitlines()))
 
 
 def reason(told: str, code: int = 0, otherwise: str = "") -> str:
-    """What ended a process, or made a client fail, in one line.
+    """What ended a process, or made a client fail, in one line of at most 300 characters and some escapes.
 
     An exception is its type and the first line of its message: the last lines of a message are often advice, and the
     last lines of a log are often about something else.
@@ -62,6 +78,12 @@ def reason(told: str, code: int = 0, otherwise: str = "") -> str:
     if code < 0:
         number = -code
         return f"killed by signal {number}" + (", perhaps out of memory" if number == 9 else _signal_name(number))
+    return one_line(_reason(told, code, otherwise))
+
+
+def _reason(told: str, code: int, otherwise: str) -> str:
+    half = LONGEST_TEXT // 2  # a message begins with what matters, and a traceback ends with it
+    told = told if len(told) <= LONGEST_TEXT else f"{told[:half]}\n{told[-half:]}"
     text, kind = DECORATION.sub("", told).strip(), ""
     if wrapped := FLOWERS_REPLY.fullmatch(text):
         kind, text = wrapped[1], wrapped[2].strip()

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from fedsparse.errors import RunFailed, reason
+from fedsparse.errors import RunFailed, one_line, reason
 
 log = logging.getLogger("fedsparse")
 
@@ -109,4 +109,7 @@ def _ask_partitions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tu
         if reply.has_error():
             yield node, reason(reply.error.reason or "")
         else:
-            yield node, int(reply.content.config_records["node"]["partition-id"])  # type: ignore[arg-type]
+            record = reply.content.get("node") if reply.has_content() else None
+            answer = record.get("partition-id") if isinstance(record, ConfigRecord) else None
+            is_number = isinstance(answer, int) and not isinstance(answer, bool)
+            yield node, answer if is_number else one_line(f"its partition-id is {answer!r}")  # type: ignore[misc]

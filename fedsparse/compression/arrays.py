@@ -1,7 +1,7 @@
 """Operations that NumPy (for vectors on the CPU) and torch (for vectors on a device) spell differently."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +12,9 @@ Array = np.ndarray | Tensor
 """NumPy on the CPU, torch on a device."""
 
 AnyArray = TypeVar("AnyArray", bound=Array)
+
+BLOCK = 40 << 9
+"""Elements of a block: a multiple of 8 and of 5, so that a block of packed bits or trits begins with a whole byte."""
 
 
 def as_vector(update: Array) -> Array:
@@ -90,7 +93,14 @@ def to_bf16(values: np.ndarray, seed: int | None = None) -> np.ndarray:
 
 def from_bf16(halves: np.ndarray) -> np.ndarray:
     """bfloat16 (uint16) as float32."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+    bits = halves.astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Slices that cover ``size`` elements. Work done block by block needs little memory beside its result."""
+    return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
 
 
 def as_float32(vector: Array) -> Array:

@@ -12,12 +12,15 @@ which vanishes as blocks grow (for 1 and 0.5 the mean is off by 3.6 % of their n
 takes its signs from the raw bits of PCG64.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from fedsparse.compression.arrays import blocks
 from fedsparse.compression.levels import block_lengths, block_maxima, relative
 
 BLOCK = 1 << 12  # values rotated together: enough to be almost normal after rotation, few enough for a cache
-CHUNK = 1 << 16  # values transformed at a time: as many as a core's L2 cache holds
+CHUNK = 1 << 14  # values transformed at a time: so few that they stay in a core's cache, and need little memory
 SMALLEST = 1 << 5  # zeros fill up a shorter block to this length
 
 
@@ -35,7 +38,7 @@ class Eden:
         widths, largest = padded(lengths), block_maxima(values, lengths)
         filled = np.zeros(int(widths.sum()), np.float32)
         filled[places(lengths, widths)] = relative(values, largest, lengths)
-        rotated = rotate(filled, widths, seed)
+        rotated = rotate(filled.copy(), widths, seed)
         starts = widths.cumsum() - widths
         sums = np.add.reduceat(np.abs(rotated), starts, dtype=np.float64) if starts.size else np.zeros(0)
         if unbiased:
@@ -49,12 +52,16 @@ class Eden:
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
         lengths = block_lengths(counts, BLOCK)
         widths, end = padded(lengths), 8 + 4 * lengths.size
-        negative = np.unpackbits(np.frombuffer(body[end:], np.uint8)).view(np.bool_)
-        signs = np.where(negative, np.float32(-1), np.float32(1))
-        turned = rotate(signs, widths, int.from_bytes(body[:8], "little"), back=True)
-        scales = np.frombuffer(body[8:end], "<f4")
-        with np.errstate(over="ignore", invalid="ignore"):  # a hostile scale may overflow; the receiver checks
-            return turned[places(lengths, widths)] * np.repeat(scales, lengths)
+        negative = np.frombuffer(body[end:], np.uint8)
+        values = np.empty(int(widths.sum()), np.float32)
+        for at in blocks(values.size):
+            values[at] = signs(negative, at.start, at.stop)
+        rotate(values, widths, int.from_bytes(body[:8], "little"), back=True)
+        scales, start, filled = np.frombuffer(body[8:end], "<f4"), 0, 0
+        for scale, length, width in zip(scales, lengths.tolist(), widths.tolist(), strict=True):
+            values[start : start + length] = values[filled : filled + length] * scale  # closes the gaps of padding
+            start, filled = start + length, filled + width
+        return values[:start]
 
 
 def padded(lengths: np.ndarray) -> np.ndarray:
@@ -67,29 +74,36 @@ def places(lengths: np.ndarray, widths: np.ndarray) -> np.ndarray:
     return np.arange(int(lengths.sum())) + np.repeat((widths - lengths).cumsum() - (widths - lengths), lengths)
 
 
+def signs(bits: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """-1 for each set bit of the packed ``bits``, else 1: float32. ``start`` is a multiple of 8."""
+    flips = np.unpackbits(bits[start // 8 : (stop + 7) // 8])[: stop - start]
+    return np.where(flips.view(np.bool_), np.float32(-1), np.float32(1))
+
+
 def rotate(values: np.ndarray, widths: np.ndarray, seed: int, back: bool = False) -> np.ndarray:
-    """``R values`` block by block, R = H D2 H D1 orthonormal; ``back``: its transpose."""
-    n = values.size
-    bits = np.random.PCG64(np.random.SeedSequence([seed, 9])).random_raw(2 * (-(-n // 64))).astype("<u8")
-    flips = np.unpackbits(bits.view(np.uint8)).view(np.bool_)
-    half = flips.size // 2
-    first, second = (np.where(f, np.float32(-1), np.float32(1)) for f in (flips[:n], flips[half : half + n]))
-    if back:
-        return hadamard(hadamard(values, widths) * second, widths) * first
-    return hadamard(hadamard(values * first, widths) * second, widths)
+    """``R values`` block by block, R = H D2 H D1 orthonormal; ``back``: its transpose. It overwrites ``values``."""
+    half = 8 * -(-values.size // 64)  # bytes of the signs of one of D1 and D2
+    bits = np.random.PCG64(np.random.SeedSequence([seed, 9])).random_raw(half // 4).astype("<u8").view(np.uint8)
+    first, second = bits[:half], bits[half:]
+    for start, stop, width in chunks(widths):
+        part = values[start:stop]
+        turned = part if back else part * signs(first, start, stop)
+        turned = hadamard_rows(turned.reshape(-1, width)).reshape(-1)
+        turned = turned * signs(second, start, stop)
+        turned = hadamard_rows(turned.reshape(-1, width)).reshape(-1)
+        part[:] = turned * signs(first, start, stop) if back else turned
+    return values
 
 
-def hadamard(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The orthonormal Walsh-Hadamard transform of each block. Neighbours of the same width are transformed together."""
-    out, at = np.empty_like(values), 0
+def chunks(widths: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Start, end and width of neighbouring blocks that are transformed together, because they have the same width."""
+    at = 0
     for run in np.split(widths, np.flatnonzero(np.diff(widths)) + 1) if widths.size else ():
-        width = int(run[0])
-        rows = max(1, CHUNK // width)
-        for start in range(0, run.size, rows):
-            end = at + min(rows, run.size - start) * width
-            out[at:end] = hadamard_rows(values[at:end].reshape(-1, width)).reshape(-1)
-            at = end
-    return out
+        width, end = int(run[0]), at + int(run.sum())
+        step = max(1, CHUNK // width) * width
+        for start in range(at, end, step):
+            yield start, min(start + step, end), width
+        at = end
 
 
 def hadamard_rows(x: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ import torch
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec
 from pcodec.wrapped import FileCompressor, FileDecompressor
 
+from fedsparse.compression.arrays import blocks
+
 
 class IndexCodec(IntEnum):
     """How a segment names its coordinates; the number is the one in the wire format."""
@@ -31,7 +33,11 @@ RICE_LIMIT = 2048  # up to so many indices Rice is tried too (four times the tim
 PIECE = 1 << 18  # indices in one pcodec chunk, the most that fit in one page
 PIECE_BYTES = 6 * PIECE  # more than any chunk of PIECE indices takes
 CONFIG = ChunkConfig(compression_level=6, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
-PCODEC_VERSION = FileCompressor().write_header()
+PCODEC_VERSION = b"\x04\x01"
+"""The version of pcodec's format that GAPS means. A payload does not repeat it; a test holds the library to it."""
+CHUNK_START = 0
+"""The first byte of each chunk of pcodec that the encoder writes: the classic mode and no delta. Other modes and deltas
+are refused, because a few bytes of them make pcodec allocate hundreds of megabytes."""
 GOLDEN = (1 + math.sqrt(5)) / 2
 
 
@@ -63,11 +69,27 @@ def complement(indices: np.ndarray, size: int) -> np.ndarray:
     """The coordinates below ``size`` that are not among ``indices``, sorted."""
     rest = np.ones(size, np.bool_)
     rest[indices] = False
-    return np.flatnonzero(rest)
+    return positions(rest)
+
+
+def positions(bits: np.ndarray) -> np.ndarray:
+    """Where ``bits`` are true, sorted: int64, but int32 where more than half of them are true.
+
+    A received set of most coordinates then takes as much memory as the model, instead of twice as much.
+    """
+    count = int(np.count_nonzero(bits))
+    if 2 * count <= bits.size:
+        return np.flatnonzero(bits)
+    found, at = np.empty(count, np.int32), 0
+    for block in blocks(bits.size):
+        here = np.flatnonzero(bits[block])
+        found[at : at + here.size] = here + block.start
+        at += here.size
+    return found
 
 
 def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.ndarray:
-    """The inverse of :func:`pack`: sorted, distinct int64 indices below ``size``.
+    """The inverse of :func:`pack`: sorted, distinct indices below ``size``, of the dtype of ``positions``.
 
     Args:
         codec, body: received, and checked here.
@@ -81,6 +103,8 @@ def unpack(codec: IndexCodec, body: memoryview, count: int, size: int) -> np.nda
             return complement(unpack(direct, body, size - count, size), size)
     if codec is IndexCodec.BITMAP:
         return unpack_bitmap(body, count, size)
+    if 2 * count > size:
+        raise IndexFault(f"gaps of {count} of {size} coordinates; those of the other coordinates are fewer")
     gaps = (unpack_gaps if codec is IndexCodec.GAPS else unpack_rice)(body, count, size)
     # A gap is the distance to the neighbour minus one, so that any gaps give ascending indices. Gaps and their count
     # are below 2^32, so that their sum is below 2^64; a sum above 2^63 makes the last index negative, which is refused.
@@ -97,10 +121,10 @@ def unpack_bitmap(body: memoryview, count: int, size: int) -> np.ndarray:
     if len(body) != (size + 7) // 8:
         raise IndexFault(f"a bitmap of {size} coordinates in {len(body)} bytes")
     bits = np.unpackbits(np.frombuffer(body, np.uint8)).view(np.bool_)
-    indices = np.flatnonzero(bits)
-    if indices.size != count or (count and indices[-1] >= size):
-        raise IndexFault(f"a bitmap with {indices.size} bits set for {count} values")
-    return indices
+    held = int(np.count_nonzero(bits))
+    if held != count or bits[size:].any():
+        raise IndexFault(f"a bitmap with {held} bits set for {count} values")
+    return positions(bits[:size])
 
 
 def pack_gaps(gaps: np.ndarray) -> bytes:
@@ -118,6 +142,8 @@ def unpack_gaps(body: memoryview, count: int, size: int) -> np.ndarray:
         file, _ = FileDecompressor.new(PCODEC_VERSION)
         for start in range(0, count, PIECE):
             piece = gaps[start : start + PIECE]
+            if body[at : at + 1] != bytes([CHUNK_START]):
+                raise IndexFault("gaps in another mode of pcodec than the encoder's")
             chunk, read = file.chunk_decompressor(bytes(body[at : at + PIECE_BYTES]), "u32")
             at += read
             progress, read = chunk.read_page_into(bytes(body[at : at + PIECE_BYTES]), piece.size, piece)
@@ -167,13 +193,19 @@ def unpack_rice(body: memoryview, count: int, size: int) -> np.ndarray:
 
 
 def draw(seed: int, group: int, count: int, size: int) -> np.ndarray:
-    """``count`` distinct random int64 indices below ``size``, sorted; the same on every machine and NumPy version.
+    """``count`` distinct random int64 indices below ``size``, sorted; the same on every machine and NumPy version."""
+    return np.flatnonzero(draw_bits(seed, group, count, size))
+
+
+def draw_bits(seed: int, group: int, count: int, size: int) -> np.ndarray:
+    """The indices of :func:`draw` as a mask: bool, shape ``(size,)``.
 
     They come from the raw output of PCG64, because NumPy promises never to change it, unlike ``Generator.choice``.
     """
     chosen, left = np.zeros(size, np.bool_), min(count, size - count)  # for more than half, draws the rest
     bits, needed = np.random.PCG64(np.random.SeedSequence([seed, group])), left
     while needed:  # because a draw may repeat an index; drawing only the missing number keeps all sets equally likely
-        chosen[bits.random_raw(needed) % np.uint64(size)] = True
+        for block in blocks(needed):
+            chosen[bits.random_raw(block.stop - block.start) % np.uint64(size)] = True
         needed = left - int(np.count_nonzero(chosen))
-    return np.flatnonzero(chosen if left == count else ~chosen)
+    return chosen if left == count else ~chosen

@@ -8,6 +8,8 @@ logarithmic ones: NUQSGD (Ramezani-Kebrya et al., JMLR 2021, section 3.1); to th
 
 import numpy as np
 
+from fedsparse.compression.arrays import blocks
+
 BLOCK = 256  # values that share a scale: an outlier spoils only these, and the scale costs an eighth of a bit a value
 
 
@@ -36,6 +38,11 @@ def relative(values: np.ndarray, scales: np.ndarray, lengths: np.ndarray) -> np.
     return np.divide(values, spread, out=np.zeros_like(values), where=spread > 0)
 
 
+def spread_out(scales: memoryview, lengths: np.ndarray) -> np.ndarray:
+    """The received scale of its block for each value, float32."""
+    return np.repeat(np.frombuffer(scales, "<f4").astype(np.float32), lengths)
+
+
 def thresholds(n: int, seed: int, unbiased: bool) -> np.ndarray | float:
     """A value between two levels is rounded up where its fraction exceeds this: a half, or uniform draws."""
     return np.random.Generator(np.random.SFC64([seed, 1])).random(n, np.float32) if unbiased else 0.5
@@ -57,8 +64,11 @@ class Int8:
 
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
         lengths = block_lengths(counts, BLOCK)
-        scales = np.repeat(np.frombuffer(body[: 4 * lengths.size], "<f4"), lengths)
-        return scales * (np.frombuffer(body[4 * lengths.size :], np.int8) / np.float32(127))
+        values = spread_out(body[: 4 * lengths.size], lengths)
+        levels = np.frombuffer(body[4 * lengths.size :], np.int8)
+        for block in blocks(values.size):
+            values[block] *= levels[block] / np.float32(127)
+        return values
 
 
 class Int4:
@@ -84,10 +94,13 @@ class Int4:
 
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
         lengths = block_lengths(counts, BLOCK)
-        packed = np.frombuffer(body[4 * lengths.size :], np.uint8)
-        nibbles = np.stack([packed >> 4, packed & 15], axis=1).ravel()[: int(counts.sum())]
-        signed = np.concatenate([self.levels, -self.levels])[nibbles]
-        return signed * np.repeat(np.frombuffer(body[: 4 * lengths.size], "<f4"), lengths)
+        values = spread_out(body[: 4 * lengths.size], lengths)
+        packed, signed = np.frombuffer(body[4 * lengths.size :], np.uint8), np.concatenate([self.levels, -self.levels])
+        for block in blocks(values.size):
+            pairs = packed[block.start // 2 : (block.stop + 1) // 2]
+            nibbles = np.stack([pairs >> 4, pairs & 15], axis=1).ravel()
+            values[block] *= signed[nibbles[: block.stop - block.start]]
+        return values
 
 
 class Ternary:
@@ -122,9 +135,12 @@ class Ternary:
         return scales.astype("<f4").tobytes() + (trits.reshape(-1, 5) @ POWERS).astype(np.uint8).tobytes()
 
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
+        values = spread_out(body[: 4 * counts.size], counts)
         packed = np.frombuffer(body[4 * counts.size :], np.uint8)
-        trits = TRITS[packed].ravel()[: int(counts.sum())]
-        return trits * np.repeat(np.frombuffer(body[: 4 * counts.size], "<f4"), counts)
+        for block in blocks(values.size):
+            trits = TRITS[packed[block.start // 5 : (block.stop + 4) // 5]].ravel()
+            values[block] *= trits[: block.stop - block.start]
+        return values
 
 
 POWERS = np.array([81, 27, 9, 3, 1])

@@ -6,6 +6,8 @@ definition 1 (unbiased: to one of the two nearest powers of two at random).
 
 import numpy as np
 
+from fedsparse.compression.arrays import blocks
+
 
 class PowerOfTwo:
     """A float32 without its mantissa; the mantissa decides whether the value is rounded up to the next power of two."""
@@ -26,5 +28,7 @@ class PowerOfTwo:
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
         n = int(counts.sum())
         negative = np.unpackbits(np.frombuffer(body[n:], np.uint8), count=n)
-        bits = np.frombuffer(body[:n], np.uint8).astype(np.uint32) << 23 | negative.astype(np.uint32) << 31
+        bits = np.frombuffer(body[:n], np.uint8).astype(np.uint32)
+        for block in blocks(n):
+            bits[block] = bits[block] << 23 | negative[block].astype(np.uint32) << 31
         return bits.view(np.float32)

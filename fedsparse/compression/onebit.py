@@ -7,6 +7,8 @@ groups are the columns of a weight matrix; here a group is an entry of the layou
 
 import numpy as np
 
+from fedsparse.compression.arrays import blocks
+
 
 class TwoMeans:
     code = 7
@@ -22,6 +24,12 @@ class TwoMeans:
         return means.tobytes() + np.packbits(values < 0).tobytes()
 
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
-        means = np.frombuffer(body[: 8 * counts.size], "<f4")
+        means = np.frombuffer(body[: 8 * counts.size], "<f4").astype(np.float32).reshape(-1, 2)
         negative = np.unpackbits(np.frombuffer(body[8 * counts.size :], np.uint8), count=int(counts.sum()))
-        return means[np.repeat(2 * np.arange(counts.size), counts) + negative]
+        values, start = np.empty(negative.size, np.float32), 0
+        for pair, count in zip(means, counts.tolist(), strict=True):
+            part, sides = values[start : start + count], negative[start : start + count]
+            for block in blocks(count):
+                part[block] = pair[sides[block]]
+            start += count
+        return values

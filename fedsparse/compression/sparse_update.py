@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsparse.compression.arrays import blocks
 from fedsparse.vector import Layout
-
-BLOCK = 1 << 16  # elements that a dense addition computes at a time
 
 
 @dataclass(frozen=True)
 class Segment:
-    """float32 ``values`` for ``indices`` (int64, counted from ``start``; None means all ``size`` coordinates)."""
+    """float32 ``values`` for ``indices`` (sorted, counted from ``start``; None means all ``size`` coordinates).
+
+    The indices are int64, but int32 where a client sends most coordinates of a model that is not sparse.
+    """
 
     start: int
     size: int
@@ -63,11 +65,13 @@ def add_segments(accumulator: np.ndarray | Tensor, segments: Iterable[Segment], 
         if isinstance(part, Tensor):
             add_on_device(part, s, weight)
         elif s.indices is not None:
-            values = torch.from_numpy(np.multiply(s.values, weight, dtype=part.dtype))
-            torch.from_numpy(part).scatter_add_(0, torch.from_numpy(s.indices), values)  # np.add.at takes longer
+            for at in blocks(s.values.size):
+                values = torch.from_numpy(np.multiply(s.values[at], weight, dtype=part.dtype))
+                indices = torch.from_numpy(s.indices[at].astype(np.int64, copy=False))
+                torch.from_numpy(part).scatter_add_(0, indices, values)  # np.add.at takes longer
         else:
-            for at in range(0, s.size, BLOCK):
-                part[at : at + BLOCK] += np.multiply(s.values[at : at + BLOCK], weight, dtype=part.dtype)
+            for at in blocks(s.size):
+                part[at] += np.multiply(s.values[at], weight, dtype=part.dtype)
 
 
 def add_on_device(part: Tensor, segment: Segment, weight: float) -> None:

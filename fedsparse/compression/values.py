@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fedsparse.catalogue import VALUES
-from fedsparse.compression.arrays import from_bf16, to_bf16
+from fedsparse.compression.arrays import blocks, from_bf16, to_bf16
 from fedsparse.plugins import named
 
 
@@ -114,5 +114,7 @@ class Sign:
         scales = np.frombuffer(body[: 4 * counts.size], "<f4").astype(np.float32)
         negative = np.unpackbits(np.frombuffer(body[4 * counts.size :], np.uint8), count=int(counts.sum()))
         values = np.repeat(scales, counts)
-        values.view(np.uint32)[:] |= negative.astype(np.uint32) << 31  # sets the sign bits
+        bits = values.view(np.uint32)
+        for block in blocks(values.size):
+            bits[block] |= negative[block].astype(np.uint32) << 31  # sets the sign bits
         return values

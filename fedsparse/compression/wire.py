@@ -21,7 +21,7 @@ import xxhash
 
 from fedsparse.catalogue import VALUES
 from fedsparse.compression.factors import factor_counts, matrix_shape, product
-from fedsparse.compression.indices import IndexCodec, IndexFault, draw, pack, unpack
+from fedsparse.compression.indices import IndexCodec, IndexFault, draw_bits, pack, positions, unpack
 from fedsparse.compression.sparse_update import Segment, SparseUpdate
 from fedsparse.compression.values import F32, ValueCodec, value_codec
 from fedsparse.vector import Entry, Layout
@@ -100,6 +100,17 @@ def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:
     return b"".join([*parts, checksum(*parts)])
 
 
+def binding(run: str, client: int) -> int:
+    """The 32 bits that bind a client's payloads to it and to the run; never 0, which binds to nobody."""
+    return xxhash.xxh3_64_intdigest(f"{run}/{client}".encode()) & 0xFFFFFFFF or 1
+
+
+def bind(payload: bytes, bound: int) -> bytes:
+    """``payload`` with a checksum that fits this ``binding`` alone, so that nobody takes it for another client's."""
+    (plain,) = CHECKSUM.unpack(payload[-CHECKSUM.size :])
+    return payload[: -CHECKSUM.size] + CHECKSUM.pack(plain ^ bound)
+
+
 def checksum(*parts: bytes | memoryview) -> bytes:
     """The low half of the XXH3-64 of all parts together, little-endian: four bytes."""
     digest = xxhash.xxh3_64()
@@ -137,15 +148,16 @@ def as_received(layout: Layout, segments: Sequence[Coded]) -> Iterator[Segment]:
         start += s.size
 
 
-def decode(payload: bytes, layout: Layout) -> SparseUpdate:
-    """Reads and checks a payload.
+def decode(payload: bytes, layout: Layout, bound: int = 0) -> SparseUpdate:
+    """Reads and checks a payload. The result and all memory on the way take at most three times ``4 * layout.size``.
 
     Args:
         payload: bytes from :func:`encode`; any other bytes raise.
         layout: the receiver's own; the payload must have been made for the same layout.
+        bound: the ``binding`` of the client and run that the payload must come from; 0 for a payload of the server's.
 
     Raises:
-        PayloadError: the payload has a fault. No more than a few times the layout was allocated by then.
+        PayloadError: the payload has a fault.
     """
     if not HEADER.size + CHECKSUM.size <= len(payload) <= 4 * layout.size + 64:
         raise PayloadError(f"payload of {len(payload)} bytes for a layout of {layout.size} coordinates")
@@ -156,8 +168,9 @@ def decode(payload: bytes, layout: Layout) -> SparseUpdate:
         raise PayloadError(f"payload of version {version}, flags {flags}; this is version {VERSION}")
     view = memoryview(payload)
     body = view[: -CHECKSUM.size]
-    if view[-CHECKSUM.size :] != checksum(body):
-        raise PayloadError("payload is damaged: its checksum does not match")
+    if bind(payload[-CHECKSUM.size :], bound) != checksum(body):
+        whose = ", or it is another client's or another run's" * bool(bound)
+        raise PayloadError(f"payload is damaged{whose}: its checksum does not match")
     if fingerprint != layout.fingerprint:
         raise PayloadError(f"payload is for layout {fingerprint:016x}, not {layout.fingerprint:016x}")
     if segments > (most := most_segments(layout)):  # because even an empty segment takes time
@@ -202,9 +215,10 @@ def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segmen
     wanted = CODECS[code].size(counts)
     if wanted > len(rest):
         raise PayloadError(f"segment at {start}: values are cut off, {len(rest)} of {wanted} bytes")
-    values = CODECS[code].decode(rest[:wanted], counts)
-    if layer is not None and np.isfinite(values).all():
-        values = product(values, layer)
+    with np.errstate(over="ignore", invalid="ignore"):  # of hostile scales and factors; the result is checked
+        values = CODECS[code].decode(rest[:wanted], counts)
+        if layer is not None and np.isfinite(values).all():
+            values = product(values, layer)
     if not np.isfinite(values).all():
         raise PayloadError(f"segment at {start}: a value is not finite")
     return Segment(start, size, indices, values), rest[wanted:]
@@ -252,8 +266,12 @@ def decode_indices(
 
 def seeded_groups(seed: int, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The indices that were drawn for consecutive groups, as one sorted array."""
-    starts = sizes.cumsum() - sizes
-    drawn = [
-        draw(seed, g, int(k), int(n)) + int(s) for g, (k, n, s) in enumerate(zip(counts, sizes, starts, strict=True))
-    ]
-    return np.concatenate(drawn)
+    if sizes.size == 1:
+        return positions(draw_bits(seed, 0, int(counts[0]), int(sizes[0])))
+    most = 2 * counts.sum() > sizes.sum()
+    drawn, at, start = np.empty(int(counts.sum()), np.int32 if most else np.int64), 0, 0
+    for group, (count, size) in enumerate(zip(counts.tolist(), sizes.tolist(), strict=True)):
+        here = positions(draw_bits(seed, group, count, size))
+        np.add(here, start, out=drawn[at : at + count], casting="same_kind")
+        at, start = at + count, start + size
+    return drawn

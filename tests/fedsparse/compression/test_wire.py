@@ -16,7 +16,7 @@ from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression import indices as module
 from fedsparse.compression.indices import IndexCodec, pack, unpack
 from fedsparse.compression.values import F16, F32, Sign, value_codec
-from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, checksum, encode
+from fedsparse.compression.wire import BY_LAYER, HEADER, SEGMENT, WHOLE, Coded, bind, binding, checksum, encode
 
 from .common import draw_vector, layout_of, layout_of_shapes
 
@@ -351,3 +351,60 @@ def test_hostile_counts_allocate_no_more_than_a_few_times_the_layout(compressor)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5 * 4 * layout.size
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize(
+    ("compressor", "density", "scope"),
+    [("none", 1.0, "layer"), ("topk", 0.5, "global"), ("topk", 0.99, "layer"), ("randomk", 0.5, "layer")],
+)
+def test_decoding_takes_at_most_three_models_of_memory(values, compressor, density, scope):
+    layout = layout_of(200_000, 256, 2560, 10, buffers=(8,))
+    payload = payload_of(compressor, density, values, scope, layout)
+    decode(payload, layout)
+    tracemalloc.start()
+    try:
+        update = decode(payload, layout)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert update.segments
+    assert peak < 3 * 4 * layout.size
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", ["int8", "int4", "ternary", "sign", "two-means", "eden", "f32", "bf16", "f16"])
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("compressor", ["none", "lowrank"])
+def test_a_hostile_scale_or_factor_is_refused_without_a_warning(values, scale, compressor):
+    if compressor == "lowrank" and values not in ("f32", "bf16", "f16"):
+        return
+    layout = layout_of_shapes((40, 30))
+    payload = bytearray(payload_of(compressor, 0.2, values, layout=layout))
+    body = payload[HEADER.size + SEGMENT.size : -4]
+    many = np.frombuffer(body[: len(body) // 4 * 4], "<f4").copy()
+    many[2 if values == "eden" else 0] = scale
+    payload = payload[: HEADER.size + SEGMENT.size] + many.tobytes() + body[many.nbytes :]
+    with contextlib.suppress(PayloadError):
+        for segment in decode(resigned(bytes(payload) + bytes(4)), layout).segments:
+            assert np.isfinite(segment.values).all()
+
+
+@pytest.mark.parametrize("first", [0x10, 0x01, 0x21, 0xF0])
+def test_a_chunk_of_pcodec_in_another_mode_or_delta_is_refused_before_pcodec_sees_it(first):
+    gaps = module.pack_gaps(np.full(1000, 96, np.uint32))
+    with pytest.raises(module.IndexFault, match="another mode"):
+        unpack(IndexCodec.GAPS, memoryview(bytes([first]) + gaps[1:]), 1000, 100_000)
+
+
+def test_the_library_writes_the_version_of_pcodecs_format_that_a_payload_means():
+    assert module.FileCompressor().write_header() == module.PCODEC_VERSION
+
+
+def test_a_payload_bound_to_one_client_and_run_is_refused_from_any_other():
+    mine, others = binding("run", 3), (binding("run", 4), binding("other run", 3), 0)
+    payload = bind(payload_of(), mine)
+    assert decode(payload, LAYOUT, mine).round == 3
+    for other in others:
+        with pytest.raises(PayloadError, match="checksum does not match"):
+            decode(payload, LAYOUT, other)
