@@ -1,7 +1,7 @@
 """The ClientApp. A client reads its settings from the message alone, so that every engine behaves alike."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -144,16 +144,15 @@ def _reply(
             seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)
             kept = prune_upload(bench, indices, seed)
     own = held if kept is held.topology else bench.under(kept)
-    arrays = ArrayRecord()
+    arrays, task = ArrayRecord(), cast(ConfigRecord, message.content["task"])
     if bench.method.reports and bench.method.is_readjustment(round):
         with TRAINING, timer("backward"):  # recompute and compile set torch's random state for a moment
             gradient = dense_gradient(model, bench.fetch(indices), len(indices), bench.task)
         report = bench.method.report(held.topology, model.vector[: model.layout.parameters], gradient, round)
         if report is not None and report.indices.numel():
-            arrays["report"] = report_array(report, model.layout, round)
+            arrays["report"] = report_array(report, model.layout, task, client)
     if own.bits != held.bits:
         arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
-    task: Any = message.content["task"]
     update = model.vector.sub_(bench.received)  # in place, because the next message loads the model anew
     arrays["update"], stats = encode_update(bench, context, task, update, own, client)
     metrics: dict[str, Any] = {"num-examples": len(indices), **score.tagged("train/", bench.task)}
@@ -179,7 +178,8 @@ def saliency(message: Message, context: Context) -> Message:
     report = top_report(
         scores, held.topology.prunable, budget(bench.layers, bench.config.sparsity, bench.config.sparsity_of)
     )
-    arrays = ArrayRecord({"report": report_array(report, bench.model.layout, round)})
+    task = cast(ConfigRecord, message.content["task"])
+    arrays = ArrayRecord({"report": report_array(report, bench.model.layout, task, client)})
     metrics = MetricRecord({"num-examples": len(indices)})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from clients.state_store import load_state, load_topology, save_state, save_topology, state_files
 from clients.workbench import SparseModel, Workbench
+from fedsparse.compression.wire import bind, binding
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.compact import move_state
@@ -51,14 +52,17 @@ def encode_update(
         ValueError: an earlier attempt at this round left a payload under another topology.
     """
     round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
-    files = state_files(task, client)
+    bound, files = binding(str(task["run"]), client), state_files(task, client)
     state = load_state(context, files)
     if state.payload and state.sent_round == round:
         # A SuperNode may run the same message twice. The first attempt saved its state with the payload in a file, so
         # the second one answers with that payload: another update on top of that state would be sent twice.
         if state.topology != own.bits:
             raise ValueError(f"a second attempt at round {round} ended in another topology than the first")
-        return payload_array(state.payload, own.compact.layout), {"compress_seconds": 0.0, "encode_seconds": 0.0}
+        return payload_array(bind(state.payload, bound), own.compact.layout), {
+            "compress_seconds": 0.0,
+            "encode_seconds": 0.0,
+        }
     last = bench.under_bits(state.topology)
     last.codec.settle(state, accepted)
     if last.bits != own.bits:
@@ -69,9 +73,10 @@ def encode_update(
     seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
     payload, stats = codec.encode(own.compact.gather(update), state, round=round, seed=seed)
     save_state(context, files, state)
-    return payload_array(payload, own.compact.layout), stats
+    return payload_array(bind(payload, bound), own.compact.layout), stats
 
 
-def report_array(report: Report, layout: Layout, round: int) -> Array:
-    """The payload of a report about the weights of ``layout``."""
-    return payload_array(encode_report(report, layout, round), report_layout(layout))
+def report_array(report: Report, layout: Layout, task: ConfigRecord, client: int) -> Array:
+    """The payload of a client's report about the weights of ``layout``, for the round of the task."""
+    payload = encode_report(report, layout, int(task["round"]))  # type: ignore[arg-type]
+    return payload_array(bind(payload, binding(str(task["run"]), client)), report_layout(layout))

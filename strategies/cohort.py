@@ -8,20 +8,22 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from fedsparse.compression import PayloadError
 from fedsparse.engine.records import array_bytes
 from fedsparse.engine.step_records import Steps, read_steps
-from fedsparse.errors import reason
+from fedsparse.errors import harmless, reason
 from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
 from fedsparse.seeds import derive_seed
-from fedsparse.telemetry.tags import measured_by_clients
 from fedsparse.telemetry.timers import StageTimer
+from strategies.acceptance import Gate, Refused
 from strategies.downlink import Downlink
 from strategies.nodes import Nodes
-from strategies.replies import Measures, Upload, read_metrics
+from strategies.replies import Measures, Upload
 from strategies.server_topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
@@ -37,6 +39,7 @@ class Known:
         weights_round: the round of the global weights that it surely holds; 0 when the server cannot know it.
         sent_round: the round of the weights in the last message to it.
         sent_bytes: how many bytes the arrays in that message had.
+        asked_round: the last round in which it was asked to train.
     """
 
     topology: int | None
@@ -44,6 +47,7 @@ class Known:
     weights_round: int = 0
     sent_round: int = 0
     sent_bytes: int = 0
+    asked_round: int = 0
 
     def lost(self) -> None:
         """Forget what the client holds, because it failed or moved to a new node."""
@@ -65,10 +69,13 @@ class Cohort:
         changed: the clients that were sampled since the last checkpoint.
         metrics: what the present round measured so far, under telemetry's tags.
         failures: the present round's failed clients, each with its reason.
+        gate: checks the replies.
         timer: the stage timer of the present round.
         clock: the simulated clock of the present round.
         steps: the step log of each client whose upload counts, by partition id; empty without ``log-interval``.
         late: how many clients came too late on the simulated network in this round.
+        asked: how many clients were asked in this round, in all its cohorts.
+        is_hopeless: whether every client of the last cohort raised an exception, which other clients would raise too.
     """
 
     def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology, downlink: Downlink) -> None:
@@ -80,8 +87,8 @@ class Cohort:
         self.failures: list[str] = []
         self.timer = StageTimer()
         self.steps: dict[int, Steps] = {}
-        self.late = 0
-        self._task, self._tags = experiment.task, measured_by_clients(experiment.task.metrics)
+        self.late, self.asked, self.is_hopeless, self._longest = 0, 0, False, (0.0, 0)
+        self._task, self.gate = experiment.task, Gate(experiment, topology)
         self._settings = ConfigRecord(self.config.flat())
         self._ledger: dict[int, Known] = defaultdict(lambda: Known(topology.start))  # by partition id
         self._settled: dict[int, Known] = {}  # lines of the ledger at the last `settle`, of clients sampled since
@@ -96,20 +103,42 @@ class Cohort:
 
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""
+        self.gate.limits.settle()
         self.timer, self.metrics, self.failures, self.steps, self.late = StageTimer(), {}, [], {}, 0
-        self._measures, self.clock = Measures(), self._new_clock()
+        self._measures, self.clock, self.asked, self._longest = Measures(), self._new_clock(), 0, (0.0, 0)
         with self.timer("sample"):
             rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round))
             chosen = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
-            moved = self.nodes.update(grid)
-            for client in {*chosen, *moved}:
-                self._settled.setdefault(client, replace(self._ledger[client]))
-            for client in moved:  # a client at a new node has lost its Context
-                self._ledger[client].lost()
-            self._members = {self.nodes.ids[client]: client for client in chosen}
+            self._choose(chosen, grid)
+
+    def sample_again(self, round: int, attempt: int, grid: Grid) -> None:
+        """Choose another cohort of the same round, of clients that were not accepted; first those that were not asked.
+
+        Args:
+            attempt: 2 for the second cohort of the round.
+        """
+        with self.timer("sample"):
+            rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round, partition_id=attempt))
+            size, left = self.config.clients_per_round, self.config.clients - self.asked
+            asked = {client for client, known in self._ledger.items() if known.asked_round == round}
+            missing = sorted(client for client in asked if self._ledger[client].accepted_round < round)
+            chosen: set[int] = set()
+            while len(chosen) < min(size, left):  # by trial, because a federation may have a million clients
+                chosen |= {int(rng.integers(self.config.clients))} - asked
+            rest = rng.permutation(missing)[: size - len(chosen)].tolist()
+            self._choose(sorted(chosen | set(rest)), grid)
+
+    def _choose(self, chosen: list[int], grid: Grid) -> None:
+        moved = self.nodes.update(grid)
+        for client in {*chosen, *moved}:
+            self._settled.setdefault(client, replace(self._ledger[client]))
+        for client in moved:  # a client at a new node has lost its Context
+            self._ledger[client].lost()
+        self._members = {self.nodes.ids[client]: client for client in chosen}
 
     def settle(self) -> None:
         """Say that the round is whole: what ``known`` returns is of this moment, until the next call."""
+        self.gate.limits.settle()
         self.changed |= self._settled.keys()
         self._settled.clear()
 
@@ -140,6 +169,7 @@ class Cohort:
         and the mask unless the client holds it."""
         messages, sent = [], 0
         fixed = ConfigRecord({"round": round, "state-folder": self.state_folder, **self.topology.named})
+        fixed["run"] = self.gate.run
         if self.state_folder:
             fixed["kept-rounds"] = list(self.kept_rounds)
         for node, client in self._members.items():
@@ -151,6 +181,8 @@ class Cohort:
                 content["topology"] = mask
                 known.topology = None  # until the client answers, because it may fail before or after it saves the mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
+            self.asked += known.asked_round != round
+            known.asked_round = round
             known.sent_round, known.sent_bytes = self.downlink.round, array_bytes(content)
             sent += known.sent_bytes
         self._asked, self._asked_at = [message.metadata for message in messages], time.monotonic()
@@ -167,11 +199,15 @@ class Cohort:
         asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
         answered: dict[int | None, Message] = {}
         for message in replies:
-            sender = message.metadata.src_node_id
-            known_sender = sender if sender in self._members else asked.get(message.metadata.reply_to_message_id)
-            answered[known_sender] = message
+            sender: int | None = message.metadata.src_node_id
+            if sender not in self._members:
+                sender = asked.get(message.metadata.reply_to_message_id) if message.has_error() else None
+            if sender in self._members and sender in answered:
+                self._count_refusal("twice")
+            else:
+                answered[sender] = message
         waited = time.monotonic() - self._asked_at > self.config.round_timeout
-        usable = []
+        usable, raised = [], 0
         for client, node in sorted((client, node) for node, client in self._members.items()):
             reply, known = answered.get(node), self._ledger[client]
             if reply is None:
@@ -179,26 +215,34 @@ class Cohort:
                 self._fail(client, round, f"no reply{limit}")
             elif reply.has_error():
                 known.lost()
+                raised += reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
                 self._fail(client, round, reply.error.reason or "")
             elif not reply.has_content():
                 self._fail(client, round, "its reply is empty")
             else:
                 known.topology, known.weights_round = self.topology.current.hash, known.sent_round
                 usable.append((client, reply))
+        self.is_hopeless = raised == len(self._members)
+        self.gate.begin(usable)
         return usable
 
-    def upload(self, client: int, reply: Message, round: int) -> Upload | None:
-        """One client's reply to a train message, checked and decoded; None, and a failure noted, when it is refused."""
+    def upload(self, client: int, reply: Message, round: int, weights: Tensor) -> Upload | None:
+        """One client's reply to a train message, checked and decoded; None, and a failure noted, when it is refused.
+
+        Args:
+            weights: the global weights, shape ``(layout.size,)``.
+        """
         received = array_bytes(reply.content)
         self._measures.count("comm/uplink_bytes", received)
         known = self._ledger[client]
         try:
-            samples, measured = read_metrics(reply, self._tags)
+            samples, measured = self.gate.metrics(client, reply, least=1)
             steps = read_steps(reply.content) if self.config.log_interval else None
             with self.timer("decode"):
-                upload = Upload(*self.topology.read(reply.content, round), samples, measured)
+                update, topology, report = self.gate.update(client, reply, round, weights)
+            upload = Upload(update, topology, report, samples, measured)
         except PayloadError as error:
-            self._fail(client, round, f"its reply is refused: {error}")
+            self._refuse(client, round, error)
             return None
         seconds = sum(value for tag, value in measured.items() if tag.startswith("time/"))
         if late := self.clock.add(client, downlink=known.sent_bytes, uplink=received, measured=seconds):
@@ -211,9 +255,16 @@ class Cohort:
         if steps:
             self.steps[client] = steps
         known.accepted_round = round
+        self._longest = max(self._longest, (self.gate.limits.present[-1].weights, client))
         self._measures.count("comm/clients", 1)
         self._measures.add(measured, samples)
         return upload
+
+    @property
+    def longest(self) -> str:
+        """Who sent the longest accepted update of this round, in words."""
+        norm, client = self._longest
+        return f"the longest update is client {client}'s, of norm {norm:.3g}"
 
     def close(self, samples: int) -> None:
         """End a train phase: add the means of what its clients measured on ``samples`` samples to ``metrics``."""
@@ -227,9 +278,9 @@ class Cohort:
         total = 0
         for client, reply in self.answers(replies, round):
             try:
-                samples, measured = read_metrics(reply, self._tags, least=0)  # a client with one sample holds out none
+                samples, measured = self.gate.metrics(client, reply, least=0)  # of one sample it holds out none
             except PayloadError as error:
-                self._fail(client, round, f"its reply is refused: {error}")
+                self._refuse(client, round, error)
                 continue
             for tag, value in measured.items():
                 if tag.startswith("eval/client_"):
@@ -247,11 +298,19 @@ class Cohort:
                 means |= {f"{phase}{name}": measured[name] for name in self._task.metrics if name in measured}
         return means
 
+    def _refuse(self, client: int, round: int, error: PayloadError) -> None:
+        """Note a reply that is not accepted; telemetry counts it by its reason."""
+        self._count_refusal(error.kind if isinstance(error, Refused) else "payload")
+        self._fail(client, round, f"its reply is refused: {error}")
+
+    def _count_refusal(self, kind: str) -> None:
+        self.metrics[f"refused/{kind}"] = self.metrics.get(f"refused/{kind}", 0) + 1
+
     def _fail(self, client: int, round: int, told: str) -> None:
         """Note a failure by its reason; the log file gets all that was told of it."""
         why = reason(told)
         self.failures.append(f"client {client}: {why}")
         self.metrics["comm/failures"] = len(self.failures)
         log.warning("round %d: client %d failed: %s", round, client, why)
-        if told.strip() not in ("", why):
-            log.info("%s", told.strip())
+        if (whole := harmless(told.strip())) not in ("", why):
+            log.info("%s", whole)

@@ -7,6 +7,7 @@
 The aggregator adds up the uploads, the server optimizer computes the step, and the topology says which weights exist.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -22,12 +23,18 @@ from fedsparse.engine.records import payload_array
 from fedsparse.errors import Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, named
+from strategies.acceptance import running_variances
 from strategies.cohort import Cohort
 from strategies.downlink import Downlink
 from strategies.nodes import Nodes
 from strategies.replies import Replies
 from strategies.server_optimizer import ServerOptimizer
 from strategies.server_topology import ServerTopology
+
+log = logging.getLogger("fedsparse")
+
+COHORTS = 3
+"""How many cohorts a round asks at most, until ``min-replies`` clients have sent a usable update."""
 
 
 class FedAvg(Strategy):
@@ -56,14 +63,16 @@ class FedAvg(Strategy):
             self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
         topology.current.apply_(weights)
         self._broadcast, self.stepping = ArrayRecord(), False
+        self._variances = running_variances(self.layout)
 
     def state_dict(self) -> State:
-        """What decides the next rounds, but for the ledger: weights, server optimizer, topology and downlink."""
+        """What decides the next rounds, but for the ledger: weights, server optimizer, topology, downlink, norms."""
         return {
             "weights": self.weights,
             "optimizer": dict(self.optimizer.state_dict()),
             "topology": self.topology.state_dict(),
             "downlink": self.downlink.state_dict(),
+            "norms": self.cohort.gate.limits.state(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -73,6 +82,7 @@ class FedAvg(Strategy):
             self.optimizer.load_state_dict(state["optimizer"])
         self.topology.load_state_dict(state["topology"])
         self.downlink.load_state_dict(state["downlink"], self.topology.compact.layout)
+        self.cohort.gate.limits.load_state(state["norms"])
 
     def summary(self) -> None:
         """Print nothing, because the run prints its own header; Flower calls this before it starts."""
@@ -81,7 +91,7 @@ class FedAvg(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Sample the cohort; one message a client."""
-        self._broadcast = arrays
+        self._broadcast, self._grid = arrays, grid
         self.cohort.sample(server_round, grid)
         return self.cohort.messages(MessageType.TRAIN, server_round, arrays)
 
@@ -90,20 +100,25 @@ class FedAvg(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add up the uploads in the order of partition ids, and take the server's step.
 
+        With fewer than ``min-replies`` usable updates, the round goes on with another cohort, whose updates are added.
+
         Raises:
-            RunFailed: no reply carried a usable update, unless all clients only missed the simulated deadline.
+            RunFailed: there are too few usable updates, unless all clients only missed the simulated deadline.
+            Diverged: the clients' updates or their mean are not finite; the weights are those of the round before.
         """
         self._broadcast.clear()  # frees a model's worth of memory: Flower's loop still holds this record
         cohort, received = self.cohort, Replies(self._aggregator(), self.topology.current)
-        for client, reply in cohort.answers(replies, server_round):
-            if upload := cohort.upload(client, reply, server_round):
-                with cohort.timer("aggregate"), blamed("aggregator", self.config.aggregator):
-                    received.add(upload)
+        self._add(received, replies, server_round)
+        for attempt in range(2, COHORTS + 1):
+            if not self._needs_more(received) or cohort.is_hopeless:
+                break
+            log.warning("round %d: %d usable replies; asking another cohort", server_round, received.count)
+            cohort.sample_again(server_round, attempt, self._grid)
+            messages = cohort.messages(MessageType.TRAIN, server_round, self.broadcast(server_round))
+            self._add(received, self._grid.send_and_receive(messages, timeout=self.config.round_timeout), server_round)
+        if self._needs_more(received):
+            self._give_up(server_round, received)
         samples = received.samples
-        if not samples and cohort.late < len(cohort):
-            diverged = all(NonFiniteError.__name__ in failure for failure in cohort.failures)
-            kind = Diverged if diverged else RunFailed
-            raise kind(f"round {server_round}: all {len(cohort)} clients failed; {cohort.failures[0]}")
         self.stepping = True
         if samples:  # when all clients came too late, the weights stay as they were
             with cohort.timer("aggregate"):
@@ -111,6 +126,27 @@ class FedAvg(Strategy):
         del received  # the broadcast below is as large
         cohort.close(samples)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.metrics))
+
+    def _add(self, received: Replies, replies: Iterable[Message], round: int) -> None:
+        """Check, decode and add up a cohort's replies."""
+        for client, reply in self.cohort.answers(replies, round):
+            if upload := self.cohort.upload(client, reply, round, self.weights):
+                with self.cohort.timer("aggregate"), blamed("aggregator", self.config.aggregator):
+                    received.add(upload)
+
+    def _needs_more(self, received: Replies) -> bool:
+        """Whether too few updates are usable, and not only because all others came too late."""
+        missing = self.cohort.asked - received.count
+        return received.count < self.config.min_replies and self.cohort.late < missing
+
+    def _give_up(self, round: int, received: Replies) -> None:
+        cohort, least = self.cohort, self.config.min_replies
+        diverged = not received.count and all(NonFiniteError.__name__ in failure for failure in cohort.failures)
+        kind = Diverged if diverged else RunFailed
+        if not received.count:
+            raise kind(f"round {round}: all {cohort.asked} clients failed; {cohort.failures[0]}")
+        told = f"only {received.count} of {cohort.asked} clients sent a usable update, and min-replies = {least}"
+        raise RunFailed(f"round {round}: {told}; {cohort.failures[0]}")
 
     def _aggregator(self) -> Aggregator:
         with blamed("aggregator", self.config.aggregator):
@@ -122,10 +158,14 @@ class FedAvg(Strategy):
         """The server's step; then the topology follows, and the optimizer forgets the weights that changed."""
         with blamed("aggregator", self.config.aggregator):
             update, votes = received.result(self.weights, votes=self.topology.clients_choose(round))
+        if not update.isfinite().all():  # finite updates may add up to infinity
+            raise Diverged(f"round {round}: the mean update is not finite; {self.cohort.longest}")
         split = self.layout.parameters
         with blamed("strategy", self.config.strategy):
             self.weights[:split] += self.optimizer.step(update[:split])
         self.weights[split:] += update[split:]  # running statistics are averaged, whatever the server's optimizer
+        for entry in self._variances:  # a mean of differences may round to slightly less than 0
+            self.weights[entry.slice].clamp_(min=0)
         stale = self.topology.follow(round, received, votes, self.weights)
         if stale is not None:
             self.optimizer.forget(stale)

@@ -8,12 +8,13 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedsparse.compression import PayloadError
+from fedsparse.compression.wire import binding
 from fedsparse.engine.records import array_bytes
 from fedsparse.errors import RunFailed, reason
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.readjust import ReportSum
 from fedsparse.sparsity.reports import decode_report
-from strategies.replies import read_metrics
+from strategies.acceptance import check_content, read_metrics
 from strategies.server_topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
@@ -34,7 +35,8 @@ def ask_saliency(
     Raises:
         RunFailed: no client answered.
     """
-    task = ConfigRecord({"round": 0, "state-folder": "", **dense.named})
+    run = experiment.config.run_name
+    task = ConfigRecord({"round": 0, "state-folder": "", "run": run, **dense.named})
     question = RecordDict({"arrays": weights, "config": ConfigRecord(experiment.config.flat()), "task": task})
     kind = f"{MessageType.QUERY}.saliency"
     asked = [Message(question, dst_node_id=node, message_type=kind) for node in nodes]
@@ -47,11 +49,13 @@ def ask_saliency(
             continue
         received += array_bytes(answers[node].content)
         try:
-            samples, _ = read_metrics(answers[node], set())
+            check_content(answers[node].content, experiment.layout)
+            samples, _ = read_metrics(answers[node], {}, int(experiment.partition.sizes[client]))
             arrays = answers[node].content.array_records.get("arrays", ArrayRecord())
             if "report" not in arrays:
                 raise PayloadError("it has no report")
-            total.add(decode_report(arrays["report"].data, experiment.layout, round=0), samples)
+            report = decode_report(arrays["report"].data, experiment.layout, 0, binding(run, client))
+            total.add(report, samples)
         except PayloadError as error:
             log.warning("client %d: its saliency is refused: %s", client, error)
     if not total.known.any():

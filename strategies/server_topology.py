@@ -111,8 +111,11 @@ class ServerTopology:
             self._masks[key] = ArrayRecord({"mask": mask_array(encode_mask(self.current, base))})
         return self._masks[key]
 
-    def read(self, content: RecordDict, round: int) -> tuple[SparseUpdate, Topology | None, Report | None]:
+    def read(self, content: RecordDict, round: int, bound: int) -> tuple[SparseUpdate, Topology | None, Report | None]:
         """A client's update, its own topology where clients choose, and its report.
+
+        Args:
+            bound: the ``wire.binding`` of the client and the run.
 
         Raises:
             PayloadError: one line that says what is wrong with the upload.
@@ -128,14 +131,14 @@ class ServerTopology:
             if not self.method.allows(self.current, own):
                 raise PayloadError(f"its mask has {own.counts} weights, which the method does not leave it")
             compact = Compact(self.layout, own)
-        update = compact.scatter(decode(arrays["update"].data, compact.layout))
+        update = compact.scatter(decode(arrays["update"].data, compact.layout, bound))
         if update.round != round:
             raise PayloadError(f"it was made in round {update.round}")
         report = None
         if "report" in arrays:
             if not (self.method.reports and self.method.is_readjustment(round)):
                 raise PayloadError("it has a report that nobody asked for")
-            report = decode_report(arrays["report"].data, self.layout, round)
+            report = decode_report(arrays["report"].data, self.layout, round, bound)
         return update, own, report
 
     def clients_choose(self, round: int) -> bool:

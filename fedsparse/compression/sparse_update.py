@@ -1,7 +1,7 @@
 """A decoded update: values for some coordinates of the flat vector, in segments."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,25 @@ class SparseUpdate:
             weight: a factor for every value.
         """
         add_segments(accumulator, self.segments, weight)
+
+    def split(self) -> Iterator[tuple[bool, Segment]]:
+        """The segments, each cut where the buffers begin, and whether a piece is of the buffers."""
+        for s in self.segments:
+            cut = self.layout.parameters - s.start
+            if not 0 < cut < s.size:
+                yield cut <= 0, s
+                continue
+            at = cut if s.indices is None else int(np.searchsorted(s.indices, cut))
+            first, second = (None, None) if s.indices is None else (s.indices[:at], s.indices[at:] - cut)
+            yield False, Segment(s.start, cut, first, s.values[:at])
+            yield True, Segment(s.start + cut, s.size - cut, second, s.values[at:])
+
+    def buffers(self) -> np.ndarray:
+        """The changes of the buffers, float32; one that was not sent is 0."""
+        n = self.layout.parameters
+        changes = np.zeros(self.layout.size - n, np.float32)
+        add_segments(changes, [replace(s, start=s.start - n) for is_buffer, s in self.split() if is_buffer], 1.0)
+        return changes
 
     def to_dense(self) -> np.ndarray:
         """float32, shape ``(layout.size,)``; a coordinate that was not sent is 0."""

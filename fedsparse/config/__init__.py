@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import xxhash
 from pydantic import ValidationError, model_validator
 
 from fedsparse.config.communication_settings import CommunicationSettings
@@ -23,6 +24,7 @@ from fedsparse.config.run_settings import RunSettings, core_count
 from fedsparse.config.settings import Settings
 from fedsparse.config.topology_settings import TopologySettings
 from fedsparse.config.training_settings import TrainingSettings
+from fedsparse.config.trust_settings import TrustSettings
 from fedsparse.errors import ConfigError
 from fedsparse.network import Network
 from fedsparse.plugins import absolute, is_own
@@ -30,6 +32,13 @@ from fedsparse.seeds import derive_seed
 
 FIXED = ("dense", "static", "small-dense", "ssfl")
 """Topologies that never change."""
+
+
+CHANGEABLE = (
+    "name", "logdir", "outfile", "log-interval", "workers", "data-dir", "state-store", "rounds", "resume",
+    "checkpoint-every", "client-timeout", "round-timeout", "round-deadline",
+)  # fmt: skip
+"""Settings that a run which goes on from a checkpoint may change."""
 
 
 class Config(
@@ -40,6 +49,7 @@ class Config(
     CommunicationSettings,
     NetworkSettings,
     TopologySettings,
+    TrustSettings,
     RunSettings,
 ):
     """Every setting of an experiment."""
@@ -56,6 +66,10 @@ class Config(
             raise ValueError(
                 f"clients-per-round = {self.clients_per_round} is more than clients = {self.clients}: "
                 "sample fewer clients or make more"
+            )
+        if self.min_replies > self.clients_per_round:
+            raise ValueError(
+                f"min-replies = {self.min_replies} is more than clients-per-round = {self.clients_per_round}"
             )
         if self.workers != "auto" and self.workers < 1:
             raise ValueError(f"workers = {self.workers}: should be auto or at least 1")
@@ -144,6 +158,15 @@ class Config(
     def proximal(self) -> float:
         """FedProx's mu, the weight of a client's term (mu / 2) ||w - w_global||^2; 0 for other strategies."""
         return self.proximal_mu if self.strategy == "fedprox" else 0.0
+
+    @property
+    def run_name(self) -> str:
+        """A hash of all settings that a run keeps to its end, which a client's payloads are bound to.
+
+        Runs of the same settings send the same payloads, so they may share it.
+        """
+        fixed = {key: value for key, value in self.flat().items() if key not in CHANGEABLE}
+        return xxhash.xxh3_64_hexdigest(repr(sorted(fixed.items())).encode())
 
     def absolute_paths(self) -> Self:
         """A copy with absolute paths, because Flower's runtime has another working directory."""

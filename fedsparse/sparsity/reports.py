@@ -28,13 +28,13 @@ def encode_report(report: Report, layout: Layout, round: int) -> bytes:
     return wire.encode(report_layout(layout), round, [segment])
 
 
-def decode_report(payload: bytes, layout: Layout, round: int) -> Report:
-    """The report in a payload.
+def decode_report(payload: bytes, layout: Layout, round: int, bound: int = 0) -> Report:
+    """The report in a payload, which must be ``bound`` as in ``wire.decode``.
 
     Raises:
         PayloadError: the payload has any fault, or the report was made in another round.
     """
-    decoded = wire.decode(payload, report_layout(layout))
+    decoded = wire.decode(payload, report_layout(layout), bound)
     if decoded.round != round:
         raise wire.PayloadError(f"a report of round {decoded.round}")
     if len(decoded.segments) != 1:

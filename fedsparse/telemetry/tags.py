@@ -30,6 +30,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 ``transfer`` is of the simulated network. Evaluation belongs to no part.
 """
 
+CLIENT_PHASES = ("train/", "eval/client_")
+
+REFUSALS = ("content", "metrics", "samples", "payload", "norm", "variance", "twice")
+"""Why replies are refused, in the order of the checks; ``refused/`` counts the clients of a round by these."""
+
 ACCURACY: Mapping[str, str] = {"accuracy": ".2%"}
 """The metrics of classification, each with the format of its values. The first is the headline."""
 
@@ -82,6 +87,7 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
         "comm/messages",
         "comm/clients",
         "comm/failures",
+        *(f"refused/{kind}" for kind in REFUSALS),
         "compress/density",
         "compress/threshold",
         "compress/threshold_error",
@@ -99,19 +105,25 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def measured_by_clients(metrics: Iterable[str]) -> frozenset[str]:
-    """The tags that a client's reply may have; the server measures all other tags itself."""
-    return frozenset(
-        (
-            *_of_each(("train/", "eval/client_"), metrics),
-            "compress/density",
-            "compress/threshold",
-            "compress/threshold_error",
-            "compress/residual_norm",
-            "amp/skipped_steps",
-            *(f"time/{stage}" for stage in STAGES),
-        )
-    )
+class Range(NamedTuple):
+    """The values that a measurement may have, both ends included."""
+
+    low: float
+    high: float
+
+
+def measured_by_clients(metrics: Iterable[str]) -> dict[str, Range]:
+    """The tags that a client's reply may have, each with the range of its values. The server measures all others."""
+    share, size, anything = Range(0, 1), Range(0, 1e30), Range(-1e30, 1e30)
+    return {
+        **{tag: share if tag.endswith("/accuracy") else anything for tag in _of_each(CLIENT_PHASES, metrics)},
+        "compress/density": share,
+        "compress/threshold": size,
+        "compress/threshold_error": size,
+        "compress/residual_norm": size,
+        "amp/skipped_steps": Range(0, 1e9),
+        **{f"time/{stage}": Range(0, 1e8) for stage in STAGES},
+    }
 
 
 def _of_each(prefixes: Iterable[str], metrics: Iterable[str]) -> tuple[str, ...]:

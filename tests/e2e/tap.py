@@ -7,6 +7,7 @@ from flwr.app import Context, Message
 from clients.client_app import app as client_app
 from clients.workbench import workbench
 from fedsparse.vector import Layout
+from tests.strategies.federation import binding_of
 
 
 class Tap(NamedTuple):
@@ -15,6 +16,7 @@ class Tap(NamedTuple):
     payload: bytes
     samples: int
     layout: Layout
+    bound: int
 
 
 TAPPED: list[Tap] = []
@@ -30,6 +32,7 @@ def app(message: Message, context: Context) -> Message:
             reply.content["arrays"]["update"].data,
             reply.content["metrics"]["num-examples"],
             layout,
+            binding_of(message),
         )
     )
     return reply

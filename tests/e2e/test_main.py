@@ -91,7 +91,7 @@ def test_uplink_is_the_payloads_length_and_the_server_adds_the_decoded_updates(
         assert result["rounds"][round]["comm/downlink_bytes"] == sum(len(t.weights) for t in taps)
     first, second = ([t for t in TAPPED if t.round == r] for r in (1, 2))
     total = sum(t.samples for t in first)
-    mean = sum(decode(t.payload, t.layout).to_dense().astype(np.float64) * t.samples / total for t in first)
+    mean = sum(decode(t.payload, t.layout, t.bound).to_dense().astype(np.float64) * t.samples / total for t in first)
     before, after = (decode(t[0].weights, t[0].layout).to_dense() for t in (first, second))
     np.testing.assert_allclose(after, before + mean, rtol=0, atol=1e-7)
 

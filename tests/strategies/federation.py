@@ -9,6 +9,7 @@ from flwr.app import Context, Message, RecordDict
 from torch import Tensor, nn
 
 from clients.client_app import app as client_app
+from fedsparse.compression.wire import binding
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.pool import with_content
@@ -90,6 +91,11 @@ def state_of(strategy: FedAvg, round: int) -> Round:
     topology = strategy.topology
     metrics, details = dict(strategy.cohort.metrics), dict(topology.details)
     return Round(round, strategy.weights.clone(), topology.current, metrics, details)
+
+
+def binding_of(message: Message) -> int:
+    """What the payloads in the reply to this message are bound to; node ids are partition ids here."""
+    return binding(str(message.content["task"]["run"]), message.metadata.dst_node_id)
 
 
 def experiment_of(config: Config, module: nn.Module) -> Experiment:

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from clients.exchange import encode_update
 from clients.workbench import Workbench
+from fedsparse.compression.wire import binding
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment
@@ -37,8 +38,9 @@ def messages_of(strategy: FedAvg, grid: LocalGrid, round: int) -> list[Message]:
     return list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
 
 
-def sent(strategy: FedAvg, reply: Message, round: int) -> np.ndarray:
-    return strategy.topology.read(reply.content, round)[0].to_dense()
+def sent(strategy: FedAvg, reply: Message, round: int, run: str = "") -> np.ndarray:
+    bound = binding(run or strategy.cohort.gate.run, CLIENT)
+    return strategy.topology.read(reply.content, round, bound)[0].to_dense()
 
 
 def update_alone(message: Message) -> np.ndarray:
@@ -49,7 +51,7 @@ def update_alone(message: Message) -> np.ndarray:
     with LocalGrid("clients.client_app:app", clients=2) as grid:
         (reply,) = grid.send_and_receive([Message(RecordDict(records), message.metadata.dst_node_id, "train")])
     strategy = make_strategy(Experiment(whole), grid.get_node_ids(), grid)
-    return sent(strategy, reply, message.content["task"]["round"])
+    return sent(strategy, reply, task["round"], task["run"])
 
 
 @pytest.mark.parametrize("store", ["context", "files"])
@@ -107,7 +109,7 @@ def test_a_second_attempt_that_ends_in_another_topology_does_not_send_the_first_
     bench = Workbench(Config.from_mapping({**settings, "topology": "static", "sparsity": 0.5}))
     whole, layout = bench.under_bits(b""), bench.model.layout
     sparse = bench.under_bits(np.packbits(~whole.topology.prunable).tobytes())
-    task = ConfigRecord({"round": 1, "accepted-round": 0, "state-folder": str(tmp_path)})
+    task = ConfigRecord({"round": 1, "accepted-round": 0, "run": "", "state-folder": str(tmp_path)})
     context = Context(1, CLIENT, {}, RecordDict(), {})
     encode_update(bench, context, task, torch.ones(layout.size), whole, CLIENT)
     with pytest.raises(ValueError, match="a second attempt at round 1 ended in another topology"):

@@ -19,7 +19,7 @@ from fedsparse.vector import Layout
 from strategies.fedavg import FedAvg
 from strategies.saliency import ask_saliency
 from strategies.server_topology import ServerTopology
-from tests.strategies.federation import SETTINGS, TRAFFIC, play
+from tests.strategies.federation import SETTINGS, TRAFFIC, binding_of, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
 DYNAMIC = ("set", "rigl", "feddst", "prunefl")
@@ -140,7 +140,7 @@ def test_an_update_holds_only_weights_that_the_client_has(tiny_dataset: str, com
             if method == "sparsyfed":
                 assert int((topology.mask & topology.prunable).sum()) == budget(layers, 0.5)
         compact = Compact(layout, topology)
-        update = compact.scatter(decode(arrays["update"].data, compact.layout)).to_dense()
+        update = compact.scatter(decode(arrays["update"].data, compact.layout, binding_of(message))).to_dense()
         assert not update[: layout.parameters][~topology.mask.numpy()].any()
 
 

@@ -13,6 +13,7 @@ from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment
 from strategies.server_app import make_strategy
 from tests.strategies.faulty import ROUND, VICTIM
+from tests.strategies.federation import binding_of
 
 REASONS = {
     "raise": "client 0: ValueError: as told",
@@ -45,7 +46,8 @@ def test_an_update_whose_reply_was_lost_arrives_once_with_the_next(
     messages[VICTIM].content["task"]["state-folder"] = ""  # the same round by a client without state
     fresh = client_app(messages[VICTIM], Context(1, VICTIM, {"partition-id": VICTIM}, RecordDict(), {}))
     third, sent = (
-        decode(r.content["arrays"]["update"].data, experiment.layout).to_dense() for r in (fresh, replies[VICTIM])
+        decode(r.content["arrays"]["update"].data, experiment.layout, binding_of(messages[VICTIM])).to_dense()
+        for r in (fresh, replies[VICTIM])
     )
     assert lost.any()
     np.testing.assert_array_equal(sent, lost + third)

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from torch import nn
 
 from fedsparse.compression import ClientState, UpdateCodec
+from fedsparse.compression.wire import bind
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import payload_array
@@ -17,7 +18,7 @@ from fedsparse.network import Network
 from fedsparse.vector import Layout
 from strategies.fedavg import FedAvg
 from strategies.server_topology import ServerTopology
-from tests.strategies.federation import experiment_of
+from tests.strategies.federation import binding_of, experiment_of
 
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
 LAYOUT = Layout.of(MODEL)
@@ -34,7 +35,7 @@ def make(**settings: object) -> tuple[FedAvg, LocalGrid]:
 def reply(message: Message, update: np.ndarray, samples: int, round: int) -> Message:
     payload, _ = UpdateCodec(LAYOUT, "none").encode(update.astype(np.float32), ClientState(), round=round, seed=0)
     records = {
-        "arrays": ArrayRecord({"update": payload_array(payload, LAYOUT)}),
+        "arrays": ArrayRecord({"update": payload_array(bind(payload, binding_of(message)), LAYOUT)}),
         "metrics": MetricRecord({"num-examples": samples, "train/loss": 1.0 * samples, "train/accuracy": 0.5}),
     }
     return Message(RecordDict(records), reply_to=message)
@@ -47,7 +48,9 @@ def play(strategy: FedAvg, grid: LocalGrid, round: int, answer: Callable[[int, M
 
 
 def updates(round: int) -> np.ndarray:
-    return np.random.default_rng(round).normal(size=(3, N)).astype(np.float32)
+    drawn = np.random.default_rng(round).normal(size=(3, N)).astype(np.float32)
+    drawn[:, P:] = np.abs(drawn[:, P:])  # running variances are not negative
+    return drawn
 
 
 def test_updates_are_averaged_by_samples() -> None:

@@ -14,7 +14,7 @@ from fedsparse.models.gpt2 import GPT2
 from fedsparse.sparsity.densities import budget, erk
 from fedsparse.sparsity.one_shot import layer_hessian, prune_layer, prune_model
 from tests.fedsparse.sparsity.test_sparsegpt import by_the_book
-from tests.strategies.federation import TRAFFIC, play
+from tests.strategies.federation import TRAFFIC, binding_of, play
 
 
 def tiny_gpt2(input_shape: tuple[int], classes: int, width: float = 1.0) -> nn.Module:
@@ -65,8 +65,9 @@ def test_every_compressor_codes_the_updates_of_a_language_model(compressor: str)
     experiment = Experiment(Config.from_mapping(SETTINGS))
     assert not torch.equal(first.weights, last.weights)
     assert last.weights.isfinite().all()
-    for _, reply in TRAFFIC:
-        update = decode(payload := reply.content["arrays"]["update"].data, experiment.layout).to_dense()
+    for message, reply in TRAFFIC:
+        payload = reply.content["arrays"]["update"].data
+        update = decode(payload, experiment.layout, binding_of(message)).to_dense()
         assert update.any()
         assert len(payload) <= 4 * experiment.layout.size + 64
     unseen = next(entry for entry in experiment.layout.entries if entry.name == "wpe.weight")

@@ -120,6 +120,25 @@ def test_only_one_of_two_new_nodes_takes_over_a_partition() -> None:
     assert list(nodes.ids) == [50, 77]
 
 
+@pytest.mark.parametrize("answer", ["x", [1, 2], float("inf"), True, 7.0, "\x1b[31m" * 10**5, None])
+def test_an_answer_that_is_no_partition_id_is_one_short_line_and_ends_no_run(answer: object) -> None:
+    class Strange(Federation):
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float) -> list[Message]:
+            replies = super().send_and_receive(messages, timeout=timeout)
+            for reply in replies:
+                if reply.metadata.src_node_id == 77:
+                    reply.content.pop("node")
+                    if answer is not None:
+                        reply.content["node"] = ConfigRecord({"partition-id": answer})
+            return replies
+
+    assert Nodes([50, 60]).update(Strange({50: 0, 60: 1, 77: 1})) == []
+    with pytest.raises(FederationError, match=r"no node holds partition 1; .*its partition-id is ") as raised:
+        meet_federation(Strange({50: 0, 77: 1}), settings(2))
+    assert len(str(raised.value)) < 1500
+    assert str(raised.value).isprintable()
+
+
 def test_a_silent_node_delays_a_round_by_at_most_half_a_minute() -> None:
     federation = Federation({50: 0, 77: None})
     Nodes([50, 60]).update(federation)

@@ -21,7 +21,7 @@ from fedsparse.vector import FlatModel, Layout
 from strategies.fedavg import FedAvg
 from strategies.replies import Replies, Upload
 from strategies.server_topology import REMEMBERED, ServerTopology
-from tests.strategies.federation import experiment_of, network
+from tests.strategies.federation import binding_of, experiment_of, network
 
 MODEL = network()
 LAYOUT = Layout.of(MODEL)
@@ -37,12 +37,19 @@ def server(**settings: object) -> FedAvg:
     return FedAvg(experiment, ServerTopology.of_round_1(experiment), torch.zeros(N), range(2))
 
 
+def drawn(clients: int) -> torch.Tensor:
+    """Random updates, one a row; running variances are not negative."""
+    updates = torch.randn(clients, N)
+    updates[:, P:].abs_()
+    return updates
+
+
 def own_reply(
     message: Message, strategy: FedAvg, update: torch.Tensor, own: Topology, samples: int, round: int = 1
 ) -> Message:
     compact = Compact(LAYOUT, own)
     payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(update), ClientState(), round=round, seed=0)
-    arrays = ArrayRecord({"update": payload_array(payload, compact.layout)})
+    arrays = ArrayRecord({"update": payload_array(wire.bind(payload, binding_of(message)), compact.layout)})
     if own is not strategy.topology.current:
         arrays["mask"] = mask_array(encode_mask(own, strategy.topology.current))
     metrics = MetricRecord({"num-examples": samples, "train/loss": 1.0})
@@ -86,7 +93,7 @@ def test_a_client_that_wishes_for_the_servers_mask_counts_in_the_consensus() -> 
 def test_two_clients_with_disjoint_masks_are_copied_and_not_halved() -> None:
     strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
     a, b = halves(strategy)
-    u = torch.randn(2, N)
+    u = drawn(2)
     got = aggregate(strategy, [(u[0], a, 5), (u[1], b, 50)])
     both = (a.mask & b.mask).nonzero().squeeze(1)
     assert torch.equal(got[:P][a.mask & ~b.mask], u[0][:P][a.mask & ~b.mask])
@@ -96,7 +103,7 @@ def test_two_clients_with_disjoint_masks_are_copied_and_not_halved() -> None:
 
 @pytest.mark.parametrize("own", [False, True])
 def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_not(own: bool) -> None:
-    u, results = torch.randn(2, N), []
+    u, results = drawn(2), []
     for samples, order in (((1, 3), 1), ((1, 3), -1), ((1, 1), 1)):
         strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
         masks = halves(strategy) if own else [strategy.topology.current] * 2
@@ -108,7 +115,7 @@ def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_
 def test_fedavgm_forgets_the_momentum_of_weights_that_are_removed() -> None:
     strategy = server(topology="set", strategy="fedavgm", **{"readjustment-interval": 1, "readjustment-ratio": 1})
     start = strategy.topology.current
-    aggregate(strategy, [(torch.randn(N), start, 1), (torch.randn(N), start, 1)])
+    aggregate(strategy, [(drawn(1)[0], start, 1), (drawn(1)[0], start, 1)])
     changed = start.mask ^ strategy.topology.current.mask
     assert changed.any()
     assert not strategy.optimizer.memory["velocity"][changed].any()
@@ -186,11 +193,13 @@ def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = Non
     """The reason why a client with this report, or with an upload under this mask, is refused; "" if it is accepted."""
     grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
     start = strategy.topology.current
-    messages = strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid)
+    messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
     masks = zip(messages, (own or start, start), strict=True)
     first, second = (own_reply(message, strategy, torch.ones(N), mask, 1) for message, mask in masks)
     if report:
-        first.content["arrays"]["report"] = payload_array(report, report_layout(LAYOUT))
+        first.content["arrays"]["report"] = payload_array(
+            wire.bind(report, binding_of(messages[0])), report_layout(LAYOUT)
+        )
     strategy.aggregate_train(1, [first, second])
     assert strategy.cohort.metrics["comm/clients"] == 2 - len(strategy.cohort.failures)
     return "".join(strategy.cohort.failures)

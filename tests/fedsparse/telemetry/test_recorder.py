@@ -131,7 +131,7 @@ def test_a_classification_records_the_same_tags_as_ever(tmp_path: Path) -> None:
 
 
 def test_clients_measure_losses_metrics_and_the_seconds_of_stages_and_nothing_else() -> None:
-    measured = measured_by_clients(["perplexity"])
+    measured = set(measured_by_clients(["perplexity"]))
     assert {"train/loss", "train/perplexity", "eval/client_perplexity", "time/forward"} <= measured
     assert measured <= set(columns(["perplexity"]))
     assert not measured & {"eval/perplexity", "comm/uplink_bytes", "topology/density"}
