@@ -20,6 +20,7 @@ from torch import Tensor
 from fedsparse.compression import PayloadError, SparseUpdate
 from fedsparse.compression.arrays import blocks
 from fedsparse.compression.wire import binding
+from fedsparse.config.agreement import run_name
 from fedsparse.engine.records import array_bytes
 from fedsparse.engine.step_records import RECORD
 from fedsparse.errors import one_line
@@ -214,7 +215,7 @@ class Gate:
     """
 
     def __init__(self, experiment: Experiment, topology: ServerTopology) -> None:
-        self.experiment, self.topology, self.run = experiment, topology, experiment.config.run_name
+        self.experiment, self.topology, self.run = experiment, topology, run_name(experiment.config)
         self.limits = NormLimits(experiment.config.max_update_norm, experiment.config.clients_per_round)
         task = experiment.task
         # The server computes what follows from the loss, so that no client needs to be trusted with it.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedsparse.compression import PayloadError
 from fedsparse.compression.wire import binding
+from fedsparse.config.agreement import run_name
 from fedsparse.engine.records import array_bytes
 from fedsparse.errors import RunFailed, reason
 from fedsparse.experiment import Experiment
@@ -35,7 +36,7 @@ def ask_saliency(
     Raises:
         RunFailed: no client answered.
     """
-    run = experiment.config.run_name
+    run = run_name(experiment.config)
     task = ConfigRecord({"round": 0, "state-folder": "", "run": run, **dense.named})
     question = RecordDict({"arrays": weights, "config": ConfigRecord(experiment.config.flat()), "task": task})
     kind = f"{MessageType.QUERY}.saliency"

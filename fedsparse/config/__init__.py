@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import xxhash
 from pydantic import ValidationError, model_validator
 
 from fedsparse.config.communication_settings import CommunicationSettings
@@ -32,13 +31,6 @@ from fedsparse.seeds import derive_seed
 
 FIXED = ("dense", "static", "small-dense", "ssfl")
 """Topologies that never change."""
-
-
-CHANGEABLE = (
-    "name", "logdir", "outfile", "log-interval", "workers", "data-dir", "state-store", "rounds", "resume",
-    "checkpoint-every", "client-timeout", "round-timeout", "round-deadline",
-)  # fmt: skip
-"""Settings that a run which goes on from a checkpoint may change."""
 
 
 class Config(
@@ -158,15 +150,6 @@ class Config(
     def proximal(self) -> float:
         """FedProx's mu, the weight of a client's term (mu / 2) ||w - w_global||^2; 0 for other strategies."""
         return self.proximal_mu if self.strategy == "fedprox" else 0.0
-
-    @property
-    def run_name(self) -> str:
-        """A hash of all settings that a run keeps to its end, which a client's payloads are bound to.
-
-        Runs of the same settings send the same payloads, so they may share it.
-        """
-        fixed = {key: value for key, value in self.flat().items() if key not in CHANGEABLE}
-        return xxhash.xxh3_64_hexdigest(repr(sorted(fixed.items())).encode())
 
     def absolute_paths(self) -> Self:
         """A copy with absolute paths, because Flower's runtime has another working directory."""

@@ -1,8 +1,10 @@
-"""Whether the settings of a run that goes on are those of the run before."""
+"""Which settings a run keeps to its end: they name it, and those of a run that goes on are those of the run before."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from fedsparse.config import Config
 from fedsparse.config.effects import ONLY_PLACE_AND_SPEED
@@ -10,6 +12,15 @@ from fedsparse.errors import ConfigError
 
 FREE = {*ONLY_PLACE_AND_SPEED, "client-timeout", "round-timeout"} - {"state-store"}
 """Settings that may differ."""
+
+
+def run_name(config: Config) -> str:
+    """A hash of the settings that a run keeps to its end. Clients' payloads are bound to it.
+
+    Runs of the same settings send the same payloads, so they may share it.
+    """
+    kept = {key: value for key, value in config.flat().items() if key not in {*FREE, "rounds"}}
+    return xxhash.xxh3_64_hexdigest(repr(sorted(kept.items())).encode())
 
 
 def check_agreement(before: Mapping[str, Any], now: Config, folder: Path) -> None:
