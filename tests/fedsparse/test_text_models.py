@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from fedsparse.errors import ConfigError
 from fedsparse.models import build_model, model_for
 from fedsparse.models.gpt2 import GPT2
+from fedsparse.models.speed import recompute_blocks
 from fedsparse.vector import Layout
 
 TOKENS = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -60,6 +61,20 @@ def test_gpt2_gives_the_logits_of_transformers() -> None:
     ours.load_state_dict({key: value.T if key.endswith(transposed) else value for key, value in state.items()})
     with torch.no_grad():
         torch.testing.assert_close(ours(TOKENS), theirs(TOKENS).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_recomputing_gpt2_runs_each_block_twice_and_gives_the_same_gradients() -> None:
+    gradients, runs = [], []
+    for recompute in (False, True):
+        model = build_model("gpt2-nano", (12,), 60, "batch", seed=0)
+        if recompute:
+            recompute_blocks(model)
+        for block in model.h:
+            block.mlp.c_fc.register_forward_hook(lambda *_, recompute=recompute: runs.append(recompute))
+        model(TOKENS).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (runs.count(False), runs.count(True)) == (4, 8)
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_initial_loss_of_gpt2_is_that_of_equal_chances() -> None:
