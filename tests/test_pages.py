@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROMISES = ROOT / "docs" / "reliability.md"
 PRODUCT = ("main.py", "fedsparse", "clients", "strategies", "partitions", "benchmarks", "configs", "examples", "docs")
 
 
@@ -19,6 +20,17 @@ def test_a_page_links_to_and_names_only_what_is_there(page: Path) -> None:
     named = re.findall(rf"(?<![\w/.-])((?:{'|'.join(PRODUCT)}|tests)/[\w/.-]*\w)", text)
     assert not [link for link in links if link and not (page.parent / link).exists()]
     assert not [name for name in named if name != "fedsparse/1" and not (ROOT / name).exists()]  # the wire format
+
+
+def test_every_promise_about_reliability_names_tests_that_are_there() -> None:
+    defined = set(re.findall(r"^def (test_\w+)", "\n".join(f.read_text() for f in ROOT.glob("tests/**/*.py")), re.M))
+    promises = re.findall(
+        r"^\| (?!promise|-)(.*) \| (`test_.*`|.*) \|$", PROMISES.read_text().split("## When")[0], re.M
+    )
+    assert len(promises) > 10
+    for promise, tests in promises:
+        assert (named := re.findall(r"`(test_\w+)`", tests)), promise
+        assert set(named) <= defined, promise
 
 
 def test_the_tree_of_files_names_only_files_that_are_there() -> None:

@@ -99,7 +99,8 @@ class Recorder:
             raise
         with suppress(OSError):  # the terminal may be gone; the files are written
             self._progress.stop()
-            print_summary(self.summary(), self.folder, self.headline, self._others)
+            if not isinstance(error, OSError):  # such as of a full disk, which took less than the summary would say
+                print_summary(self.summary(), self.folder, self.headline, self._others)
 
     def save(self) -> dict[str, Any]:
         """Write what is measured so far, so that a killed run's folder can be read; returns the state for a checkpoint.

@@ -169,6 +169,7 @@ def each_kind(folder: Path) -> int:
         def kill(flags: list[str], moment: str = moment, call: int = call) -> int:
             status = forked(dying(moment, call, lambda: main(flags)), runs.log)
             assert status == -signal.SIGKILL, (moment, runs.log.read_text())
+            assert (runs.run_folder() / "model.pt").exists()  # of the last checkpoint
             return status
 
         same = runs.killed_and_resumed(job, *more, kill=kill) == runs.reference(job, *more)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsparse.commands import main
+from tests.e2e.kills import outcome
 
 SMALL = ["--distribution", "dirichlet", "--clients", "8", "--clients-per-round", "3", "--rounds", "2", "--workers", "2"]
 
@@ -43,3 +44,24 @@ def test_a_run_that_fails_on_flowers_runtime_exits_1_with_the_reason(
     assert "NaN or infinity" in last
     assert "Traceback" in shown.out  # the client's own
     assert "in encode_update" in shown.out
+
+
+def test_a_run_on_flowers_runtime_goes_on_with_the_bits_of_an_undisturbed_local_run(tmp_path: Path) -> None:
+    """Nothing in these settings depends on the number of rounds, so that four rounds and two more are six."""
+    more = [
+        "--lr-schedule",
+        "constant",
+        "--eval-every",
+        "2",
+        "--checkpoint-every",
+        "2",
+        "--downlink-compressor",
+        "topk",
+    ]
+    more += ["--sparsity", "0.5", "--topology", "rigl", "--growth", "momentum", "--readjustment-interval", "1"]
+    more += ["--readjustment-end", "4"]
+    assert run(tmp_path, "local", *more, "--rounds", "6")[0] == 0
+    assert run(tmp_path, "flower", *more, "--rounds", "4")[0] == 0
+    (whole,), (folder,) = ((tmp_path / engine / "runs").iterdir() for engine in ("local", "flower"))
+    assert main(["--resume", str(folder), "--rounds", "6"]) == 0
+    assert outcome(folder) == outcome(whole)

@@ -228,6 +228,8 @@ def test_a_full_disk_is_one_line_after_the_rounds_so_far(tmp_path: Path, limit: 
     assert str(tmp_path) in line
     assert "Traceback" not in err
     assert "accuracy" in out or limit < 50_000  # the picture of the partition does not fit
+    assert "written to" not in out
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_training_that_diverges_names_client_and_layer_and_exits_1(
