@@ -1,6 +1,8 @@
 """python -m fedsparse is the same as main.py."""
 
+import sys
+
 from fedsparse.commands import door
 
 if __name__ == "__main__":
-    door()
+    sys.exit(door())

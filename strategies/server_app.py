@@ -15,6 +15,7 @@ from fedsparse.checkpoint import Checkpoints, Saved
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import FIXED, Config
 from fedsparse.config.agreement import check_agreement
+from fedsparse.config.effects import has_effect
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import stoppable
 from fedsparse.experiment import Experiment
@@ -268,7 +269,7 @@ class RoundEnd:
 def default_name(config: Config) -> str:
     """Run folders tell their main settings."""
     words = [short(name) for name in (config.dataset, config.distribution, config.strategy, config.compressor)]
-    if config.distribution.startswith("dirichlet"):
+    if has_effect("beta", config):
         words[1] += f"-{config.beta:g}"
     if config.sparsity:
         words.append(f"{short(config.topology_method)}-{config.sparsity:g}")

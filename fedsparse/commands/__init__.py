@@ -4,8 +4,8 @@ A command is a file here and a line in ``COMMANDS``. Its function is called with
 command, and the command's own flags as strings. torch is imported only when the command line has no mistake.
 """
 
-import atexit
 import codecs
+import gc
 import io
 import logging
 import os
@@ -22,6 +22,7 @@ from fedsparse.commands.command_line import Command, parse
 from fedsparse.commands.last_words import LastWords
 from fedsparse.commands.resume import resumed
 from fedsparse.config.effects import without_mistakes
+from fedsparse.engine import fork_server
 from fedsparse.errors import ConfigError, OutputError, RunFailed
 from fedsparse.plugins import last_line, load
 
@@ -122,16 +123,14 @@ def main(arguments: list[str], last_words: LastWords | None = None) -> int:
     return 0
 
 
-def door() -> NoReturn:
-    """What `fedsparse` and `python main.py` run: :func:`main` on the command line, with the process's signals set.
-
-    It ends the process, because Python would take one to two seconds more to tear down torch's modules.
-    """
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+def door() -> int:
+    """What `fedsparse` and `python main.py` run: :func:`main` on the command line, with the process's signals set."""
+    open_what_is_closed()  # first, because a pipe would take the free file descriptor
     last_words = LastWords(program_name())
 
     def leave(*_: object) -> None:  # imports take seconds, and Ctrl-C needs no traceback of them
         last_words.farewell()
+        fork_server.end()
         os._exit(130)
 
     signal.signal(signal.SIGINT, leave)
@@ -143,11 +142,9 @@ def door() -> NoReturn:
         threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     with last_words:
         code = main(sys.argv[1:], last_words)
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # such as a closed pipe's
-                stream.flush()
-    os._exit(code)
+        fork_server.end()
+    gc.freeze()  # because Python would search all that torch made for garbage once more, which takes a second
+    return code
 
 
 def _stop_with_the_parent() -> None:
@@ -155,6 +152,13 @@ def _stop_with_the_parent() -> None:
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def open_what_is_closed() -> None:
+    """Give a process without standard output or error, such as a daemon's, the null device in their place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 ORNAMENTS = {"\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\N{PLUS-MINUS SIGN}": "+-", "\N{HORIZONTAL ELLIPSIS}": "..."}

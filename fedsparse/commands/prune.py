@@ -59,13 +59,14 @@ def prune(
     load_weights(module, Path(checkpoint), config.model, "checkpoint")
     headline = Headline(*next(iter(experiment.task.metrics.items())))
     measured: dict[str, float] = {}
+    if not experiment.layers:
+        raise ConfigError(f"model = {config.model}: has no layer to prune; dense-layers says which stay whole")
 
     def measure(when: str) -> None:
         score = evaluate(experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task)
         measured[when] = score.tagged("eval/", experiment.task)[headline.tag]
-        print(
-            f"{headline.name} {when}: {headline.shown(measured[when])}", flush=True
-        )  # now, because pruning may take minutes
+        # Shown at once, because pruning may take minutes.
+        print(f"{headline.name} {when}: {headline.shown(measured[when])}", flush=True)
 
     measure("before")
     batches, dense = _batches(experiment, calibration), config.dense_layer_names()

@@ -10,6 +10,7 @@ from fedsparse.config import Config
 from fedsparse.config.effects import without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.engine import fork_server
+from fedsparse.plugins import is_own
 from fedsparse.telemetry.header import header
 
 CLIENT_APP = "clients.client_app:app"
@@ -21,7 +22,7 @@ def run(settings: Given) -> None:
     """`main.py`."""
     config = without_mistakes(settings)
     print(header(config), flush=True)
-    if config.engine == "local" and config.worker_count() > 1:
+    if not is_own(config.dataset):  # a user's own loader may not bear to run twice at once
         start_workers_early(config)
     from fedsparse.commands.checks import checked  # here, because it imports torch, which takes seconds
 
@@ -29,7 +30,9 @@ def run(settings: Given) -> None:
 
 
 def start_workers_early(config: Config) -> None:
-    """Start the process that forks the workers, which reads app and data while this process reads them too."""
+    """Start the process that forks the workers, if there will be any; it reads app and data as this process does."""
+    if config.engine != "local" or config.worker_count() == 1:
+        return
     os.environ[fork_server.DATA] = json.dumps(config.absolute_paths().loading())  # absolute, as for the clients
     fork_server.start(PRELOADED)
     del os.environ[fork_server.DATA]

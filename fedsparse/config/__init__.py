@@ -204,7 +204,11 @@ def _one_line(error: ValidationError) -> str:
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return unknown_key(key)
-    wanted = first["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable")[0]
+    wanted = " or ".join(
+        e["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable")[0]
+        for e in error.errors()
+        if e["loc"][:1] == first["loc"][:1]
+    ).replace(" or should be", " or")
     if first["type"] == "string_pattern_mismatch":
         wanted = f"should be: {Config.model_fields[key.replace('-', '_')].description}"
     value = "nothing" if first["input"] in (None, "") else str(first["input"])

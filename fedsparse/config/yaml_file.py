@@ -13,8 +13,8 @@ import yaml
 from fedsparse.errors import ConfigError
 
 
-class _Loader(yaml.BaseLoader):
-    """Leaves every value as text, and refuses a key that is given twice, of which YAML would take the last silently."""
+class _Loader(yaml.SafeLoader):
+    """Leaves every value but null as text, and refuses a key that is given twice, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [str(key.value).replace("_", "-") for key, _ in node.value]
@@ -23,8 +23,14 @@ class _Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, words) for tag, words in resolvers if tag.endswith((":null", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file: its values are text, lists and mappings.
+    """The mapping in a YAML file: its values are text, None, lists and mappings.
 
     Raises:
         ConfigError: the file is missing, unreadable, not YAML, or not a mapping.

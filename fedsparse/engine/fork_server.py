@@ -10,9 +10,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
+from typing import Any
 
 from fedsparse.engine.sockets import socket_folder
 
@@ -37,6 +38,17 @@ def start(modules: Sequence[str]) -> None:
     PROCESSES.set_forkserver_preload(list(modules))
     with starting():
         forkserver.ensure_running()
+
+
+def end() -> None:
+    """Kill the fork server if it runs; its workers have ended. While it imports, it would not see that its parent ends.
+
+    Until then it would keep this process's standard output open, for which a pipe's reader waits.
+    """
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)
 
 
 @contextmanager

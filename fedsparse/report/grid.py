@@ -15,6 +15,7 @@ plot: {x: density, lines: compressor, panels: [distribution, beta]}    optional;
 import hashlib
 import itertools
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +114,15 @@ def spread(axes: Mapping[str, Any]) -> list[Settings]:
 
 
 def _check_overrides(overrides: Mapping[str, Any], grid: list[Settings], rows: list[Settings]) -> None:
-    """Refuse a flag that changes no cell."""
-    for key in sorted(getattr(overrides, "typed", ())):
+    """Refuse a flag that changes no cell; tell of such a setting in a file."""
+    for key in sorted(overrides):
         tried = [settings[key] for axis in (grid, rows) for settings in axis if key in settings]
         if key in grid[0] or len(tried) == len(rows):
             values = ", ".join(dict.fromkeys(map(str, tried)))
-            raise ConfigError(f"--{key} {overrides[key]} has no effect: the file itself tries {key} = {values}")
+            line = f"{key} {overrides[key]} has no effect: the file itself tries {key} = {values}"
+            if key in getattr(overrides, "typed", ()):
+                raise ConfigError(f"--{line}")
+            print(line, file=sys.stderr)
 
 
 def _cell(base: Settings, chosen: Settings) -> Cell:

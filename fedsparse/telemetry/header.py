@@ -1,13 +1,16 @@
 """The first line of a run: what its settings say."""
 
 from fedsparse.config import Config
+from fedsparse.config.effects import has_effect
 
 
 def header(config: Config) -> str:
     """One line about the federation; a command prints it at once, because torch and the data take seconds to read."""
-    spread = config.distribution + f" (beta {config.beta:g})" * config.distribution.startswith("dirichlet")
-    has_density = config.compression()["compressor"] not in ("none", "threshold") and config.upload_pruning == "off"
+    spread = config.distribution + f" (beta {config.beta:g})" * has_effect("beta", config)
+    sent = config.compressor + f" at density {config.density:g}" * has_effect("density", config)
+    if config.upload_pruning != "off":
+        sent = f"pruned by {config.upload_pruning}"
     return (
         f"{config.dataset}, {spread}: {config.clients_per_round} of {config.clients} clients a round, rounds: "
-        f"{config.rounds}, {config.strategy}, {config.compressor}" + f" at density {config.density:g}" * has_density
+        f"{config.rounds}, {config.strategy}, {sent}"
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError
+from fedsparse.plugins import is_own
 
 
 def trains_batchnorm(module: nn.Module) -> bool:
@@ -53,7 +54,7 @@ def check_batches(config: Config, module: nn.Module, input_shape: Sequence[int],
     """Find out before a run whether BatchNorm can train on all of its batches.
 
     Args:
-        module: on the meta device; in training mode on return.
+        module: on the meta device or the CPU; in training mode on return.
         input_shape: the shape of one input.
         sizes: how many samples each client trains on.
 
@@ -66,8 +67,9 @@ def check_batches(config: Config, module: nn.Module, input_shape: Sequence[int],
     if config.batch_size > 1 and min(sizes) > 1:
         return
     try:
-        with suppress(RuntimeError):  # of a user's own model that does not run on the meta device while it trains
-            module(torch.empty(1, *input_shape, device="meta"))
+        device = next(module.parameters()).device
+        with suppress(RuntimeError):  # of a user's own model for other inputs than float32
+            module(torch.zeros(1, *input_shape, device=device))
     except ValueError:
         what = f"batch-size = {config.batch_size}"
         cure = "raise it"
@@ -77,7 +79,7 @@ def check_batches(config: Config, module: nn.Module, input_shape: Sequence[int],
         shape = "x".join(map(str, input_shape))
         raise ConfigError(
             f"{what}: BatchNorm needs 2 samples of {shape} at least, since model = {config.model} leaves one value a "
-            f"channel of each; {cure}, or use --norm group"
+            f"channel of each; {cure}" + ", or use --norm group" * (not is_own(config.model))
         ) from None
 
 

@@ -75,3 +75,20 @@ def test_a_run_says_what_it_is_before_it_reads_torch_and_the_data(tmp_path: Path
     wanted = "absent.npz, dirichlet (beta 0.1): 10 of 100 clients a round, rounds: 150, fedavg, hggtopk at density 0.06"
     assert out == wanted + "\n"
     assert err.splitlines() == [f"main.py: {Path('absent.npz').absolute()}: no such file"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_process_outlives_a_command_that_fails(tmp_path: Path, workers: int) -> None:
+    process = shell("--dataset", "absent.npz", "--workers", str(workers), "--logdir", str(tmp_path))
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    process.communicate(timeout=120)  # waits for the end of the output of each process that has it open
+    assert process.returncode == 2
+    for child in children.stdout.split():
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_command_without_standard_output_does_its_work(tmp_path: Path) -> None:
+    main_py = Path(__file__).parents[2] / "main.py"
+    command = f"exec >&- 2>&-; exec {sys.executable} {main_py} partition --clients 5 --logdir {tmp_path}"
+    assert subprocess.run(["sh", "-c", command], timeout=120).returncode == 0
+    assert list(tmp_path.rglob("*.png"))

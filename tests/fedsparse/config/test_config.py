@@ -43,6 +43,14 @@ def test_both_files_of_defaults_equal_the_output_of_their_generator() -> None:
     assert (ROOT / "pyproject.toml").read_text().endswith(run_config())
 
 
+@pytest.mark.parametrize("nothing", ["null", "~", ""])
+def test_a_setting_of_nothing_is_refused_in_a_file_as_it_is_in_python(nothing: str, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(f"outfile: {nothing}\n")
+    for settings in (read_yaml(tmp_path / "one.yaml"), {"outfile": None}):
+        with pytest.raises(ConfigError, match="outfile = nothing: should be a valid string"):
+            Config.from_mapping(settings)
+
+
 @pytest.mark.parametrize(
     ("key", "typed", "meant"),
     [
@@ -57,11 +65,10 @@ def test_both_files_of_defaults_equal_the_output_of_their_generator() -> None:
         ("lr", "1e-2", 0.01),
         ("workers", "2", 2),
         ("amp", "no", "amp = no: should be 'off', 'bf16' or 'fp16'"),
-        ("server-lr", "true", "server-lr = true: should be a valid number"),
-        ("workers", "true", "workers = true: should be a valid integer"),
+        ("server-lr", "true", "server-lr = true: should be a valid number or 'auto'"),
+        ("workers", "true", "workers = true: should be a valid integer or 'auto'"),
         ("seed", "0x10", "seed = 0x10: should be a valid integer"),
-        ("rounds", "~", "rounds = ~: should be a valid integer"),
-        ("rounds", "", "rounds = nothing: should be a valid integer"),
+        ("rounds", "0x10", "rounds = 0x10: should be a valid integer"),
     ],
 )
 def test_a_file_and_a_flag_read_the_same_text_alike(key: str, typed: str, meant: object, tmp_path: Path) -> None:

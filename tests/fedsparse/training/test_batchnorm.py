@@ -148,3 +148,18 @@ def test_what_batchnorm_can_train_on_is_not_refused(small_images: str, tmp_path:
     assert run(small_images, tmp_path, "--batch-size", "1", "--norm", "group", "--clients", "33") == 0
     large = ["--dataset", "fashion-mnist-mini", "--clients", "1000", "--batch-size", "1"]  # 16 values a channel
     assert run(small_images, tmp_path, *large) == 0
+
+
+def test_batches_of_one_are_refused_for_a_users_own_model_with_batchnorm_too(
+    small_images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bn.py").write_text(
+        "from torch import nn\n"
+        "def net(input_shape, classes):\n"
+        "    pixels = input_shape[0] * input_shape[1] * input_shape[2]\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))\n"
+    )
+    for command in ([], ["train-central"]):
+        flags = [*command, "--model", f"{tmp_path}/bn.py:net", "--batch-size", "1"]
+        assert run(small_images, tmp_path, *flags) == 2
+        assert "batch-size = 1: BatchNorm needs 2 samples" in capsys.readouterr().err
