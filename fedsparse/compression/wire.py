@@ -189,10 +189,15 @@ def decode(payload: bytes, layout: Layout, bound: int = 0) -> SparseUpdate:
 
 
 def most_segments(layout: Layout) -> int:
-    """How many segments a payload may have: each row of a matrix and each other entry alone, dense segments between
+    """How many segments a payload may have: each row of a table and each other entry alone, dense segments between
     them, and the buffers."""
-    rows = sum(e.shape[0] if len(e.shape) > 1 else 1 for e in layout.trainable)
+    rows = sum(entry.shape[0] if is_table(entry) else 1 for entry in layout.trainable)
     return min(2 * rows + 2, MOST_SEGMENTS)
+
+
+def is_table(entry: Entry) -> bool:
+    """Whether an entry has so many rows that it may be a table of tokens, of which a client's text has only some."""
+    return len(entry.shape) == 2 and entry.shape[0] >= 1000
 
 
 def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segment, memoryview]:

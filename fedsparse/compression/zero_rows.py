@@ -10,9 +10,6 @@ from fedsparse.compression.factors import matrix_shape
 from fedsparse.compression.values import ValueCodec
 from fedsparse.vector import Layout
 
-TABLE = 1000
-"""Rows of a matrix that may be a table of tokens. Smaller layers have few rows of zeros: those of units that never fire."""
-
 LEAST = 64
 """Coordinates of a run that is worth two more segment headers of 16 bytes each, at two bytes a coordinate."""
 
@@ -41,7 +38,7 @@ def zero_runs(layout: Layout, vector: np.ndarray) -> np.ndarray:
     """
     rows = [np.empty((0, 2), np.int64)]
     for entry in layout.trainable:
-        if len(entry.shape) == 2 and entry.shape[0] >= TABLE and entry.size:
+        if wire.is_table(entry) and entry.size:
             matrix = vector[entry.slice].reshape(matrix_shape(entry))
             starts = entry.start + matrix.shape[1] * np.flatnonzero(~matrix.any(axis=1))
             rows.append(np.stack([starts, starts + matrix.shape[1]], axis=1))

@@ -33,24 +33,25 @@ def update_of(layout: Layout) -> np.ndarray:
 
 @pytest.mark.parametrize(("values", "bytes_a_value"), [("f32", 4), ("f16", 2), ("bf16", 2)])
 def test_rows_of_zeros_cost_two_headers_a_run_and_single_zeros_nothing_less(values: str, bytes_a_value: int) -> None:
-    layout = layout_of_shapes((5,), (10, 100), (20, 8, 10), buffers=7)
-    update = update_of(layout)
+    layout = layout_of_shapes((5,), (1000, 100), (1200, 80), buffers=7)
+    update, second = update_of(layout), 5 + 1000 * 100
     dense = len(coded(layout, update, values))
-    assert dense == FIXED + 2 * SEGMENT.size + bytes_a_value * (5 + 1000 + 1600) + 4 * 7
-    rows = update[5:1005].reshape(10, 100)
-    rows[2] = rows[3] = rows[9] = 0  # the last row meets the first one of the next entry
+    assert dense == FIXED + 2 * SEGMENT.size + bytes_a_value * (second + 1200 * 80) + 4 * 7
+    rows = update[5:second].reshape(1000, 100)
+    rows[2] = rows[3] = rows[999] = 0  # the last row meets the first one of the next entry
     rows[5, 1:] = 0
-    update[1005:1085] = 0
+    update[second : second + 80] = 0
     skipped = 2 * 100 + 100 + 80
     assert len(coded(layout, update, values)) == dense + 4 * SEGMENT.size - bytes_a_value * skipped
     assert len(coded(layout, np.zeros_like(update), values)) < 200
 
 
-def test_narrow_rows_of_zeros_travel_as_values() -> None:
-    layout = layout_of_shapes((40, 16))
+@pytest.mark.parametrize("shape", [(2000, 16), (999, 100)], ids=["narrow rows", "few rows"])
+def test_rows_of_zeros_of_what_is_no_large_table_travel_as_values(shape: tuple[int, int]) -> None:
+    layout = layout_of_shapes(shape)
     update = update_of(layout)
-    update.reshape(40, 16)[::2] = 0
-    assert len(coded(layout, update)) == FIXED + SEGMENT.size + 4 * 640
+    update.reshape(shape)[::2] = 0
+    assert len(coded(layout, update)) == FIXED + SEGMENT.size + 4 * layout.size
 
 
 def test_of_more_runs_than_a_payload_has_room_for_the_longest_are_left_out() -> None:
