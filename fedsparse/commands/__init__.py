@@ -14,9 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from fedsparse.commands.command_line import Command, parse
 from fedsparse.commands.last_words import LastWords
