@@ -27,7 +27,7 @@ from fedsparse.sparsity.readjust import top_report
 from fedsparse.sparsity.ssfl import saliency as weight_saliency
 from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.loop import Score, dense_gradient
+from fedsparse.training.loop import Fetch, Score, dense_gradient
 from fedsparse.training.loop import evaluate as evaluate_model
 from fedsparse.training.loop import train as train_model
 from fedsparse.training.stacked import train_cohort
@@ -55,6 +55,9 @@ def train(message: Message, context: Context) -> Message:
     if config.augment:
         drawn = derive_seed(config.seed, "augment", round=round, partition_id=client)
         augmenting = torch.Generator().manual_seed(drawn)
+    fetch = bench.fetch(indices, augmenting)
+    if bench.config.attack == "label-flip" and client in bench.attackers:
+        fetch = with_flipped_labels(fetch, bench.dataset.classes)
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
     local = LocalTopology(bench.model, trained, bench.method, round, seed)
     log, entries = step_log(config, timer)
@@ -62,7 +65,7 @@ def train(message: Message, context: Context) -> Message:
     with kept_moments(config.keep_moments, context, state_files(task, client, MOMENTS)) as memory, TRAINING:
         score = train_model(
             bench.model,
-            bench.fetch(indices, augmenting),
+            fetch,
             len(indices),
             config,
             bench.task,
@@ -79,6 +82,16 @@ def train(message: Message, context: Context) -> Message:
     if log:
         reply.content[RECORD] = step_record(log, entries)
     return reply
+
+
+def with_flipped_labels(fetch: Fetch, classes: int) -> Fetch:
+    """The batches of a hostile client in an experiment: class ``c`` becomes ``classes - 1 - c``."""
+
+    def batch(positions: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, targets = fetch(positions)
+        return inputs, classes - 1 - targets
+
+    return batch
 
 
 def train_together(messages: Sequence[Message], contexts: Sequence[Context]) -> Callable[[Message, Context], Message]:

@@ -91,7 +91,15 @@ STRATEGIES = {
     "fedprox": "strategies.server_optimizer:ServerOptimizer",  # clients add its proximal term: see training.loop
 }
 
-AGGREGATORS = {"mean": "fedsparse.aggregation.mean:Mean"}
+AGGREGATORS = {
+    "mean": "fedsparse.aggregation.mean:Mean",
+    "median": "fedsparse.aggregation.median:Median",
+    "trimmed-mean": "fedsparse.aggregation.trimmed_mean:TrimmedMean",
+    "norm-clip": "fedsparse.aggregation.norm_clip:NormClip",
+    "krum": "fedsparse.aggregation.krum:Krum",
+    "multi-krum": "fedsparse.aggregation.krum:MultiKrum",
+    "safesparse": "fedsparse.aggregation.safesparse:SafeSparse",
+}
 
 TOPOLOGIES = {
     "dense": "fedsparse.sparsity.static:Dense",

@@ -197,6 +197,15 @@ class Experiment:
                 raise PluginError(f"{config.topology_method}: should be a subclass of TopologyMethod")
         return method
 
+    @cached_property
+    def attackers(self) -> set[int]:
+        """The partition ids of the hostile clients of an experiment with an ``attack``, the same in all rounds."""
+        if self.config.attack == "none":
+            return set()
+        rng = np.random.default_rng(derive_seed(self.config.seed, "attack"))
+        count = int(self.config.attackers * self.config.clients + 0.5)
+        return set(rng.choice(self.config.clients, count, replace=False).tolist())
+
     def network(self, seed: int) -> nn.Module:
         """The network on the CPU. For ``small-dense`` it is so narrow that it has as many weights as a sparse network.
 

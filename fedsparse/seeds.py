@@ -5,7 +5,17 @@ from typing import Literal, get_args
 import numpy as np
 
 Purpose = Literal[
-    "model", "partition", "sample", "train", "compress", "holdout", "topology", "network", "augment", "calibration"
+    "model",
+    "partition",
+    "sample",
+    "train",
+    "compress",
+    "holdout",
+    "topology",
+    "network",
+    "augment",
+    "calibration",
+    "attack",
 ]
 PURPOSES = get_args(Purpose)
 

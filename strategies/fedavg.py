@@ -22,8 +22,9 @@ from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec
 from fedsparse.engine.records import payload_array
 from fedsparse.errors import Diverged, RunFailed
 from fedsparse.experiment import Experiment
-from fedsparse.plugins import blamed, named
+from fedsparse.plugins import blamed, call, named
 from strategies.acceptance import running_variances
+from strategies.attack import Attack
 from strategies.cohort import Cohort
 from strategies.downlink import Downlink
 from strategies.nodes import Nodes
@@ -63,6 +64,7 @@ class FedAvg(Strategy):
             self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
         topology.current.apply_(weights)
         self._broadcast, self.stepping = ArrayRecord(), False
+        self._attack = Attack(experiment, topology, self.cohort.gate.run)
         self._variances = running_variances(self.layout)
 
     def state_dict(self) -> State:
@@ -129,7 +131,9 @@ class FedAvg(Strategy):
 
     def _add(self, received: Replies, replies: Iterable[Message], round: int) -> None:
         """Check, decode and add up a cohort's replies."""
-        for client, reply in self.cohort.answers(replies, round):
+        answers = self.cohort.answers(replies, round)
+        self._attack.poison(answers, round)
+        for client, reply in answers:
             if upload := self.cohort.upload(client, reply, round, self.weights):
                 with self.cohort.timer("aggregate"), blamed("aggregator", self.config.aggregator):
                     received.add(upload)
@@ -151,7 +155,8 @@ class FedAvg(Strategy):
     def _aggregator(self) -> Aggregator:
         with blamed("aggregator", self.config.aggregator):
             make = named(AGGREGATORS, self.config.aggregator)
-            aggregator: Aggregator = make(self.layout.size, self.topology.current.mask)
+            mask = self.topology.current.mask
+            aggregator: Aggregator = call(make, self.layout.size, mask, byzantine=self.config.byzantine)
         return aggregator
 
     def _step(self, round: int, received: Replies) -> None:

@@ -18,6 +18,7 @@ from fedsparse.config.agreement import check_agreement
 from fedsparse.config.effects import has_effect
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import stoppable
+from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
 from fedsparse.files import locked
 from fedsparse.models import model_for
@@ -53,11 +54,14 @@ def federate(grid: Grid, config: Config) -> Path:
     """One federated run over any grid, a new one or one that goes on; returns the run folder."""
     logging.getLogger("flwr").setLevel(logging.WARNING)  # telemetry prints the same as Flower's INFO lines
     config, nodes = meet_federation(grid, config)
+    if config.attack != "none" and not isinstance(grid, LocalGrid):
+        raise ConfigError(f"attack = {config.attack} is for experiments of main.py, never for a deployment")
     torch.set_num_threads(config.threads)
     resumed, config = config.resume, config.replace(resume="")
     experiment = Experiment(config)
     if isinstance(grid, LocalGrid):
-        grid.group = group_size(config, experiment.model, experiment.method)
+        if config.attack != "label-flip":  # whose clients train one by one, each from its own labels
+            grid.group = group_size(config, experiment.model, experiment.method)
         if experiment.model.vector.is_cuda:
             grid.overlap(experiment.device)
     with ExitStack() as stack:
@@ -97,6 +101,8 @@ def _play(
     weights = strategy.broadcast(first)
 
     def save() -> None:
+        if config.attack != "none":
+            recorder.extra["attack"] = f"{config.attack} by {len(experiment.attackers)} of {config.clients} clients"
         recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
         model.vector.copy_(strategy.weights)
         save_model(model.module, folder / "model.pt")

@@ -70,6 +70,7 @@ class Config(
                 f"round-deadline = {self.round_deadline:g} needs compute-seconds: by measured seconds, who is late "
                 "would depend on what else this machine does"
             )
+        self._check_attack()
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
@@ -80,6 +81,16 @@ class Config(
                     "compressor of coordinates, or leave sparsity and upload-pruning out"
                 )
         return self
+
+    def _check_attack(self) -> None:
+        if self.attack == "none":
+            return
+        if self.engine != "local":
+            raise ValueError(f"attack = {self.attack} is for experiments with engine = local, not {self.engine}")
+        if self.upload_pruning != "off" or self.topology_method in ("feddst", "sparsyfed"):
+            raise ValueError(
+                f"attack = {self.attack} needs a topology that the server chooses, the same for all clients"
+            )
 
     def _check_topology(self) -> None:
         n, _, m = self.nm.partition(":")

@@ -132,6 +132,8 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "server-nesterov": (one_of("strategy", "fedavgm"),),
     "server-beta2": (one_of("strategy", "fedadam"),),
     "server-tau": (one_of("strategy", "fedadam"),),
+    "attackers": (none_of("attack", "none"),),
+    "byzantine": (one_of("aggregator", "median", "trimmed-mean", "krum", "multi-krum"),),
     "proximal-mu": (one_of("strategy", "fedprox", own=False),),
     "holdout": (one_of("eval-clients", "true"),),
     "density": (NOT_PRUNED, *uses_density("compressor")),

@@ -13,4 +13,6 @@ def header(config: Config) -> str:
     return (
         f"{config.dataset}, {spread}: {config.clients_per_round} of {config.clients} clients a round, rounds: "
         f"{config.rounds}, {config.strategy}, {sent}"
+        + f", {config.aggregator}" * (config.aggregator != "mean")
+        + f"; ATTACK: {config.attackers:.0%} of the clients are hostile ({config.attack})" * (config.attack != "none")
     )

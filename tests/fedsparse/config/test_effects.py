@@ -30,6 +30,8 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "server-beta2": ({"strategy": "fedadam"}, {"strategy": "fedavgm"}),
     "server-tau": ({"strategy": "fedadam"}, {"strategy": "fedprox"}),
     "proximal-mu": ({"strategy": "fedprox"}, {"strategy": "fedadam"}),
+    "byzantine": ({"aggregator": "krum"}, {"aggregator": "safesparse"}),
+    "attackers": ({"attack": "alie"}, {}),
     "holdout": ({"eval-clients": True}, {"eval-clients": False}),
     "density": ({"compressor": "gaussian"}, {"compressor": "eden"}),
     "warmup-rounds": ({"compressor": "stc"}, {"compressor": "threshold"}),
@@ -80,6 +82,7 @@ OTHER_VALUES: Settings = {
     **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
     **{"initial-mask": "magnitude", "vote-ranking": "mean", "epochs": 3, "momentum": 0.7},
     **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True, "feedback-decay": 0.5},
+    **{"byzantine": 0.3, "attackers": 0.4},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 
@@ -164,6 +167,7 @@ def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
         "dataset": "my.py:data",
         "model": "my.py:Net",
         "strategy": "my.py:Server",
+        "aggregator": "my.py:Rule",
         "distribution": "my.py:split",
         "compressor": "my.py:Blocks",
         "topology": "my.py:Mine",
@@ -174,6 +178,7 @@ def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
     config = Config.from_mapping(own)
     assert [key for key in NEEDS if not has_effect(key, config)] == [
         "lr-decay",
+        "attackers",
         "proximal-mu",
         "holdout",
         "downlink-density",
