@@ -10,6 +10,7 @@ import numpy as np
 from fedsparse.compression.levels import block_lengths
 
 BLOCK = 256  # values that share the two magnitudes, which then cost a quarter of a bit a value
+TOGETHER = 64  # blocks that are decoded at a time, so that this takes little memory
 PLACES = np.array([64, 16, 4, 1])
 SHIFTS = np.array([6, 4, 2, 0], np.uint8)
 
@@ -35,9 +36,15 @@ class Int2:
         lengths = block_lengths(counts, BLOCK)
         pairs = np.frombuffer(body[: 8 * lengths.size], "<f4").astype(np.float32).reshape(-1, 2)
         packed = np.frombuffer(body[8 * lengths.size :], np.uint8)
-        codes = (packed[:, None] >> SHIFTS & 3).ravel()[: int(counts.sum())]
         levels = np.concatenate([pairs, -pairs], 1)  # (blocks, 4), in the order of the codes
-        return levels[np.repeat(np.arange(lengths.size), lengths), codes]
+        values, start = np.empty(int(counts.sum()), np.float32), 0
+        for first in range(0, lengths.size, TOGETHER):
+            many = lengths[first : first + TOGETHER]
+            stop = start + int(many.sum())
+            codes = (packed[start // 4 : -(-stop // 4), None] >> SHIFTS & 3).ravel()[start % 4 :][: stop - start]
+            values[start:stop] = levels[np.repeat(np.arange(first, first + many.size), many), codes]
+            start = stop
+        return values
 
 
 def block_means(magnitudes: np.ndarray, chosen: np.ndarray, lengths: np.ndarray) -> np.ndarray:
