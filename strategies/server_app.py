@@ -17,7 +17,7 @@ from fedsparse.config import FIXED, Config
 from fedsparse.config.agreement import check_agreement
 from fedsparse.config.effects import has_effect
 from fedsparse.engine import LocalGrid
-from fedsparse.engine.stopping import stoppable
+from fedsparse.engine.stopping import finishing, stoppable
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
 from fedsparse.files import locked
@@ -139,12 +139,14 @@ def play(strategy: FedAvg, grid: Grid, first: int, weights: ArrayRecord, after_r
     config, nothing = strategy.config, ConfigRecord()
     for round in range(first, config.rounds + 1):
         asked = strategy.configure_train(round, weights, nothing, grid)
-        arrays, _ = strategy.aggregate_train(round, grid.send_and_receive(asked, timeout=config.round_timeout))
-        assert arrays is not None
-        weights = arrays
-        asked = strategy.configure_evaluate(round, weights, nothing, grid)
-        strategy.aggregate_evaluate(round, grid.send_and_receive(asked, timeout=config.round_timeout))
-        after_round(round)
+        replies = grid.send_and_receive(asked, timeout=config.round_timeout)
+        with finishing():
+            arrays, _ = strategy.aggregate_train(round, replies)
+            assert arrays is not None
+            weights = arrays
+            asked = strategy.configure_evaluate(round, weights, nothing, grid)
+            strategy.aggregate_evaluate(round, grid.send_and_receive(asked, timeout=config.round_timeout))
+            after_round(round)
 
 
 def announce(experiment: Experiment) -> None:

@@ -35,7 +35,7 @@ JOBS = {
     "powersgd": ["--compressor", "powersgd"],
     "downlink": ["--downlink-compressor", "topk", "--downlink-density", "0.01", "--eval-clients"],
     "feddst": [*SPARSE, "feddst", "--readjustment-interval", "2"],
-    "rigl": [*SPARSE, "rigl", "--growth", "momentum", "--readjustment-interval", "2"],
+    "rigl": [*SPARSE, "rigl", "--growth", "momentum", "--readjustment-interval", "1", "--readjustment-end", "8"],
     "ssfl": [*SPARSE, "ssfl"],
     "fedadam": ["--strategy", "fedadam", "--residual-dtype", "bf16"],
 }

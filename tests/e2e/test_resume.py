@@ -231,6 +231,26 @@ def test_a_run_whose_folder_is_removed_fails_with_one_line_and_saves_what_it_mea
     assert list(tmp_path.glob("runs/*/model.pt"))
 
 
+@pytest.mark.parametrize(("signals", "saved"), [(1, 4), (2, 2)])
+def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_second_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: int, saved: int
+) -> None:
+    original, calls = strategies.server_app.evaluate, [0]
+
+    def signalled(*args: object) -> object:
+        calls[0] += 1
+        if calls[0] == 3:  # in round 4
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    monkeypatch.setattr(strategies.server_app, "evaluate", signalled)
+    assert main(flags_of(tmp_path, "runs", "--checkpoint-every", "2")) == 130
+    newest = Checkpoints(folder_in(tmp_path / "runs") / "checkpoint").load(pytest.fail)
+    assert newest is not None
+    assert newest.round == saved
+
+
 @pytest.mark.parametrize("ending", [signal.SIGQUIT, signal.SIGUSR1])
 def test_sigquit_and_sigusr1_stop_a_run_as_ctrl_c_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals
