@@ -203,7 +203,7 @@ def evaluate(message: Message, context: Context) -> Message:
     bench, _, client, _ = _open(message, context)
     _, indices = bench.samples(client)
     score = evaluate_model(bench.model, bench.fetch(indices), len(indices), bench.task)
-    metrics: dict[str, Any] = {"num-examples": score.samples, **score.tagged("eval/client_", bench.task)}
+    metrics: dict[str, Any] = {"num-examples": len(indices), **score.tagged("eval/client_", bench.task)}
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 

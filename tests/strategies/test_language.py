@@ -70,10 +70,6 @@ def test_every_compressor_codes_the_updates_of_a_language_model(compressor: str)
         update = decode(payload, experiment.layout, binding_of(message)).to_dense()
         assert update.any()
         assert len(payload) <= 4 * experiment.layout.size + 64
-    unseen = next(entry for entry in experiment.layout.entries if entry.name == "wpe.weight")
-    if compressor == "none":  # 8 positions that no window has travel as one header, and one more for the rest
-        assert len(payload) == 4 * (experiment.layout.size - 8 * 16) + 24 + 3 * 16
-        assert not update[unseen.slice].reshape(unseen.shape)[16:].any()
 
 
 def test_sparsegpt_prunes_the_projections_of_gpt2_on_calibration_text_as_exact_obs_does() -> None:
@@ -105,5 +101,5 @@ def test_a_client_prunes_gpt2_on_its_own_text_before_upload(pruner: str) -> None
     for _, reply in TRAFFIC:
         arrays = reply.content["arrays"]
         sent = experiment.layout.size - prunable // 2
-        assert 4 * (sent - 8 * 16) <= len(arrays["update"].data) <= 4 * sent + 200
+        assert 4 * sent <= len(arrays["update"].data) <= 4 * sent + 200
         assert len(arrays["mask"].data) <= prunable / 8 + 200
