@@ -314,11 +314,13 @@ def fuzz(count: int, seed: int) -> int:
     return refused
 
 
+@pytest.mark.filterwarnings("error")
 def test_damaged_payloads_are_refused_or_well_formed():
     assert fuzz(4000, 1) > 1000
     fuzz_indices(2000, 3)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.slow
 def test_a_hundred_thousand_damaged_payloads_are_refused_or_well_formed():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
