@@ -3,7 +3,9 @@
 Jin, Xu, Li, Liu, Li and Joshi, "Sparsification Under Siege: Dual-Level Defense Against Poisoning in
 Communication-Efficient Federated Learning" (SafeSparse), 2025, arXiv 2505.01454: Jaccard similarity of the supports
 against poisoned indices, and density-based clustering of the signs against poisoned directions. The two steps are the
-paper's; the thresholds below are this project's, and follow from the cohort, so that there is none to set.
+paper's; the thresholds are this project's, and follow from the cohort. Not as in the paper: a client is compared with
+all others together and not with each one, because two sparse updates share too few coordinates to tell noise from
+disagreement.
 """
 
 import numpy as np
@@ -11,12 +13,15 @@ from torch import Tensor
 
 from fedsparse.aggregation.kept import Kept
 
-CHANCE = 3.0
-"""Two clients agree when their signs do by more standard deviations than coin tosses would."""
+CHANCE = 2.0
+"""Signs agree when they do so by more standard deviations than those of coin tosses."""
+
+LONGEST = 1.5
+"""An update is cut to so many times the median length, because its signs do not tell its size."""
 
 
 class SafeSparse(Kept):
-    """The mean, weighted by samples, of the clients that both filters leave, none longer than their median.
+    """The mean, weighted by samples, of the clients that both filters leave, cut to 1.5 times their median length.
 
     A coordinate that a client did not send has no sign, and is compared with no other client's. That it was not sent
     counts in the first filter alone, and it adds nothing to the mean, as in ``Mean``.
@@ -28,7 +33,7 @@ class SafeSparse(Kept):
         kept = self.of_like_support(shared, sizes)
         kept &= self.of_like_signs(shared, agreement, kept)
         norms = self.norms()
-        limit = np.median(norms[kept])
+        limit = LONGEST * np.median(norms[kept])
         return self.mean(np.where(kept, np.minimum(1.0, limit / np.maximum(norms, 1e-30)).clip(1e-30), 0.0))
 
     def compare(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -53,12 +58,19 @@ class SafeSparse(Kept):
         return np.asarray(scores >= np.median(scores) / 2)
 
     def of_like_signs(self, shared: np.ndarray, agreement: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """The densest cluster of the ``kept`` clients whose signs agree: bool, shape ``(clients,)``.
+        """The ``kept`` clients whose signs agree with those of the others: bool, shape ``(clients,)``.
 
-        As in DBSCAN, a client with enough neighbours is a core, and the cluster is the cores that reach one another and
-        their neighbours. Enough is more than half of the clients, so that there is one cluster, of a majority. Where
-        there is no core, all stay.
+        A client's score is its agreement with all others together, in standard deviations of coin tosses. The client
+        with the lowest score is dropped while its score is below half of the median one, and at least half of the
+        clients stay. Nobody is dropped while the median score is one that chance gives.
         """
-        near = (agreement > CHANCE * np.sqrt(shared)) & np.outer(kept, kept)
-        cores = near.sum(axis=1) > kept.sum() / 2
-        return near[cores].sum(axis=0) > cores.sum() / 2 if cores.any() else kept
+        kept = kept.copy()
+        while kept.sum() > len(kept) / 2:
+            others = np.outer(kept, kept) & ~np.eye(len(kept), dtype=np.bool_)
+            chance = np.sqrt(np.maximum((shared * others).sum(axis=1), 1))
+            scores = np.where(kept, (agreement * others).sum(axis=1) / chance, np.inf)
+            median = np.median(scores[kept])
+            if median < CHANCE or scores.min() >= median / 2:
+                break
+            kept[scores.argmin()] = False
+        return kept

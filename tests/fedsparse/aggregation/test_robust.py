@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fedsparse.aggregation import result_of
 from fedsparse.aggregation.krum import Krum, MultiKrum
 from fedsparse.aggregation.mean import Mean
+from fedsparse.aggregation.safesparse import SafeSparse
 from fedsparse.catalogue import AGGREGATORS
 from fedsparse.compression import SparseUpdate
 from fedsparse.compression.sparse_update import Segment
@@ -157,6 +158,11 @@ def test_safesparse_drops_clients_that_agree_on_coordinates_that_no_one_else_sen
     rare = np.argsort(np.isnan(updates[:, :N]).sum(axis=0))[-80:]
     updates[:2, :N] = ABSENT
     updates[:2, rare] = 3.0
+    rule = SafeSparse(N + BUFFERS, torch.ones(N, dtype=torch.bool))
+    for row in updates:
+        rule.add(update_of(row), 1)
+    shared, sizes, _ = rule.compare()
+    assert rule.of_like_support(shared, sizes).tolist() == [False] * 2 + [True] * 8
     without = aggregate("safesparse", updates[2:])
     np.testing.assert_allclose(aggregate("safesparse", updates)[:N], without[:N], rtol=1e-5)
 
@@ -172,8 +178,9 @@ def test_safesparse_drops_flipped_signs_whatever_their_size() -> None:
 
 def test_safesparse_keeps_everyone_where_no_majority_agrees() -> None:
     updates = np.random.default_rng(0).standard_normal((10, N + BUFFERS))
+    updates[0] *= 5
     norms = np.linalg.norm(updates[:, :N], axis=1)
-    cut = updates[:, :N] * np.minimum(1, np.median(norms) / norms)[:, None]
+    cut = updates[:, :N] * np.minimum(1, 1.5 * np.median(norms) / norms)[:, None]
     np.testing.assert_allclose(aggregate("safesparse", updates)[:N], cut.mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
