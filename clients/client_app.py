@@ -1,6 +1,7 @@
 """The ClientApp. A client reads its settings from the message alone, so that every engine behaves alike."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from clients.exchange import encode_update, receive_topology, report_array
 from clients.prune_upload import prune_upload
 from clients.receive_weights import receive_weights
-from clients.state_store import MOMENTS, kept_moments, state_files
+from clients.state_store import kept_moments
 from clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
@@ -62,7 +63,8 @@ def train(message: Message, context: Context) -> Message:
     local = LocalTopology(bench.model, trained, bench.method, round, seed)
     log, entries = step_log(config, timer)
     task: Any = message.content["task"]
-    with kept_moments(config.keep_moments, context, state_files(task, client, MOMENTS)) as memory, TRAINING:
+    keeping = kept_moments(context, task, client, bench.method) if config.keep_moments else nullcontext()
+    with keeping as memory, TRAINING:
         score = train_model(
             bench.model,
             fetch,

@@ -25,6 +25,7 @@ from fedsparse.compression.arrays import to_numpy
 from fedsparse.compression.client_state import Flat
 from fedsparse.engine.state_files import StateFiles
 from fedsparse.files import replaced
+from fedsparse.sparsity import TopologyMethod
 
 log = logging.getLogger("fedsparse")
 
@@ -80,16 +81,21 @@ def save_state(context: Context, files: StateFiles | None, state: ClientState, k
 
 
 @contextmanager
-def kept_moments(kept: bool, context: Context, files: StateFiles | None) -> Iterator[dict[str, Any] | None]:
-    """What the client's optimizer remembers between rounds, to be replaced while the context is open.
+def kept_moments(context: Context, task: ConfigRecord, client: int, method: TopologyMethod) -> Iterator[dict[str, Any]]:
+    """What the client's optimizer remembers between rounds, to be changed while the context is open.
 
-    Args:
-        kept: False gives None, and no state.
+    Moments start anew when the topology may have changed more than once since the client kept them. The client does not
+    see the masks between, so a weight that it holds may have been pruned and grown again.
+
+    A message that the client runs twice leaves the moments as after its first run.
     """
-    state = load_state(context, files, MOMENTS) if kept else ClientState()
-    yield state.memory if kept else None
-    if kept:
-        save_state(context, files, state, MOMENTS)
+    files, round = state_files(task, client, MOMENTS), int(task["round"])  # type: ignore[arg-type]
+    state = load_state(context, files, MOMENTS)
+    is_seen = sum(map(method.is_readjustment, range(state.sent_round, round))) <= 1
+    memory: dict[str, Any] = dict(state.memory) if is_seen else {}
+    yield memory
+    if state.sent_round != round:
+        save_state(context, files, ClientState(memory=memory, sent_round=round), MOMENTS)
 
 
 def _from_context(context: Context, kind: str) -> Flat:

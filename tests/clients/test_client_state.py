@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, Context, RecordDict
+from flwr.app import Array, ConfigRecord, Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
-from clients.state_store import ARRAYS, HeldArray, load_state, save_state
+from clients.state_store import ARRAYS, HeldArray, kept_moments, load_state, save_state
 from fedsparse.catalogue import COMPRESSORS
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.compression import codec as module
 from fedsparse.engine.state_files import StateFiles, go_back
+from fedsparse.sparsity import TopologyMethod
 from tests.fedsparse.compression.common import draw_vector, layout_of
 
 LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
@@ -45,6 +46,23 @@ def test_the_saved_state_does_not_follow_later_changes(context: Context, file: S
     save_state(context, file, ClientState(residual))
     residual += 1
     np.testing.assert_array_equal(load_state(context, file).residual, np.zeros(3))
+
+
+@pytest.mark.parametrize("place", ["context", "files"])
+def test_moments_are_kept_while_at_most_one_readjustment_passes_and_advance_once_a_round(
+    context: Context, place: str, tmp_path: Path
+) -> None:
+    def steps(round: int) -> int:
+        task = ConfigRecord({"round": round, "state-folder": str(tmp_path) if place == "files" else ""})
+        with kept_moments(context, task, 7, TopologyMethod(0.5, interval=2, end=100)) as memory:
+            before = memory.get("step", np.zeros(1, np.float32))
+            memory["step"] = before + 1
+        return int(before[0])
+
+    assert [steps(round) for round in (1, 3, 4)] == [0, 1, 2]
+    assert [steps(5), steps(5), steps(6)] == [3, 4, 4], "a second run of one message changes nothing"
+    assert steps(8) == 5, "the topology changed after round 6 alone"
+    assert steps(12) == 0, "a weight pruned after round 8 may have come back after round 10"
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(
