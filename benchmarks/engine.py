@@ -52,7 +52,7 @@ def plain_round(config: Config) -> Callable[[], None]:
     train_set = TensorDataset(images, data.y_train)
     parts = experiment.partition
     rng = np.random.default_rng(0)
-    server = build_model(config.model, data.input_shape, data.classes, config.norm, seed=0)
+    server = build_model(experiment.model_name, data.input_shape, data.classes, config.norm, seed=0)
 
     def round() -> None:
         total = {name: torch.zeros_like(w) for name, w in server.state_dict().items()}

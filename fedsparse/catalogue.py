@@ -34,7 +34,7 @@ VALUES = {
 }
 """Value codings. A user's own cannot be named here, because each coding has a number in the wire format."""
 
-MODELS = {
+IMAGE_MODELS = {
     "mlp": "fedsparse.models.mlp:mlp",
     "mlp-small": "fedsparse.models.mlp:mlp_small",
     "cnn": "fedsparse.models.cnn:cnn",
@@ -45,6 +45,9 @@ MODELS = {
     "vgg11": "fedsparse.models.torchvision_models:vgg11",
     "vgg16": "fedsparse.models.torchvision_models:vgg16",
     "mobilenet_v2": "fedsparse.models.torchvision_models:mobilenet_v2",
+}
+
+TEXT_MODELS = {
     "lstm": "fedsparse.models.lstm:lstm",
     "lstm-small": "fedsparse.models.lstm:lstm_small",
     "lstm-medium": "fedsparse.models.lstm:lstm_medium",
@@ -54,8 +57,13 @@ MODELS = {
     "gpt2-medium": "fedsparse.models.gpt2:gpt2_medium",
 }
 
-TEXT_MODELS = tuple(name for name in MODELS if name.startswith(("lstm", "gpt2")))
-"""The models that read tokens; the others read images."""
+MODELS = {**IMAGE_MODELS, **TEXT_MODELS}
+
+MODELS_OF = {"images": IMAGE_MODELS, "text": TEXT_MODELS}
+"""The models that fit each kind of data set."""
+
+USUAL_MODEL = {"images": "cnn-small", "text": "gpt2-nano"}
+"""The model that ``auto`` means for each kind of data set."""
 
 TEXTS = {
     "shakespeare-mini": "partitions.shakespeare:load",

@@ -159,12 +159,17 @@ class Experiment:
             raise ConfigError(f"dataset = {self.config.dataset}: its task is {task!r}; there is {', '.join(TASKS)}")
         return TASKS[task](self.dataset) if isinstance(task, str) else task
 
+    @property
+    def model_name(self) -> str:
+        """The name of the model, with ``auto`` replaced by the usual one for the data set."""
+        return model_for(self.config.model, self.dataset.kind)
+
     @cached_property
     def model(self) -> FlatModel:
         """The network with its initial weights, on the device."""
         network = self.network(derive_seed(self.config.seed, "model"))
         if self.config.init:
-            load_weights(network, Path(self.config.init), model_for(self.config.model, self.dataset.input_shape))
+            load_weights(network, Path(self.config.init), self.model_name)
         return FlatModel(network.to(self.device))
 
     @property
@@ -228,7 +233,7 @@ class Experiment:
     def _network(self, seed: int, width: float) -> nn.Module:
         with blamed("model", self.config.model):
             return build_model(
-                self.config.model, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
+                self.model_name, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
             )
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:

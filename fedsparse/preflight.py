@@ -14,7 +14,6 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import OWN, Config
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
-from fedsparse.models import model_for
 from fedsparse.models.initial import load_weights
 from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.sparsity import weight_layers
@@ -65,7 +64,7 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
             check_batches(config, model, experiment.dataset.input_shape, sizes)
         layout = Layout.of(model)
         if config.init:
-            load_weights(model, Path(config.init), model_for(config.model, experiment.dataset.input_shape))
+            load_weights(model, Path(config.init), experiment.model_name)
         if not layout.parameters:
             raise ConfigError(f"model = {config.model}: has no weights to train")
         layers = weight_layers(model, layout, config.dense_layer_names())
@@ -100,7 +99,7 @@ def _check_model(experiment: Experiment) -> nn.Module:
     """
     config, data = experiment.config, experiment.dataset
     own = is_own(config.model)
-    misfit = f"model = {config.model}: does not fit {data.samples_in_words}"
+    misfit = f"model = {experiment.model_name}: does not fit {data.samples_in_words}"
     inputs, targets = data.trial()
     try:
         with torch.device("meta"):
@@ -113,10 +112,8 @@ def _check_model(experiment: Experiment) -> nn.Module:
     except (RuntimeError, ZeroDivisionError) as error:
         raise ConfigError(f"{misfit}: {error}".splitlines()[0] if own else misfit) from None
     except Exception as error:
-        if not own and len(data.input_shape) != 3:  # a network for images that takes the shape apart
-            raise ConfigError(misfit) from None
-        if not own:
-            raise
+        if not own:  # such as a network for images that takes the shape apart
+            raise ConfigError(misfit) from error
         with blamed("model", config.model):
             raise error
     if own:

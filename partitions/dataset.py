@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -26,12 +26,15 @@ class Dataset(ABC):
     """Training samples, which clients hold, and a test set, which the server holds. `Images` and `Text` are data sets.
 
     Attributes:
+        kind: what its samples are, "images" or "text", which decides the models that fit; None for anything else, which
+            any model may fit.
         classes: how many scores a model gives for each prediction; every target is in [0, classes).
         owners: the natural client of each training sample, (train_size,), int64 in [0, natural clients); None if the
             source does not name clients.
         task: the name of a task, or a `Task` object of the user's own. This package does not use it.
     """
 
+    kind: ClassVar[str | None] = None
     classes: int
     owners: NDArray[np.int64] | None
     task: Any

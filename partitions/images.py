@@ -34,6 +34,7 @@ class Images(Dataset):
         owners, task: as in `Dataset`.
     """
 
+    kind = "images"
     classes: int
     class_names: tuple[str, ...]
     x_train: Tensor

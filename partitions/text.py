@@ -63,6 +63,7 @@ class Text(Dataset):
         owners, task: as in `Dataset`.
     """
 
+    kind = "text"
     classes: int
     train: Windows
     test: Windows

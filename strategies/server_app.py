@@ -21,7 +21,6 @@ from fedsparse.engine.stopping import finishing, stoppable
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
 from fedsparse.files import locked
-from fedsparse.models import model_for
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
@@ -152,7 +151,7 @@ def play(strategy: FedAvg, grid: Grid, first: int, weights: ArrayRecord, after_r
 def announce(experiment: Experiment) -> None:
     """Print what the settings do not say: the network's size, samples that moved, a topology without readjustment."""
     config, moved = experiment.config, experiment.partition.moved
-    weights, name = experiment.dense_layout.parameters, model_for(config.model, experiment.dataset.input_shape)
+    weights, name = experiment.dense_layout.parameters, experiment.model_name
     sparse = f", {config.topology_method} at sparsity {config.sparsity:g}" if config.topology_method != "dense" else ""
     samples = sum(experiment.training_sizes())
     print(f"{name}: {weights:,} weights, {human_bytes(4 * weights)} dense{sparse}; {samples:,} training samples")

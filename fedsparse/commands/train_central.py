@@ -10,7 +10,6 @@ from fedsparse.commands.checks import checked
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
-from fedsparse.models import model_for
 from fedsparse.models.speed import recompute_blocks
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
@@ -46,7 +45,7 @@ def train_central(settings: Given) -> None:
         model.module.compile()
     if line := joined(config, model.module, [len(experiment.all_samples)]):
         print(line)
-    name = short(model_for(config.model, experiment.dataset.input_shape))
+    name = short(experiment.model_name)
     folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{name}-central")
     memory: Memory | None = {} if config.keep_moments else None
     recording = Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, command="train-central")

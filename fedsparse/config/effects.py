@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from fedsparse.catalogue import DATASETS, MODELS, TEXT_MODELS, TEXTS
+from fedsparse.catalogue import DATASETS, MODELS, TEXTS, USUAL_MODEL
 from fedsparse.config import Config
 from fedsparse.config.presets import FACTORIZATIONS
 from fedsparse.config.settings import Given
@@ -43,7 +43,16 @@ def meant(config: Config, key: str) -> str:
             return str(config.downlink_compression()["compressor"])
         case "topology":
             return config.topology_method
+        case "model" if config.model == "auto":
+            return USUAL_MODEL.get(kind_of(config.dataset), "auto")
     return given(config, key)
+
+
+def kind_of(dataset: str) -> str:
+    """The kind of the data set of this name; empty when only the loaded data set can say it."""
+    if dataset in TEXTS or dataset.endswith((".txt", ".jsonl")):
+        return "text"
+    return "images" if dataset in DATASETS or dataset.endswith(".npz") else ""
 
 
 def one_of(key: str, *names: str, own: bool = True) -> Need:
@@ -92,7 +101,12 @@ LOSSY = Need(
 )
 FROM_TORCHVISION = [name for name, place in MODELS.items() if place.startswith("fedsparse.models.torchvision_models:")]
 VISION_MODEL = one_of("model", *FROM_TORCHVISION)
-HAS_BLOCKS = one_of("model", "auto", *FROM_TORCHVISION, *(name for name in TEXT_MODELS if name.startswith("gpt2")))
+WITH_BLOCKS = ("resnet18", "resnet50", "mobilenet_v2", "gpt2-nano", "gpt2-small", "gpt2-medium")
+HAS_BLOCKS = Need(
+    f"model = {either(WITH_BLOCKS)}",
+    ("model",),
+    lambda config: (name := meant(config, "model")) in (*WITH_BLOCKS, "auto") or is_own(name),  # auto: not known yet
+)
 READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
@@ -100,7 +114,7 @@ SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS
 TEXT = Need(
     "a data set of text",
     ("dataset",),
-    lambda config: config.dataset in TEXTS or not (config.dataset in DATASETS or config.dataset.endswith(".npz")),
+    lambda config: kind_of(config.dataset) != "images",
 )
 
 NEEDS: dict[str, tuple[Need, ...]] = {

@@ -4,13 +4,14 @@ A network of the user's own is a class or function that is called with ``input_s
 with ``norm`` and ``width`` if its signature has them. It must return an ``nn.Module``. For images, ``input_shape`` is
 (channels, height, width), and the module maps float32 ``(batch, *input_shape)`` to scores ``(batch, classes)``. For
 text, ``input_shape`` is (tokens of a window,), ``classes`` is the size of the vocabulary, and the module maps int64
-``(batch, tokens)`` to scores ``(batch, tokens, classes)`` of each next token.
+``(batch, tokens)`` to scores ``(batch, tokens, classes)`` of each next token. For a data set of another kind, the
+module maps what the data set gives to what its task takes.
 """
 
 import torch
 from torch import nn
 
-from fedsparse.catalogue import MODELS, TEXT_MODELS
+from fedsparse.catalogue import MODELS, MODELS_OF, USUAL_MODEL
 from fedsparse.errors import ConfigError
 from fedsparse.plugins import call, named
 
@@ -21,7 +22,7 @@ def build_model(
     """The named network on the CPU, its initial weights a function of ``seed`` alone.
 
     Args:
-        name: a key of ``MODELS``, or a reference to the user's own; ``auto`` is cnn-small or gpt2-nano, as the data is.
+        name: a key of ``MODELS``, or a reference to the user's own.
         input_shape: of one sample: channels, height, width of an image, or tokens of a window of text.
         classes: number of outputs.
         norm: "batch" or "group", for networks that normalise.
@@ -29,10 +30,8 @@ def build_model(
         width: multiplies the channels and units of every hidden layer, each at least 1.
 
     Raises:
-        ConfigError: the model reads text and the samples are images, or the other way round; or the user's own does
-            not return a module.
+        ConfigError: the user's own does not return a module.
     """
-    name = model_for(name, input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings = {"norm": norm} if width == 1.0 else {"norm": norm, "width": width}
@@ -42,17 +41,21 @@ def build_model(
     return model
 
 
-def model_for(name: str, input_shape: tuple[int, ...]) -> str:
-    """``name``, with ``auto`` replaced by the usual model for such samples.
+def model_for(name: str, kind: str | None) -> str:
+    """``name``, with ``auto`` replaced by the usual model for data of this kind.
+
+    Args:
+        kind: the ``kind`` of a ``partitions.Dataset``.
 
     Raises:
-        ConfigError: a model for text and samples that are images, or the other way round.
+        ConfigError: a model for text and data that is images, or the other way round; or ``auto`` for another kind.
     """
-    text = len(input_shape) == 1
     if name == "auto":
-        return "gpt2-nano" if text else "cnn-small"
-    if name in MODELS and (name in TEXT_MODELS) != text:
-        kinds = ("images", "text")
-        able = ", ".join(other for other in MODELS if (other in TEXT_MODELS) == text)
-        raise ConfigError(f"model = {name}: reads {kinds[not text]}, and the data is {kinds[text]}; choose {able}")
+        if kind not in USUAL_MODEL:
+            usual = " and ".join(f"{model} for {known}" for known, model in USUAL_MODEL.items())
+            raise ConfigError(f"model = auto: means {usual}, and the data is neither; name a model")
+        return USUAL_MODEL[kind]
+    if kind in MODELS_OF and name in MODELS and name not in MODELS_OF[kind]:
+        able, reads = ", ".join(MODELS_OF[kind]), next(other for other in MODELS_OF if name in MODELS_OF[other])
+        raise ConfigError(f"model = {name}: reads {reads}, and the data is {kind}; choose {able}")
     return name

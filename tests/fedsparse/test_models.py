@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedsparse.catalogue import MODELS, TEXT_MODELS
+from fedsparse.catalogue import IMAGE_MODELS
 from fedsparse.models import build_model
-
-IMAGE_MODELS = [name for name in MODELS if name not in TEXT_MODELS]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])

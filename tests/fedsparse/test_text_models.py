@@ -84,8 +84,8 @@ def test_the_initial_loss_of_gpt2_is_that_of_equal_chances() -> None:
 
 
 def test_auto_is_the_usual_model_of_the_data_and_a_wrong_kind_is_one_line() -> None:
-    assert (model_for("auto", (1, 28, 28)), model_for("auto", (64,))) == ("cnn-small", "gpt2-nano")
+    assert (model_for("auto", "images"), model_for("auto", "text")) == ("cnn-small", "gpt2-nano")
     with pytest.raises(ConfigError, match=r"^model = gpt2-nano: reads text, and the data is images; choose mlp, .*$"):
-        build_model("gpt2-nano", (1, 28, 28), 10, "batch", seed=0)
+        model_for("gpt2-nano", "images")
     with pytest.raises(ConfigError, match=r"^model = cnn: reads images, and the data is text; choose lstm, .*$"):
-        build_model("cnn", (64,), 80, "batch", seed=0)
+        model_for("cnn", "text")

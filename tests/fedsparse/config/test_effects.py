@@ -3,10 +3,14 @@
 from typing import Any
 
 import pytest
+import torch
 
+from fedsparse.catalogue import MODELS, TEXT_MODELS
 from fedsparse.config import KEYS, Config
 from fedsparse.config.effects import NEEDS, ONLY_PLACE_AND_SPEED, has_effect, without_effect
 from fedsparse.errors import ConfigError
+from fedsparse.models import build_model
+from fedsparse.models.speed import BLOCKS
 from fedsparse.report.results import used
 
 Settings = dict[str, Any]
@@ -19,7 +23,7 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "classes-per-client": ({"distribution": "shards"}, {"distribution": "iid"}),
     "min-samples": ({"distribution": "iid"}, {"distribution": "natural"}),
     "norm": ({"model": "vgg11"}, {"model": "cnn"}),
-    "recompute": ({"model": "resnet18"}, {"model": "mlp"}),
+    "recompute": ({"dataset": "shakespeare-mini"}, {}),
     "epochs": ({}, {"local-steps": 5}),
     "momentum": ({}, {"optimizer": "adamw"}),
     "adam-beta2": ({"optimizer": "adamw"}, {}),
@@ -101,6 +105,15 @@ def test_a_setting_has_an_effect_when_its_needs_are_met_and_none_otherwise(key: 
     (line,) = without_effect(without, [key])
     assert line.startswith(f"{key} = ")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recompute_has_an_effect_where_the_model_has_blocks(name: str) -> None:
+    shape = (16,) if name in TEXT_MODELS else (3, 32, 32)
+    with torch.device("meta"):
+        modules = build_model(name, shape, 10, "batch", seed=0).modules()
+    blocks = any(type(module).__name__ in BLOCKS for module in modules)
+    assert has_effect("recompute", Config(model=name)) is blocks
 
 
 @pytest.mark.parametrize("beside", BESIDE, ids=str)
