@@ -97,4 +97,9 @@ class FlatModel:
 
 def digest(weights: np.ndarray) -> bytes:
     """An 8-byte hash: when it is equal, a client and the server hold the same weights, bit for bit."""
-    return xxhash.xxh3_64_digest(weights.tobytes())
+    return xxhash.xxh3_64_digest(np.ascontiguousarray(weights).data)
+
+
+def round_hash(weights: np.ndarray) -> int:
+    """The first 48 bits of ``digest``: a whole number that a float64, and so every reader of a table, holds exactly."""
+    return int.from_bytes(digest(weights)[:6])

@@ -21,6 +21,7 @@ from fedsparse.engine.stopping import finishing, stoppable
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
 from fedsparse.files import locked
+from fedsparse.provenance import continued, provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
@@ -30,7 +31,7 @@ from fedsparse.telemetry.step_log import StepTable
 from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
-from fedsparse.vector import digest
+from fedsparse.vector import digest, round_hash
 from strategies.fedavg import FedAvg
 from strategies.nodes import meet_federation
 from strategies.saliency import ask_saliency
@@ -49,8 +50,15 @@ def main(grid: Grid, context: Context) -> None:
     federate(grid, Config.from_mapping(context.run_config))
 
 
-def federate(grid: Grid, config: Config) -> Path:
-    """One federated run over any grid, a new one or one that goes on; returns the run folder."""
+def federate(grid: Grid, config: Config, until: int | None = None) -> Path:
+    """One federated run over any grid, a new one or one that goes on.
+
+    Args:
+        until: the round after which to stop, as if there were more to come; None for the last.
+
+    Returns:
+        The run folder.
+    """
     logging.getLogger("flwr").setLevel(logging.WARNING)  # telemetry prints the same as Flower's INFO lines
     config, nodes = meet_federation(grid, config)
     if config.attack != "none" and not isinstance(grid, LocalGrid):
@@ -82,19 +90,21 @@ def federate(grid: Grid, config: Config) -> Path:
             strategy.cohort.state_folder = str(states)
         keep_log(folder)
         announce(experiment)
-        _play(grid, experiment, strategy, checkpoints, folder, saved)
+        _play(grid, experiment, strategy, checkpoints, folder, saved, until)
     return folder
 
 
 def _play(
-    grid: Grid, experiment: Experiment, strategy: FedAvg, checkpoints: Checkpoints, folder: Path, saved: Saved | None
-) -> None:
+    grid: Grid, experiment: Experiment, strategy: FedAvg, checkpoints: Checkpoints, folder: Path, saved: Saved | None,
+    until: int | None,
+) -> None:  # fmt: skip
     """All rounds, or those after the saved one, with telemetry and checkpoints."""
     config, model, whole = experiment.config, experiment.model, experiment.dense_layout
     dense, _ = UpdateCodec(whole, "none").encode(torch.ones(whole.size), ClientState(), round=0, seed=0)
+    origin = provenance_of(experiment)
     recording = Recorder(
         config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics,
-        saved=telemetry(saved),
+        provenance=continued(folder, origin, saved.round) if saved else origin, saved=telemetry(saved),
     )  # fmt: skip
     first = saved.round + 1 if saved else 1
     weights = strategy.broadcast(first)
@@ -115,7 +125,7 @@ def _play(
             if not saved:
                 recorder.figure("partition", experiment.dataset.plot(experiment.partition))
                 after_round(0)
-            play(strategy, grid, first, weights, after_round)
+            play(strategy, grid, range(first, (config.rounds if until is None else until) + 1), weights, after_round)
             complete = True
         finally:  # after Ctrl-C, too
             try:
@@ -128,15 +138,17 @@ def _play(
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 
-def play(strategy: FedAvg, grid: Grid, first: int, weights: ArrayRecord, after_round: Callable[[int], object]) -> None:
-    """The rounds from ``first`` on. Flower's own loop always begins at round 1.
+def play(
+    strategy: FedAvg, grid: Grid, rounds: range, weights: ArrayRecord, after_round: Callable[[int], object]
+) -> None:
+    """The rounds. Flower's own loop always begins at round 1.
 
     Args:
         weights: the broadcast for the first round.
         after_round: called with every round that has ended.
     """
     config, nothing = strategy.config, ConfigRecord()
-    for round in range(first, config.rounds + 1):
+    for round in rounds:
         asked = strategy.configure_train(round, weights, nothing, grid)
         replies = grid.send_and_receive(asked, timeout=config.round_timeout)
         with finishing():
@@ -254,6 +266,7 @@ class RoundEnd:
                 score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
             metrics |= score.tagged("eval/", experiment.task)
         metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
+        metrics["weights/hash"] = round_hash(strategy.weights.numpy())
         now = time.perf_counter()
         metrics["time/round"], self.began = now - self.began, now
         for client, steps in cohort.steps.items():

@@ -11,7 +11,7 @@ FLOORS = (
     "benchmarks main fedsparse.__main__ fedsparse.__init__ fedsparse.python_door",
     "fedsparse.commands",
     "strategies clients fedsparse.preflight",
-    "fedsparse.report",
+    "fedsparse.report fedsparse.provenance",
     "fedsparse.experiment",
     "fedsparse.training",
     "fedsparse.engine",

@@ -57,6 +57,13 @@ COMMANDS = {
         files="RUN_FOLDER...",
         has_all=False,
     ),
+    "verify": Command(
+        "fedsparse.commands.verify:verify",
+        "run the first rounds of a run again, and compare the bits",
+        files="RUN_FOLDER",
+        own={"rounds": "how many of its rounds [3]"},
+        has_all=False,
+    ),
     "train-central": Command(
         "fedsparse.commands.train_central:train_central",
         "train the same model on the pooled data; a round is --epochs passes",

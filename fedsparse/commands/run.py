@@ -38,15 +38,24 @@ def start_workers_early(config: Config) -> None:
     del os.environ[fork_server.DATA]
 
 
-def start(config: Config) -> Path:
-    """Run checked settings; returns the run folder."""
+def start(config: Config, until: int | None = None) -> Path:
+    """Run checked settings; returns the run folder.
+
+    Args:
+        until: the round after which to stop (local engine); None for the last.
+    """
     if config.resume and nothing_left(config):
         print(f"{config.resume} is complete; --rounds gives it more rounds", file=sys.stderr)
         return Path(config.resume)
     if config.engine == "flower":
         from fedsparse.engine.flower_run import run_flower
+        from fedsparse.provenance import CODE, code
 
-        return run_flower(config, app_folder=Path(__file__).parents[2])
+        os.environ[CODE] = json.dumps(code())  # because Flower runs a copy of the code, which git does not know
+        try:
+            return run_flower(config, app_folder=Path(__file__).parents[2])
+        finally:
+            del os.environ[CODE]
     from fedsparse.engine import LocalGrid
     from strategies.server_app import federate
 
@@ -59,4 +68,4 @@ def start(config: Config) -> Path:
         threads=config.threads,
         client_timeout=config.client_timeout,
     ) as grid:
-        return federate(grid, config)
+        return federate(grid, config, until)

@@ -7,10 +7,12 @@ from functools import partial
 import torch
 
 from fedsparse.commands.checks import checked
+from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute_blocks
+from fedsparse.provenance import provenance_of
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
@@ -19,6 +21,7 @@ from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import Score, evaluate, train
 from fedsparse.training.moments import Memory
+from fedsparse.vector import round_hash
 
 
 def train_central(settings: Given) -> None:
@@ -32,7 +35,15 @@ def train_central(settings: Given) -> None:
         ConfigError: settings of a sparse network, which this does not train.
         Diverged: the loss is not finite.
     """
-    config = checked(settings, training="central")
+    train_all(checked(settings, training="central"))
+
+
+def train_all(config: Config, until: int | None = None) -> None:
+    """Train by checked settings.
+
+    Args:
+        until: the round after which to stop, as if there were more to come; None for the last.
+    """
     if config.topology_method != "dense":
         raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
     config = config.replace(strategy="fedavg")  # because fedprox would pull weights back to a round's start
@@ -48,10 +59,13 @@ def train_central(settings: Given) -> None:
     name = short(experiment.model_name)
     folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{name}-central")
     memory: Memory | None = {} if config.keep_moments else None
-    recording = Recorder(config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, command="train-central")
+    recording = Recorder(
+        config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, "train-central",
+        provenance_of(experiment, federated=False),
+    )  # fmt: skip
     with recording as recorder:
         table = StepTable(task, recorder.scalar)
-        for round in range(1, config.rounds + 1):
+        for round in range(1, (config.rounds if until is None else until) + 1):
             began, timer = time.perf_counter(), StageTimer(experiment.device)
             score = _train_round(experiment, round, timer, table, memory)
             if not math.isfinite(score.loss):
@@ -61,6 +75,7 @@ def train_central(settings: Given) -> None:
                 with timer("evaluate"):
                     score = evaluate(model, experiment.fetch_test, experiment.data.test_size, task)
                 metrics |= score.tagged("eval/", task)
+            metrics["weights/hash"] = round_hash(model.vector.cpu().numpy())
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
         save_model(model.module, folder / "model.pt")

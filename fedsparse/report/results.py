@@ -21,7 +21,7 @@ from fedsparse.errors import ConfigError
 from fedsparse.telemetry.tags import ACCURACY, KILLED, Headline
 
 Result = Mapping[str, Any]
-"""What ``result.json`` holds: command, config, versions, rounds, summary."""
+"""What ``result.json`` holds: command, config, provenance, rounds, summary."""
 
 FEDERATED, CENTRAL = "run", "train-central"
 """The commands whose results are runs."""
@@ -97,7 +97,15 @@ def read_killed(folder: Path) -> Result:
     }
     # A federation records its first weights as round 0. Central training has no round 0.
     command = CENTRAL if rows[0]["round"] else FEDERATED
-    return {"command": command, "config": read_yaml(folder / "config.yaml"), "rounds": rows, "summary": summary}
+    config, origin = read_yaml(folder / "config.yaml"), _provenance(folder / "provenance.json")
+    return {"command": command, "config": config, "provenance": origin, "rounds": rows, "summary": summary}
+
+
+def _provenance(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # of an older version
+        return {}
 
 
 def find_results(paths: Iterable[str | Path]) -> tuple[dict[Path, Result], list[str]]:

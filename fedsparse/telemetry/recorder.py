@@ -3,12 +3,10 @@
 import csv
 import math
 import os
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +22,7 @@ from fedsparse.files import replaced
 from fedsparse.telemetry.events import cut_events, event_sizes
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
-from fedsparse.telemetry.tags import ACCURACY, KILLED, STAGES, Headline, columns, seconds_by_part
+from fedsparse.telemetry.tags import ACCURACY, KILLED, STAGES, WEIGHTS_HASH, Headline, columns, seconds_by_part
 
 
 class Recorder:
@@ -39,6 +37,7 @@ class Recorder:
         metrics: of the task: their names, and the formats of their values. The first is the headline, which the
             terminal and the summary show.
         command: what makes the result, by its name on the command line.
+        provenance: where the numbers come from, written to ``provenance.json`` and into the result.
         saved: of a run that goes on, the rows of its rounds and what ``state_dict`` returned; None for a new run.
 
     Attributes:
@@ -56,6 +55,7 @@ class Recorder:
         dense_bytes: int,
         metrics: Mapping[str, str] = ACCURACY,
         command: str = "run",
+        provenance: Mapping[str, Any] | None = None,
         saved: tuple[list[dict[str, float]], Mapping[str, Any]] | None = None,
     ) -> None:
         self.command = command
@@ -67,6 +67,8 @@ class Recorder:
         self.extra: dict[str, Any] = {}
         with replaced(folder / "config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        self.provenance = dict(provenance or {})
+        write_json(folder / "provenance.json", self.provenance)
         self._csv_file = (folder / "rounds.csv").open("w", newline="")
         self._csv = csv.DictWriter(self._csv_file, ("round", *self.tags), restval="", lineterminator="\n")
         self._csv.writeheader()
@@ -161,7 +163,8 @@ class Recorder:
 
     def _show(self, round: int, row: Mapping[str, float]) -> None:
         for tag, value in row.items():
-            self._board.add_scalar(tag, value, round)
+            if tag != WEIGHTS_HASH:
+                self._board.add_scalar(tag, value, round)
         tag = self.headline.tag
         if tag in row:
             # Curves over bytes and simulated time: TensorBoard's step, a whole number, is the x axis. The units are so
@@ -226,7 +229,7 @@ class Recorder:
     def _write_result(self, outfile: str) -> None:
         rounds = [{k: _plain(v) for k, v in row.items()} for row in self.rounds]
         summary = {k: _plain(v) if isinstance(v, float) else v for k, v in self.summary().items()}
-        result: dict[str, Any] = {"command": self.command, "config": self.config, "versions": _versions()}
+        result: dict[str, Any] = {"command": self.command, "config": self.config, "provenance": self.provenance}
         result |= {"rounds": rounds, "summary": summary}
         try:
             write_json(self.folder / "result.json", result)
@@ -249,15 +252,3 @@ def _memory() -> dict[str, float]:
     if torch.cuda.is_initialized():
         memory["system/gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return memory
-
-
-def _versions() -> dict[str, str]:
-    packages = ("fedsparse", "flwr", "torch", "torchvision", "numpy")
-    return {"python": platform.python_version()} | {p: _version(p) for p in packages}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return "not installed"

@@ -41,6 +41,9 @@ ACCURACY: Mapping[str, str] = {"accuracy": ".2%"}
 LESS_IS_BETTER = ("perplexity",)
 """Metrics whose best value is the smallest."""
 
+WEIGHTS_HASH = "weights/hash"
+"""The number that ``vector.round_hash`` gives for the weights at the end of a round. TensorBoard has no use for it."""
+
 KILLED = "killed or running"
 """How a run ended whose last words are of a checkpoint."""
 
@@ -95,6 +98,7 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
         "amp/skipped_steps",
         "topology/density",
         "topology/changed",
+        WEIGHTS_HASH,
         *(f"time/{stage}" for stage in STAGES),
         "time/transfer",
         "time/round",

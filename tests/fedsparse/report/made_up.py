@@ -16,4 +16,4 @@ def result(
     summary = {"ended": ended, "diverged": diverged, "rounds": last}
     summary |= {"uplink-bytes": 1000 * last, "downlink-bytes": 2000 * last, "seconds": 3.0}
     config = Config(**{"rounds": last or 1, **settings}).flat()
-    return {"command": command, "config": config, "versions": {}, "rounds": rounds, "summary": summary}
+    return {"command": command, "config": config, "provenance": {}, "rounds": rounds, "summary": summary}
