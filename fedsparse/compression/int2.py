@@ -2,7 +2,8 @@
 
 SparseLoCo (Sarfi, Thérien, Lidin and Belilovsky 2025, "Communication efficient LLM pre-training with SparseLoCo") sends
 each value as one of four, which are means of the values that they stand for. Here the two magnitudes of a block are
-those of its values above and below the block's mean magnitude.
+those of its values above and below the block's mean magnitude. The length of a block and this way to find the levels
+are choices of this project; the authors' program goes by a grid in standard deviations.
 """
 
 import numpy as np

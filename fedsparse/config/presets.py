@@ -29,7 +29,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "qsgd": {"compressor": "none", "values": "int8", "unbiased": True},
     # Horváth et al. 2022: see natural.py.
     "natural": {"compressor": "none", "values": "power-of-two", "unbiased": True},
-    # Sarfi et al. 2025, algorithm 1: top-k of each chunk, 2 bits a value (see int2.py), decayed error feedback.
+    # Sarfi et al. 2025, algorithm 1: top-k of each chunk, 2 bits a value, decayed error feedback. The density is the
+    # user's; the paper's is 64 / 4096. A chunk is 4096 consecutive coordinates of an entry, in the authors' program a
+    # tile of 64 by 64. int2.py chooses the levels, in the authors' program a grid in standard deviations.
     "sparseloco": {"compressor": "topk", "values": "int2", "scope": "chunk", "feedback_decay": 0.95},
     # Vargaftik et al. 2022: see eden.py.
     "eden": {"compressor": "none", "values": "eden", "unbiased": True},

@@ -22,10 +22,12 @@ SSFL = {
 DILOCO = {
     **{"clients": 8, "clients-per-round": 8, "local-steps": 500, "optimizer": "adamw", "lr": 4e-4, "weight-decay": 0.1},
     **{"keep-moments": True, "strategy": "fedavgm", "server-nesterov": True, "server-momentum": 0.9, "server-lr": 0.7},
+    **{"compressor": "none", "warmup-rounds": 0, "lr-warmup-rounds": 2},
 }
 SPARSELOCO = {
     **{"clients": 8, "clients-per-round": 8, "local-steps": 30, "optimizer": "adamw", "strategy": "fedavg"},
     **{"compressor": "sparseloco", "density": 64 / 4096, "feedback-decay": 0.95, "residual-decay": 1.0},
+    **{"keep-moments": True, "warmup-rounds": 0, "lr-warmup-rounds": 5},
 }
 PUBLISHED = {"feddst-cifar10": FEDRTS, "ssfl-cifar10": SSFL, "diloco": DILOCO, "sparseloco": SPARSELOCO}
 
@@ -34,3 +36,12 @@ PUBLISHED = {"feddst-cifar10": FEDRTS, "ssfl-cifar10": SSFL, "diloco": DILOCO, "
 def test_a_papers_config_has_the_papers_settings(name: str, published: dict[str, object]) -> None:
     flat = Config.from_mapping(read_yaml(CONFIGS / f"{name}.yaml")).flat()
     assert {key: flat[key] for key in published} == published
+
+
+def test_diloco_sends_whole_updates_and_sparseloco_the_largest_of_each_chunk() -> None:
+    diloco, sparseloco = (
+        Config.from_mapping(read_yaml(CONFIGS / f"{name}.yaml")).compression() for name in ("diloco", "sparseloco")
+    )
+    assert (diloco["compressor"], diloco["values"], diloco["error_feedback"]) == ("none", "f32", True)
+    assert (sparseloco["compressor"], sparseloco["values"], sparseloco["scope"]) == ("topk", "int2", "chunk")
+    assert sparseloco["error_feedback"]
