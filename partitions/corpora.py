@@ -21,6 +21,9 @@ from partitions.text_files import JsonLines, read_text
 
 HEADING = re.compile(r" ?= [^=].*[^=] = ?")
 """The first line of an article of WikiText; sections have more equals signs."""
+FORMS = ("{}.txt", "{}.tokens", "{}.raw", "{}.parquet", "{}-*.parquet", "{}.jsonl", "{}-*.jsonl")
+"""What the files of a corpus may also be called, with {} for `train` or `test`."""
+WIKI = ("wiki.{}.tokens", "wiki.{}.raw", *FORMS)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Source:
 
     Attributes:
         folders: under `data_dir`, in which its files are looked for.
+        forms: what its files may be called, the published name first; without {}, all files are training text. In
+            `data_dir` itself, which may hold other text, only the first is looked for.
         hub: the arguments of `datasets.load_dataset`.
         mebibytes: of the download.
         auto: the tokenizer that `auto` stands for.
@@ -36,6 +41,7 @@ class Source:
     """
 
     folders: tuple[str, ...]
+    forms: tuple[str, ...]
     hub: tuple[str, ...]
     mebibytes: int
     auto: str = "bpe:8000"
@@ -44,37 +50,45 @@ class Source:
 
 SOURCES = {
     "ptb": Source(
-        ("ptb", "simple-examples/data", "penn", "."), ("ptb-text-only/ptb_text_only", "penn_treebank"), 6, "word"
+        ("ptb", "simple-examples/data", "penn", "."),
+        ("ptb.{}.txt", *FORMS),
+        ("ptb-text-only/ptb_text_only", "penn_treebank"),
+        6,
+        "word",
     ),
     "wikitext2": Source(
         ("wikitext2", "wikitext-2-raw-v1", "wikitext-2-raw", "wikitext-2-v1", "wikitext-2"),
+        WIKI,
         ("Salesforce/wikitext", "wikitext-2-raw-v1"),
         8,
     ),
     "wikitext103": Source(
         ("wikitext103", "wikitext-103-raw-v1", "wikitext-103-raw", "wikitext-103-v1", "wikitext-103"),
+        WIKI,
         ("Salesforce/wikitext", "wikitext-103-raw-v1"),
         315,
     ),
-    "openwebtext": Source(("openwebtext",), ("Skylion007/openwebtext",), 24_000, test_share=0.0005),
+    "openwebtext": Source(
+        ("openwebtext",), ("*.parquet", "*.jsonl", "*.txt"), ("Skylion007/openwebtext",), 24_000, test_share=0.0005
+    ),
 }
-SUFFIXES = (".txt", ".tokens", ".raw", ".parquet", ".jsonl")
 
 
 def load(name: str, data_dir: Path, tokenizer: str, seq_length: int) -> Text:
     """The corpus `name` of SOURCES.
 
-    In the first of its folders that has files: those with `train` in their names are the training text, those with
-    `test` the test; without the latter, the last of the documents are the test. Files of validation are not used.
+    It is read from the first of its folders that has training text, and there from the files of one form alone, because
+    other files may be the same text once more. Without test text of that form, the last of the documents are the test.
+    Files of validation are not used.
 
     Raises:
         DataError: the corpus is absent and cannot be downloaded, or its files are damaged.
     """
     source = SOURCES[name]
-    places = [data_dir / folder for folder in source.folders]
-    found = next((files for place in places if (files := _files(place, name))), None)
+    found = next((files for folder in source.folders if (files := _files(data_dir, folder, source))), None)
     if found is None:
-        found = _files(_downloaded(name, source, places), name)
+        _download(name, source, data_dir)
+        found = _files(data_dir, source.folders[0], source)
         if found is None:
             raise DataError(f"{name}: the download has no training text")
     train, test = found
@@ -94,17 +108,17 @@ wikitext103 = partial(load, "wikitext103")
 openwebtext = partial(load, "openwebtext")
 
 
-def _files(place: Path, name: str) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
-    """The training and the test files of a folder; None without the former."""
-    if not place.is_dir():
-        return None
-    files = sorted(f for f in place.iterdir() if f.suffix in SUFFIXES and not f.name.startswith("."))
-    if place.name == "data" or name == "ptb":  # a folder that may hold other files too
-        files = [f for f in files if f.name.startswith(("ptb.", "train", "test", "ptb_"))]
-    if name == "openwebtext":
-        return (tuple(files), ()) if files else None
-    train, test = (tuple(f for f in files if split in f.name) for split in ("train", "test"))
-    return (train, test) if train else None
+def _files(data_dir: Path, folder: str, source: Source) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
+    """The training and the test files of the first form that has both, or else the former; None without the former."""
+    forms = source.forms[:1] if folder == "." else source.forms
+    found = [(_named(data_dir / folder, form, "train"), _named(data_dir / folder, form, "test")) for form in forms]
+    return next((files for files in found if all(files)), next((files for files in found if files[0]), None))
+
+
+def _named(place: Path, form: str, split: str) -> tuple[Path, ...]:
+    if "{}" not in form and split == "test":
+        return ()
+    return tuple(sorted(file for file in place.glob(form.format(split)) if not file.name.startswith(".")))
 
 
 @dataclass(frozen=True)
@@ -161,29 +175,29 @@ def rows(file: Path) -> Iterator[str]:
         raise DataError(f"{file}: damaged, or no .parquet ({reason(error)})") from error
 
 
-def _downloaded(name: str, source: Source, places: list[Path]) -> Path:
-    """The folder into which the corpus was downloaded, as .parquet.
+def _download(name: str, source: Source, data_dir: Path) -> None:
+    """Download the corpus into the first of its folders, as .parquet.
 
     Raises:
         DataError: it cannot be downloaded; the line says where it was looked for.
     """
+    place, names = data_dir / source.folders[0], [form.format("train") for form in source.forms]
     others = f" (nor in {', '.join(source.folders[1:])})" if source.folders[1:] else ""
-    looked = f"{name}: no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files in {places[0]}{others}"
+    looked = f"{name}: no {', '.join(names[:-1])} or {names[-1]} in {place}{others}"
     if not allowed():
         raise DataError(looked)
     try:
         import datasets  # imported here, because it belongs to an extra, and takes seconds
     except ImportError:
         raise DataError(f"{looked}; put them there, or pip install 'fedsparse[text]' to download them") from None
-    print(f"downloading {name} ({source.mebibytes:,} MiB) into {places[0]}", file=sys.stderr)
+    print(f"downloading {name} ({source.mebibytes:,} MiB) into {place}", file=sys.stderr)
     try:
         reach_hub()
         datasets.disable_progress_bars()
-        splits: Any = datasets.load_dataset(*source.hub, cache_dir=str(places[0] / ".download"))
-        places[0].mkdir(parents=True, exist_ok=True)
+        splits: Any = datasets.load_dataset(*source.hub, cache_dir=str(place / ".download"))
+        place.mkdir(parents=True, exist_ok=True)
         for split in ("test", "train"):  # the test first: without it, a folder would seem whole
             if split in splits:
-                splits[split].to_parquet(places[0] / f"{split}.parquet")
+                splits[split].to_parquet(place / f"{split}.parquet")
     except Exception as error:  # the library raises many types of error
         raise DataError(f"{looked}, and the download failed ({reason(error)}); put them there") from error
-    return places[0]

@@ -97,6 +97,19 @@ def test_ptb_has_mikolovs_tokens(tmp_path: Path) -> None:
     assert data.classes == len(set(expected))
 
 
+@pytest.mark.parametrize("stranger", ["ptb/ptb.char.train.txt", "ptb/train.jsonl", "train.txt"])
+def test_ptb_is_not_joined_to_other_files(tmp_path: Path, stranger: str) -> None:
+    (tmp_path / "ptb").mkdir()
+    (tmp_path / stranger).write_text('{"text": "stranger"}\n' * 50)
+    if stranger == "train.txt":
+        with without_downloads(), pytest.raises(DataError, match=r"ptb: no ptb.train.txt, train.txt, "):
+            load("ptb", tmp_path, "auto", 16)
+    for split in ("train", "test"):
+        (tmp_path / f"ptb/ptb.{split}.txt").write_text(line(30))
+    data = load("ptb", tmp_path, "auto", 16)
+    assert len(data.train.tokens) == len(data.test.tokens) == 31
+
+
 ARTICLES = [" \n = Title = \n \n", " first line \n", " = = Part = = \n", " \n = Other = \n", " second line \n"]
 
 
@@ -132,7 +145,7 @@ def test_openwebtext_has_a_few_documents_for_the_test(tmp_path: Path) -> None:
 def test_an_absent_corpus_is_one_line_with_the_folders(tmp_path: Path) -> None:
     with (
         without_downloads(),
-        pytest.raises(DataError, match=f"wikitext2: no .* files in {tmp_path}/wikitext2 .nor in "),
+        pytest.raises(DataError, match=f"wikitext2: no wiki.train.tokens, .* in {tmp_path}/wikitext2 .nor in "),
     ):
         load("wikitext2", tmp_path, "auto", 16)
 
