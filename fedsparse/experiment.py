@@ -168,9 +168,17 @@ class Experiment:
     def model(self) -> FlatModel:
         """The network with its initial weights, on the device."""
         network = self.network(derive_seed(self.config.seed, "model"))
-        if self.config.init:
-            load_weights(network, Path(self.config.init), self.model_name)
+        self.load_initial(network)
         return FlatModel(network.to(self.device))
+
+    def load_initial(self, network: nn.Module) -> None:
+        """Load the weights that ``init`` names, if it does, in place; on the meta device they are only checked.
+
+        Raises:
+            ConfigError: see ``load_weights``.
+        """
+        if self.config.init:
+            load_weights(network, Path(self.config.init), self.model_name, vocabulary=self.dataset.vocabulary)
 
     @property
     def layout(self) -> Layout:

@@ -1,7 +1,6 @@
 """Finds mistakes before a run that would otherwise show in the middle of it."""
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,6 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import OWN, Config
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
-from fedsparse.models.initial import load_weights
 from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.sparsity import weight_layers
 from fedsparse.sparsity.static import Dense
@@ -63,8 +61,7 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         if training != "none":
             check_batches(config, model, experiment.dataset.input_shape, sizes)
         layout = Layout.of(model)
-        if config.init:
-            load_weights(model, Path(config.init), experiment.model_name)
+        experiment.load_initial(model)
         if not layout.parameters:
             raise ConfigError(f"model = {config.model}: has no weights to train")
         layers = weight_layers(model, layout, config.dense_layer_names())

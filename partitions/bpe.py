@@ -33,6 +33,16 @@ class Bpe(Tokenizer):
         ends = [*(token for token in known if token is not None), *inner.encode("\n", add_special_tokens=False).ids]
         self.end = ends[0] if ends else 0
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """The tokens as the library writes them; a number without a token is empty."""
+        return [self.inner.id_to_token(number) or "" for number in range(self.size)]
+
+    @property
+    def content(self) -> str:
+        """The tokenizer.json."""
+        return str(self.inner.to_str())
+
     def encode(self, text: str) -> Ints:
         """The tokens, without special ones."""
         return np.array(self.inner.encode(text, add_special_tokens=False).ids, np.int64)
@@ -66,12 +76,12 @@ def trained(texts: Iterable[str], size: int, file: Path) -> Bpe:
         return from_path(file)
     if not allowed():
         raise DataError(f"{file}: is not trained yet")
-    kit = library()
-    inner = kit.Tokenizer(kit.models.BPE())
-    inner.pre_tokenizer = kit.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = kit.decoders.ByteLevel()
-    alphabet = kit.pre_tokenizers.ByteLevel.alphabet()
-    trainer = kit.trainers.BpeTrainer(
+    tokenizers = library()
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
     )
     inner.train_from_iterator(texts, trainer)
@@ -105,13 +115,13 @@ def from_path(path: Path) -> Bpe:
     pair = not file.is_file() and vocabulary.is_file() and merges.is_file()
     if not file.is_file() and not pair:
         raise DataError(f"no tokenizer in {path}: looked for tokenizer.json, and for vocab.json with merges.txt")
-    kit = library()
+    tokenizers = library()
     try:
         if not pair:
-            return Bpe(kit.Tokenizer.from_file(str(file)))
-        inner = kit.Tokenizer(kit.models.BPE.from_file(str(vocabulary), str(merges)))
-        inner.pre_tokenizer = kit.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        inner.decoder = kit.decoders.ByteLevel()
+            return Bpe(tokenizers.Tokenizer.from_file(str(file)))
+        inner = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(str(vocabulary), str(merges)))
+        inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = tokenizers.decoders.ByteLevel()
         return Bpe(inner)
     except Exception as error:  # the library raises plain Exceptions
         raise DataError(f"{file if not pair else vocabulary}: damaged, or no tokenizer ({reason(error)})") from error

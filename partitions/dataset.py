@@ -40,6 +40,11 @@ class Dataset(ABC):
     task: Any
 
     @property
+    def vocabulary(self) -> str:
+        """A fingerprint of what the tokens mean; empty if samples have none."""
+        return ""
+
+    @property
     @abstractmethod
     def train_size(self) -> int:
         """How many training samples there are."""

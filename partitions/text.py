@@ -75,6 +75,11 @@ class Text(Dataset):
     task: Any = "language"
 
     @property
+    def vocabulary(self) -> str:
+        """The tokenizer's fingerprint."""
+        return self.tokenizer.fingerprint
+
+    @property
     def train_size(self) -> int:
         """How many training windows there are."""
         return len(self.train.starts)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,21 @@ class Tokenizer(ABC):
 
     size: int
     end: int
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> list[str]:
+        """The text of each token, by number."""
+
+    @property
+    def content(self) -> str:
+        """All that decides the tokens of a text."""
+        return f"{type(self).__name__} {self.vocabulary}"
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the vocabulary, in hexadecimal digits: the same if every token number means the same."""
+        return sha256(repr(self.vocabulary).encode(errors="surrogatepass")).hexdigest()
 
     @abstractmethod
     def encode(self, text: str) -> Ints:
@@ -46,6 +62,11 @@ class Char(Tokenizer):
         self._tokens[[ord(c) for c in self.characters[1:]]] = np.arange(1, self.size)
         self.end = int(self._tokens[ord("\n")])
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """The characters."""
+        return list(self.characters)
+
     def encode(self, text: str) -> Ints:
         """The place of each character in `characters`."""
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -61,6 +82,11 @@ class Byte(Tokenizer):
 
     size = 256
     end = ord("\n")
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The bytes, such as 0x0a."""
+        return [f"{byte:#04x}" for byte in range(256)]
 
     def encode(self, text: str) -> Ints:
         """The bytes."""
@@ -90,6 +116,11 @@ class Word(Tokenizer):
         self.words = [*special, *frequent[: size - 2]]
         self.size, self.end = len(self.words), 1
         self._tokens = {word: token for token, word in enumerate(self.words)}
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words."""
+        return self.words
 
     def encode(self, text: str) -> Ints:
         """The words of each line, and `<eos>` between lines."""

@@ -114,7 +114,7 @@ def _play(
             recorder.extra["attack"] = f"{config.attack} by {len(experiment.attackers)} of {config.clients} clients"
         recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
         model.vector.copy_(strategy.weights)
-        save_model(model.module, folder / "model.pt")
+        save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
     with stoppable(), recording as recorder:
         table = StepTable(experiment.task, recorder.scalar)

@@ -56,7 +56,7 @@ def prune(
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
     module = experiment.model.module
-    load_weights(module, Path(checkpoint), config.model, "checkpoint")
+    load_weights(module, Path(checkpoint), config.model, "checkpoint", experiment.dataset.vocabulary)
     headline = Headline(*next(iter(experiment.task.metrics.items())))
     measured: dict[str, float] = {}
     if not experiment.layers:
@@ -80,7 +80,7 @@ def prune(
         measure("after BatchNorm recalibration")
     layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     folder = create_run_folder(config.logdir, f"prune-{method}")
-    save_model(module, folder / "model.pt")
+    save_model(module, folder / "model.pt", experiment.dataset.vocabulary)
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": nm, "samples": calibration}
     result = {"command": "prune", "config": config.flat(), **asked, headline.name: measured, "layers": layers}
     write_json(folder / "result.json", result)

@@ -78,7 +78,7 @@ def train_all(config: Config, until: int | None = None) -> None:
             metrics["weights/hash"] = round_hash(model.vector.cpu().numpy())
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
-        save_model(model.module, folder / "model.pt")
+        save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
 
 def _train_round(

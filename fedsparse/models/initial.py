@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from fedsparse.errors import ConfigError
 
+VOCABULARY = "vocabulary.sha256"
+"""Beside the ``model.pt`` of a run on text: the fingerprint of the vocabulary."""
 FILES = ("model.pt", "model.safetensors", "pytorch_model.bin")
 """What is looked for in a folder: that of a run, or one from Hugging Face."""
 
 
-def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init") -> None:
+def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init", vocabulary: str = "") -> None:
     """Load a state dict into ``module``, in place.
 
     Args:
@@ -20,50 +22,57 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
         path: a file, or a folder with one of ``FILES``.
         name: of the model, for messages.
         setting: that named the path, for messages.
+        vocabulary: ``Dataset.vocabulary``; compared with the one beside the file, if both are there.
 
     Raises:
         ConfigError: there is no such file, it is damaged, or it is of another model or vocabulary; one line.
     """
-    told = f"{setting} = {path}"
-    state, own = _published_names(_read(path, told)), module.state_dict()
+    given = f"{setting} = {path}"
+    state, own = _published_names(_read(path, given)), module.state_dict()
     tables = {f"{prefix}.weight" for prefix, part in module.named_modules() if isinstance(part, nn.Embedding)}
     for key in [*own, *state]:
         shapes = [tuple(tensors[key].shape) if key in tensors else "nothing" for tensors in (state, own)]
         if shapes[0] != shapes[1]:
-            line = f"{told}: is not of model = {name}: {key!r} is {shapes[0]} there and {shapes[1]} here"
+            line = f"{given}: is not of model = {name}: {key!r} is {shapes[0]} there and {shapes[1]} here"
             is_table = key in tables and key in state
             raise ConfigError(line + "; tokenizer and seq-length decide how many rows a table has" * is_table)
         if not torch.isfinite(state[key]).all():
-            raise ConfigError(f"{told}: {key!r} has NaN or infinity")
+            raise ConfigError(f"{given}: {key!r} has NaN or infinity")
+    beside = (path if path.is_dir() else path.parent) / VOCABULARY
+    if vocabulary and beside.is_file() and beside.read_text(errors="replace").strip() != vocabulary:
+        raise ConfigError(
+            f"{given}: was trained with other tokens of the same number; tokenizer and training text decide the tokens "
+            f"({beside} is their fingerprint)"
+        )
     module.load_state_dict(state)
 
 
-def _read(path: Path, told: str) -> dict[str, Tensor]:
+def _read(path: Path, given: str) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU."""
     if path.is_dir():
         found = [path / name for name in FILES if (path / name).is_file()]
         if not found:
-            raise ConfigError(f"{told}: has none of {', '.join(FILES)}")
+            raise ConfigError(f"{given}: has none of {', '.join(FILES)}")
         path = found[0]
     if not path.is_file():
-        raise ConfigError(f"{told}: there is no such file")
+        raise ConfigError(f"{given}: there is no such file")
     state: Any
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file
         except ModuleNotFoundError:
-            raise ConfigError(f"{told}: needs the package safetensors: pip install safetensors") from None
+            raise ConfigError(f"{given}: needs the package safetensors: pip install safetensors") from None
         try:
             state = load_file(path)
         except Exception as error:  # its own exception is no subclass of any other
-            raise ConfigError(f"{told}: cannot be read: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"{given}: cannot be read: {str(error).splitlines()[0]}") from None
         return dict(state)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # what a damaged file makes torch raise is of many types
-        raise ConfigError(f"{told}: is not a file that torch.save wrote") from None
+        raise ConfigError(f"{given}: is not a file that torch.save wrote") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"{told}: should be a state dict, as in a run's model.pt")
+        raise ConfigError(f"{given}: should be a state dict, as in a run's model.pt")
     return state
 
 

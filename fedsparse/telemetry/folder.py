@@ -13,6 +13,7 @@ from torch import nn
 
 from fedsparse.errors import OutputError
 from fedsparse.files import replaced
+from fedsparse.models.initial import VOCABULARY
 
 
 def short(name: str) -> str:
@@ -68,11 +69,18 @@ def check_writable(logdir: str, outfile: str) -> None:
         raise OutputError(f"cannot make a file in {path}: {error.strerror}") from None
 
 
-def save_model(module: nn.Module, path: Path) -> None:
-    """Write the state dict by way of memory, because ``torch.save`` raises a RuntimeError when the disk is full."""
+def save_model(module: nn.Module, path: Path, vocabulary: str) -> None:
+    """Write the state dict by way of memory, because ``torch.save`` raises a RuntimeError when the disk is full.
+
+    Args:
+        vocabulary: ``Dataset.vocabulary``; written beside it, unless empty.
+    """
     content = io.BytesIO()
     torch.save(module.state_dict(), content)
     try:
+        if vocabulary:
+            with replaced(path.with_name(VOCABULARY)) as file:
+                file.write_text(f"{vocabulary}\n")
         with replaced(path) as file:
             file.write_bytes(content.getbuffer())
     except OSError as error:

@@ -36,3 +36,9 @@ def test_an_lstm_reads_ptb_and_a_run_starts_from_the_weights_of_an_earlier_one(p
     assert start == pytest.approx(15, rel=0.1), "fourteen words and the end of a line"
     second = run(ptb, tmp_path, model="lstm-small", init=str(first.folder))
     assert second.rounds[0]["eval/perplexity"] == pytest.approx(end)
+    other = tmp_path / "other/ptb"
+    other.mkdir(parents=True)
+    for split in ("train", "test"):
+        (other / f"ptb.{split}.txt").write_text((ptb / f"ptb/ptb.{split}.txt").read_text().replace("w0", "v0"))
+    with pytest.raises(fedsparse.ConfigError, match=r"^init = \S+: was trained with other tokens of the same number"):
+        run(other.parent, tmp_path, model="lstm-small", init=str(first.folder))
