@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from partitions.corpus import Corpus, Document, LastTenth, read_corpus
+from partitions.corpus import Corpus, Document, held_out, read_corpus
 from partitions.dataset import DataError, reason
 from partitions.downloads import allowed, reach_hub
 from partitions.text import Text
@@ -93,8 +93,10 @@ def load(name: str, data_dir: Path, tokenizer: str, seq_length: int) -> Text:
             raise DataError(f"{name}: the download has no training text")
     train, test = found
     documents = Documents(train, name)
-    learned: Iterable[Document] = documents if test else LastTenth(documents, False, source.test_share)
-    tested: Iterable[Document] = Documents(test, name) if test else LastTenth(documents, True, source.test_share)
+    learned: Iterable[Document] = documents
+    tested: Iterable[Document] = Documents(test, name)
+    if not test:
+        learned, tested = held_out(documents, source.test_share)
     corpus = Corpus(learned, tested, source.auto, train[0].parent / ".tokens", (*train, *test))
     try:
         return read_corpus(corpus, tokenizer, seq_length, data_dir)

@@ -1,6 +1,6 @@
 """Documents, and how they become a data set: tokenized, a client's together, cut into windows."""
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,7 +36,7 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents to learn from and to test with, which are read again each time they are needed.
+    """Documents to learn from and to test with, which are read again each time they are needed: no generators.
 
     Attributes:
         train, test: a client of `test` need not be in `train`.
@@ -50,6 +50,10 @@ class Corpus:
     auto: str = "char"
     kept: Path = Path("data")
     files: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(iter(documents) is documents for documents in (self.train, self.test)):
+            raise DataError("Corpus: documents are read several times, so give a list, not a generator")
 
     @property
     def stamp(self) -> str:
@@ -73,7 +77,8 @@ def read_corpus(corpus: Corpus, tokenizer: str, seq_length: int, data_dir: Path 
     made = make_tokenizer(tokenizer, corpus, data_dir)
     clients = dict[str, int]()
     if sum(file.stat().st_size for file in corpus.files) > LARGE:
-        name = f"{re.sub('[^a-z0-9]+', '-', tokenizer.lower()).strip('-')}-{corpus.stamp}"
+        content = sha256(made.content.encode(errors="surrogatepass")).hexdigest()[:16]
+        name = f"{type(made).__name__.lower()}-{content}-{corpus.stamp}"
         streams = [
             stored(documents, made, clients, corpus.kept / f"{name}-{split}")
             for split, documents in (("train", corpus.train), ("test", corpus.test))
@@ -87,10 +92,12 @@ def make_tokenizer(name: str, corpus: Corpus, data_dir: Path) -> Tokenizer:
     """The tokenizer of a name, its vocabulary learned from the training text where it has one of its own.
 
     Raises:
-        DataError: there is no such tokenizer.
+        DataError: there is no such tokenizer, or `bpe` has no size.
     """
     kind, _, size = name.partition(":")
     texts = (document.text for document in corpus.train)
+    if name == "bpe":
+        raise DataError("tokenizer = bpe: needs the size of its vocabulary, such as bpe:8000")
     if kind in ("word", "bpe") and size and not (size.isdecimal() and 300 <= int(size) <= 2**24):
         raise DataError(f"tokenizer = {name}: the size of a vocabulary is 300 to {2**24}")
     if kind == "char":
@@ -107,28 +114,36 @@ def make_tokenizer(name: str, corpus: Corpus, data_dir: Path) -> Tokenizer:
 
 
 @dataclass(frozen=True)
-class LastTenth:
-    """The documents of a source without a test set: each client's last tenth is the test, at least one of several.
+class Part:
+    """The training or the test documents of a source that has no test set.
 
     Args:
         documents: read again for each pass.
-        test: whether this is the test set.
+        kept: how many documents of each client are for training; filled in the first pass.
+        test: whether these are the test documents.
         share: of a client's documents that are the test.
     """
 
     documents: Iterable[Document]
+    kept: dict[str, int]
     test: bool
-    share: float = 0.1
+    share: float
 
     def __iter__(self) -> Iterator[Document]:
-        counts = dict[str, int]()
+        if not self.kept:
+            for client, n in Counter(document.client for document in self.documents).items():
+                self.kept[client] = n - (max(1, round(self.share * n)) if n > 1 else 0)
+        seen = Counter[str]()
         for document in self.documents:
-            counts[document.client] = counts.get(document.client, 0) + 1
-        left = {client: n - (max(1, round(self.share * n)) if n > 1 else 0) for client, n in counts.items()}
-        for document in self.documents:
-            left[document.client] -= 1
-            if (left[document.client] < 0) == self.test:
+            seen[document.client] += 1
+            if (seen[document.client] > self.kept[document.client]) == self.test:
                 yield document
+
+
+def held_out(documents: Iterable[Document], share: float = 0.1) -> tuple[Part, Part]:
+    """Training and test: of each client with several documents, the last `share` of them is the test, at least one."""
+    kept = dict[str, int]()
+    return Part(documents, kept, False, share), Part(documents, kept, True, share)
 
 
 def _cut(train: Stream, test: Stream, tokenizer: Tokenizer, seq_length: int, clients: list[str]) -> Text:
@@ -136,18 +151,19 @@ def _cut(train: Stream, test: Stream, tokenizer: Tokenizer, seq_length: int, cli
     needed = seq_length + 1
     for split, stream in (("training", train), ("test", test)):
         if not len(stream.tokens):
-            raise DataError(f"there is no {split} text")
+            advice = "; give it a second document (in .txt, after a blank line), or a test set" * (split == "test")
+            raise DataError(f"there is no {split} text{advice}")
     for split, stream, found in (("training", train, starts), ("test", test, test_starts)):
         if not len(found):
             raise DataError(
                 f"seq-length = {seq_length}: a window needs {needed} tokens, but the longest {split} text has "
                 f"{_by_client(stream)[1].max()}; lower it"
             )
-    who, lengths = _by_client(train)
+    present, lengths = _by_client(train)
     if (short := lengths < needed).any():
         raise DataError(
             f"seq-length = {seq_length}: a window needs {needed} tokens, but the training text of client "
-            f"{clients[who[short.argmax()]]!r} has {lengths[short.argmax()]}; lower it"
+            f"{clients[present[short.argmax()]]!r} has {lengths[short.argmax()]}; lower it"
         )
     names, labels = np.unique(train.labels, return_inverse=True)
     labelled = bool(any(names))

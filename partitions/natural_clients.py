@@ -20,5 +20,8 @@ def owners(labels: Ints, clients: int, rng: np.random.Generator, *, natural: Int
         DataError: `natural` is None.
     """
     if natural is None:
-        raise DataError("natural: this data set does not say who holds what; its loader would return `clients`, too")
+        raise DataError(
+            "natural: this data set does not say who holds what; text does so as a folder of CLIENT.txt files or by "
+            "`client` in .jsonl, a loader of your own by returning `clients`"
+        )
     return natural

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from partitions.corpus import Corpus, Document, LastTenth, read_corpus
+from partitions.corpus import Corpus, Document, held_out, read_corpus
 from partitions.dataset import DataError, reason
 from partitions.text import Text
 
@@ -16,10 +16,10 @@ BLANK_LINES = re.compile(r"\n\s*\n")
 def load_text(path: Path, tokenizer: str, seq_length: int, data_dir: Path) -> Text:
     """Reads the file or the folder.
 
-    A .txt file is one client-less text; its documents are paragraphs, between blank lines, or lines if there are none.
+    A .txt file is text without clients; its documents are paragraphs, between blank lines, or lines if there are none.
     A folder has one such file a client; with the folders train/ and test/ in it, these say what the test is. A .jsonl
-    file has a document a line: an object with `text`, and with `client` and `label` if it likes. Without a test, the
-    last tenth of each client's documents is the test.
+    file has a document a line: an object with `text`, and perhaps with `client` and `label`. Without a test, the last
+    tenth of each client's documents is the test.
 
     Raises:
         DataError: a file is absent, empty, not UTF-8 or, as .jsonl, not as above; or see `read_corpus`.
@@ -27,8 +27,8 @@ def load_text(path: Path, tokenizer: str, seq_length: int, data_dir: Path) -> Te
     try:
         return read_corpus(_corpus(path), tokenizer, seq_length, data_dir)
     except DataError as error:
-        told = str(error)
-        raise DataError(told if told.startswith((str(path), "tokenizer")) else f"{path}: {told}") from None
+        message = str(error)
+        raise DataError(message if message.startswith((str(path), "tokenizer")) else f"{path}: {message}") from None
 
 
 def is_text(path: Path) -> bool:
@@ -42,14 +42,13 @@ def _corpus(path: Path) -> Corpus:
     if not path.is_dir():
         documents = JsonLines(path) if path.suffix == ".jsonl" else Paragraphs((path,))
         kept = path.with_name(f"{path.name}.tokens")
-        return Corpus(LastTenth(documents, False), LastTenth(documents, True), "char", kept, (path,))
+        return Corpus(*held_out(documents), "char", kept, (path,))
     kept = path / ".tokens"
     if (path / "train").is_dir():
         train, test = (_texts(path / split) for split in ("train", "test"))
         return Corpus(Paragraphs(train, named=True), Paragraphs(test, named=True), "char", kept, train + test)
     files = _texts(path)
-    whole = Paragraphs(files, named=True)
-    return Corpus(LastTenth(whole, False), LastTenth(whole, True), "char", kept, files)
+    return Corpus(*held_out(Paragraphs(files, named=True)), "char", kept, files)
 
 
 def _texts(folder: Path) -> tuple[Path, ...]:
@@ -81,24 +80,35 @@ class JsonLines:
     file: Path
 
     def __iter__(self) -> Iterator[Document]:
-        some = False
+        empty = True
         for number, line in enumerate(_lines(self.file), start=1):
             if not line.strip():
                 continue
-            some = True
+            empty = False
             try:
-                found = json.loads(line)
-                text = found["text"]
-                if not isinstance(text, str):
-                    raise TypeError
+                document = _document(line)
+            except UnicodeEncodeError:
+                raise DataError(f"{self.file}, line {number}: has half of a surrogate pair, such as \\ud800") from None
             except UnicodeDecodeError:
                 raise DataError(f"{self.file}, line {number}: is not UTF-8") from None
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 shown = line.decode(errors="replace").strip()[:40]
-                raise DataError(f'{self.file}, line {number}: should be like {{"text": "..."}}, not {shown}') from None
-            yield Document(text, *(str(found.get(key) or "") for key in ("client", "label")))
-        if not some:
+                allowed = '{"text": "..."}, with text or a number as client and label'
+                raise DataError(f"{self.file}, line {number}: should be like {allowed}, not {shown}") from None
+            yield document
+        if empty:
             raise DataError(f"{self.file}: is empty")
+
+
+def _document(line: bytes) -> Document:
+    """The document of a line; raises many types of error if the line is not as it should be."""
+    found = json.loads(line)
+    text, *names = (found["text"], *(found.get(key) for key in ("client", "label")))
+    if not isinstance(text, str) or not all(isinstance(name, str | int | float | None) for name in names):
+        raise TypeError
+    document = Document(text, *("" if name is None else str(name) for name in names))
+    "".join(document).encode()
+    return document
 
 
 def _lines(file: Path) -> Iterator[bytes]:

@@ -41,10 +41,10 @@ def encoded(documents: Iterable[tuple[str, str, str]], tokenizer: Tokenizer, cli
         clients: the number of each name; new names get the next numbers.
     """
     pieces = list[NDArray[Any]]()
-    lengths, who, labels, size = _encode(documents, tokenizer, clients, pieces.append)
-    order = np.lexsort((labels, who))
+    lengths, owners, labels, size = _encode(documents, tokenizer, clients, pieces.append)
+    order = np.lexsort((labels, owners))
     tokens = np.concatenate([pieces[i] for i in order]) if pieces else np.empty(0, _dtype(tokenizer))
-    return Stream(tokens, lengths[order], who[order], labels[order], size)
+    return Stream(tokens, lengths[order], owners[order], labels[order], size)
 
 
 def stored(
@@ -63,21 +63,23 @@ def stored(
             place.parent.mkdir(parents=True, exist_ok=True)
             _store(documents, tokenizer, facts, file)
         with np.load(facts) as found:
-            lengths, who, labels, names, size = (found[k] for k in ("lengths", "clients", "labels", "names", "bytes"))
+            lengths, owners, labels, names, size = (
+                found[k] for k in ("lengths", "clients", "labels", "names", "bytes")
+            )
         # Copy-on-write, because torch wants memory that could be written to.
         tokens = np.memmap(file, _dtype(tokenizer), mode="c") if lengths.size else np.empty(0, _dtype(tokenizer))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot keep the tokens in {file}: {reason(error)}") from error
     numbers = np.array([clients.setdefault(str(name), len(clients)) for name in names], np.int64)
-    return Stream(tokens, lengths, numbers[who], labels, int(size))
+    return Stream(tokens, lengths, numbers[owners], labels, int(size))
 
 
 def _store(documents: Iterable[tuple[str, str, str]], tokenizer: Tokenizer, facts: Path, file: Path) -> None:
     """Write both files aside, then rename them, because another run may do the same at this moment."""
     own, aside = dict[str, int](), file.with_name(f"{file.name}.{os.getpid()}")
     with aside.open("wb") as out:
-        lengths, who, labels, size = _encode(documents, tokenizer, own, lambda piece: _write(out, piece))
-    order = np.lexsort((labels, who))
+        lengths, owners, labels, size = _encode(documents, tokenizer, own, lambda piece: _write(out, piece))
+    order = np.lexsort((labels, owners))
     if (np.diff(order) != 1).any():
         unsorted, ends = np.memmap(aside, _dtype(tokenizer), mode="r"), np.cumsum(lengths)
         sorted_file = file.with_name(f"{file.name}.{os.getpid()}.sorted")
@@ -86,7 +88,7 @@ def _store(documents: Iterable[tuple[str, str, str]], tokenizer: Tokenizer, fact
                 _write(out, unsorted[ends[i] - lengths[i] : ends[i]])
         sorted_file.replace(aside)
     aside.replace(file)
-    shown = {"lengths": lengths[order], "clients": who[order], "labels": labels[order], "names": list(own)}
+    shown = {"lengths": lengths[order], "clients": owners[order], "labels": labels[order], "names": list(own)}
     temporary = facts.with_name(f"{facts.stem}.{os.getpid()}.npz")
     np.savez(temporary, bytes=size, **shown)  # type: ignore[arg-type]
     temporary.replace(facts)
@@ -96,15 +98,15 @@ def _encode(
     documents: Iterable[tuple[str, str, str]], tokenizer: Tokenizer, clients: dict[str, int], keep: Any
 ) -> tuple[Ints, Ints, NDArray[np.str_], int]:
     """Give the tokens of each document to `keep`; returns lengths, clients, labels and bytes."""
-    dtype, lengths, who, labels, size = _dtype(tokenizer), list[int](), list[int](), list[str](), 0
+    dtype, lengths, owners, labels, size = _dtype(tokenizer), list[int](), list[int](), list[str](), 0
     for text, client, label in documents:
         tokens = np.append(tokenizer.encode(text), tokenizer.end)
         keep(tokens.astype(np.uint16).view(dtype) if dtype == np.int16 else tokens.astype(dtype))
         lengths.append(len(tokens))
-        who.append(clients.setdefault(client, len(clients)))
+        owners.append(clients.setdefault(client, len(clients)))
         labels.append(label)
         size += len(text.encode()) + 1
-    return np.array(lengths, np.int64), np.array(who, np.int64), np.array(labels, np.str_), size
+    return np.array(lengths, np.int64), np.array(owners, np.int64), np.array(labels, np.str_), size
 
 
 def _write(out: BinaryIO, tokens: NDArray[Any]) -> None:

@@ -22,7 +22,7 @@ class DataSettings(Settings):
 
     dataset: Annotated[str, OneOf(DATASETS, suffixes=FILES, folders=True)] = "fashion-mnist-mini"
     """The data set. fashion-mnist-mini and shakespeare-mini are embedded; a folder holds train/CLASS/*.png and
-    test/CLASS/*.png, or text as CLIENT.txt; a line of a .jsonl file has text, and client and label if it likes."""
+    test/CLASS/*.png, or text as CLIENT.txt; a line of a .jsonl file has text, and perhaps client and label."""
     data_dir: str = Field("data", min_length=1)
     """Folder that data sets are read from, and downloaded into when absent."""
     tokenizer: Annotated[str, AfterValidator(_tokenizer)] = "auto"
@@ -44,5 +44,5 @@ class DataSettings(Settings):
     """Fewest samples a client may hold; the few moved to keep it are reported (dirichlet-self-balancing draws again, as
     its authors' code does with 10)."""
     augment: bool = False
-    """While training, random crops and flips of images, as usual for the data set; a window of text begins at a random
-    place inside its client's tokens."""
+    """While training, random crops and flips of images, as usual for the data set; a window of text begins up to a
+    window earlier, at random, inside the text that its client trains on."""

@@ -303,7 +303,9 @@ def test_natural_clients_keep_their_samples_even_below_the_floor(ids: list[int])
 
 
 def test_natural_clients_of_a_data_set_that_names_none_are_one_line() -> None:
-    with pytest.raises(DataError, match="natural: this data set does not say who holds what") as caught:
+    with pytest.raises(
+        DataError, match=r"natural: this data set does not say who holds what; text does so as a folder"
+    ) as caught:
         partition([0, 1], natural_clients.owners, 2, seed=0)
     assert "\n" not in str(caught.value)
 

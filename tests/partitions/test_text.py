@@ -1,6 +1,7 @@
 """Text as windows of tokens: what a window holds, who owns it, and what is left out."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from partitions import (
     shakespeare,
     shards,
 )
+from partitions.corpus import held_out
 from partitions.token_store import encoded, stored
 from partitions.tokenizer import Char, Word
 
@@ -127,6 +129,8 @@ def test_text_without_labels_is_sharded_in_its_order_and_has_no_classes_to_sprea
         ({"train": []}, "there is no training text"),
         ({"test": []}, "there is no test text"),
         ({"test": [Document("ab", "a")]}, "seq-length = 5: a window needs 6 tokens, but the longest test text has 3"),
+        ({"train": iter(TRAIN)}, "Corpus: documents are read several times, so give a list, not a generator"),
+        ({"tokenizer": "bpe"}, "tokenizer = bpe: needs the size of its vocabulary, such as bpe:8000"),
         ({"tokenizer": "bpe:7"}, "tokenizer = bpe:7: the size of a vocabulary is 300 to"),
         ({"tokenizer": "/none"}, "no tokenizer in /none: looked for tokenizer.json"),
     ],
@@ -151,6 +155,21 @@ def test_tokens_kept_on_disk_equal_those_in_memory_and_are_read_again(tmp_path: 
         assert isinstance(disk.tokens, np.memmap)
         for name in ("tokens", "lengths", "clients", "labels", "bytes"):
             assert np.array_equal(getattr(disk, name), getattr(memory, name)), name
+
+
+def test_documents_are_counted_once_to_hold_out_a_test() -> None:
+    class Counted(list[Document]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[Document]:
+            self.passes += 1
+            return super().__iter__()
+
+    documents = Counted([Document(f"{n} abc abc") for n in range(30)])
+    train, test = held_out(documents)
+    assert [d.text[:2] for d in list(test)] == ["27", "28", "29"]
+    assert list(train) + list(test) == list.copy(documents)
+    assert documents.passes == 4
 
 
 def test_shakespeare_is_embedded_with_a_client_a_role() -> None:

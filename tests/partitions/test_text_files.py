@@ -50,7 +50,7 @@ def test_a_file_of_a_folder_is_a_client(tmp_path: Path) -> None:
 
 def test_a_line_of_jsonl_is_a_document_with_a_client_and_a_label(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
-    rows = [{"text": f"d{n} {line()}", "client": n % 2, "label": "ab"[n // 10]} for n in range(20)]
+    rows = [{"text": f"d{n} {line()}", "client": (0, None)[n % 2], "label": "ab"[n // 10]} for n in range(20)]
     file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     data = own(file)
     assert {word for word in words(data, "test") if word[0] == "d"} == {"d18", "d19"}
@@ -61,12 +61,17 @@ BAD: list[tuple[str, bytes, str]] = [
     ("a.txt", b"", "is empty"),
     ("a.txt", b"  \n\n", "is empty"),
     ("a.txt", b"ab\xff\n", "is not UTF-8: byte 2 is 0xff"),
-    ("a.txt", b"one line", "there is no test text"),
+    ("a.txt", b"one line", "there is no test text; give it a second document .*, or a test set"),
     ("a.jsonl", b"", "is empty"),
     ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', ", line 2: should be like .*, not .*txt"),
     ("a.jsonl", b'{"text": 3}\n', ", line 1: should be like"),
     ("a.jsonl", b"[1]\n", ", line 1: should be like"),
     ("a.jsonl", b'{"text": "\xff"}\n', ", line 1: is not UTF-8"),
+    ("a.jsonl", b'{"text": "\\ud800"}\n', ", line 1: has half of a surrogate pair"),
+    ("a.jsonl", b'{"text": "a", "label": "\\ud800"}\n', ", line 1: has half of a surrogate pair"),
+    ("a.jsonl", b"[" * 100_000 + b"\n", ", line 1: should be like"),
+    ("a.jsonl", b'{"text": "a", "client": {"id": 1}}\n', ", line 1: should be like .* number as client"),
+    ("a.jsonl", b'{"text": "a", "label": [1]}\n', ", line 1: should be like"),
 ]
 
 
@@ -167,6 +172,20 @@ def test_a_bpe_is_trained_once_kept_beside_the_data_and_trained_anew_when_they_c
     kept.write_text("{}")
     with pytest.raises(DataError, match="damaged, or no tokenizer"):
         own(file, str(kept))
+
+
+def test_tokens_on_disk_are_those_of_the_tokenizer_that_is_in_its_file_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tokenizers")
+    monkeypatch.setattr("partitions.corpus.LARGE", 0)
+    file = tmp_path / "mine.txt"
+    file.write_text("ab\n" * 40)
+    for tokens in ("abĊ", "baĊ"):
+        (tmp_path / "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}))
+        (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+        data = own(file, str(tmp_path), 4)
+        assert data.tokenizer.decode(data.train.tokens[:3].tolist()) == "ab\n"
 
 
 def test_gpt2_is_found_as_vocabulary_and_merges_in_the_data_folder(tmp_path: Path) -> None:
