@@ -8,10 +8,11 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,10 @@ def _own_code(value: Any) -> str | None:
     if not isinstance(value, str) or not is_own(value):
         return None
     place = value.rpartition(":")[0]
-    file = place if os.path.exists(place) else getattr(sys.modules.get(place), "__file__", None)
+    file: str | None = place
+    if not os.path.exists(place):
+        with suppress(ImportError, ValueError):  # no such module here, or the main script
+            file = getattr(find_spec(place), "origin", None)
     return xxhash.xxh3_128_hexdigest(Path(file).read_bytes()) if file and Path(file).is_file() else None
 
 

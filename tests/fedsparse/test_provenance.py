@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from fedsparse import provenance
-from fedsparse.experiment import load_dataset
-from fedsparse.provenance import code, continued, data_hash, differences
+from fedsparse.config import Config
+from fedsparse.experiment import Experiment, load_dataset
+from fedsparse.provenance import code, continued, data_hash, differences, provenance_of
 
 needs_git = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 
@@ -85,6 +86,17 @@ def test_of_a_large_array_blocks_from_the_first_row_to_the_last_are_hashed_and_i
 
 def test_data_that_hold_no_array_have_no_hash() -> None:
     assert data_hash(SimpleNamespace(folder="far/away", classes=3)) == (None, [])
+
+
+def test_the_files_of_the_users_own_code_are_hashed(tmp_path: Path) -> None:
+    (file := tmp_path / "mine.py").write_text("class Mine: ...\n")
+    experiment = Experiment(Config(aggregator=f"{file}:Mine", optimizer="torch.optim:RAdam", model="mlp-small"))
+    before = provenance_of(experiment)["own-code"]
+    file.write_text("class Mine: pass\n")
+    after = provenance_of(experiment)["own-code"]
+    assert before.keys() == after.keys() == {"aggregator", "optimizer"}
+    assert before["optimizer"] == after["optimizer"]
+    assert before["aggregator"] != after["aggregator"]
 
 
 def test_a_run_that_goes_on_keeps_its_origin_and_says_what_is_different_since(tmp_path: Path) -> None:
