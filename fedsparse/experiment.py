@@ -223,7 +223,7 @@ class Experiment:
         """The network on the CPU. For ``small-dense`` it is so narrow that it has as many weights as a sparse network.
 
         Raises:
-            ValueError: even the narrowest network has more weights.
+            ConfigError: even the narrowest network has more weights.
         """
 
         def parameters(width: float) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fedsparse.errors import ConfigError
 from fedsparse.sparsity.static import Dense
 
 
@@ -14,7 +15,7 @@ def width_for(parameters: Callable[[float], int], target: int) -> float:
         target: such as ``round((1 - sparsity) * parameters(1.0))``.
 
     Raises:
-        ValueError: even the narrowest network has more parameters.
+        ConfigError: even the narrowest network has more parameters.
     """
     low, high = 0.0, 1.0
     if parameters(high) <= target:
@@ -23,7 +24,7 @@ def width_for(parameters: Callable[[float], int], target: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if parameters(middle) <= target else (low, middle)
     if low == 0.0:
-        raise ValueError(
+        raise ConfigError(
             f"small-dense: the narrowest network has {parameters(high):,} parameters, more than {target:,}"
         )
     return low
