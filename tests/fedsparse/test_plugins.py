@@ -9,7 +9,6 @@ from fedsparse import catalogue
 from fedsparse.errors import PluginError
 from fedsparse.plugins import absolute, call, is_own, load, named
 
-
 ABOUT_NAMES = {"MODELS_OF", "USUAL_MODEL"}
 """What the catalogue says about its names."""
 
