@@ -20,10 +20,14 @@ def run(tmp_path: Path, engine: str, *flags: str) -> tuple[int, Path]:
     return main([*SMALL, *files, "--engine", engine, *flags]), folder / "out.json"
 
 
-def test_both_engines_give_the_same_bits(tmp_path: Path) -> None:
+TEXT = ["--dataset", "shakespeare-mini", "--distribution", "iid", "--seq-length", "32", "--local-steps", "2"]
+
+
+@pytest.mark.parametrize("flags", [[], [*TEXT, "--optimizer", "adamw", "--keep-moments"]], ids=["images", "text"])
+def test_both_engines_give_the_same_bits(tmp_path: Path, flags: list[str]) -> None:
     results = []
     for engine in ("local", "flower"):
-        code, outfile = run(tmp_path, engine, "--eval-clients")
+        code, outfile = run(tmp_path, engine, "--eval-clients", *flags)
         assert code == 0
         results.append(json.loads(outfile.read_text()))
     local, flower = results
@@ -31,6 +35,7 @@ def test_both_engines_give_the_same_bits(tmp_path: Path) -> None:
     for a, b in zip(local["rounds"], flower["rounds"], strict=True):
         for tag in ("train/loss", "eval/accuracy", "eval/client_accuracy", "comm/uplink_bytes", "comm/downlink_bytes"):
             assert a.get(tag) == b.get(tag), tag
+    assert "eval/client_accuracy" in local["rounds"][-1]
 
 
 def test_a_run_that_fails_on_flowers_runtime_exits_1_with_the_reason(
