@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -229,6 +229,10 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, save
 
 class _LogFile(logging.FileHandler):
     """A log that is silent when it cannot be written, because what cannot be written is told elsewhere, in one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # of opening it, when the folder of an earlier run in this process was removed
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
