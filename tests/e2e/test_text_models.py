@@ -42,3 +42,27 @@ def test_an_lstm_reads_ptb_and_a_run_starts_from_the_weights_of_an_earlier_one(p
         (other / f"ptb.{split}.txt").write_text((ptb / f"ptb/ptb.{split}.txt").read_text().replace("w0", "v0"))
     with pytest.raises(fedsparse.ConfigError, match=r"^init = \S+: was trained with other tokens of the same number"):
         run(other.parent, tmp_path, model="lstm-small", init=str(first.folder))
+
+
+def test_gpt2_learns_the_same_from_wikitexts_text_and_from_its_parquet_files(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rng, outcomes = np.random.default_rng(0), []
+    lines = ["", " = Title = ", ""] + [" ".join(rng.choice(["the", "a", "unk", "<unk>"], 12)) for _ in range(80)]
+    for form in ("tokens", "parquet"):
+        (folder := tmp_path / form / "wikitext2").mkdir(parents=True)
+        for split in ("train", "test"):
+            if form == "tokens":
+                (folder / f"wiki.{split}.tokens").write_text("".join(f" {line}\n" for line in lines))
+            else:
+                parquet.write_table(
+                    pyarrow.table({"text": [f" {line}\n" for line in lines]}), folder / f"{split}.parquet"
+                )
+        result = fedsparse.run(
+            {**SMALL, "dataset": "wikitext2", "data_dir": str(folder.parent), "tokenizer": "word", "model": "gpt2-nano"},
+            seq_length=8, logdir=str(tmp_path / "runs"), optimizer="adamw", lr=0.003,
+        )  # fmt: skip
+        assert result.rounds[-1]["eval/perplexity"] < result.rounds[0]["eval/perplexity"]
+        outcomes.append(result.summary["weights-hash"])
+    assert outcomes[0] == outcomes[1]
