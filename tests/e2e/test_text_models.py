@@ -56,13 +56,10 @@ def test_gpt2_learns_the_same_from_wikitexts_text_and_from_its_parquet_files(tmp
             if form == "tokens":
                 (folder / f"wiki.{split}.tokens").write_text("".join(f" {line}\n" for line in lines))
             else:
-                parquet.write_table(
-                    pyarrow.table({"text": [f" {line}\n" for line in lines]}), folder / f"{split}.parquet"
-                )
-        result = fedsparse.run(
-            {**SMALL, "dataset": "wikitext2", "data_dir": str(folder.parent), "tokenizer": "word", "model": "gpt2-nano"},
-            seq_length=8, logdir=str(tmp_path / "runs"), optimizer="adamw", lr=0.003,
-        )  # fmt: skip
+                table = pyarrow.table({"text": [f" {line}\n" for line in lines]})
+                parquet.write_table(table, folder / f"{split}.parquet")
+        text = {"dataset": "wikitext2", "tokenizer": "word", "model": "gpt2-nano", "optimizer": "adamw", "lr": 0.003}
+        result = run(folder.parent, tmp_path / "runs", **text)
         assert result.rounds[-1]["eval/perplexity"] < result.rounds[0]["eval/perplexity"]
         outcomes.append(result.summary["weights-hash"])
     assert outcomes[0] == outcomes[1]
