@@ -85,7 +85,7 @@ class Kept:
         each client's weights are first cut to the median length of the cohort, which bounds what these can do.
         """
         norms = self.norms()
-        cut = np.minimum(1.0, np.median(norms) / np.maximum(norms, 1e-30))
+        cut = np.minimum(1.0, middle(norms) / np.maximum(norms, 1e-30))
         sparse = any(client.indices is not None for client in self.clients)
         for block, values, sent in self.columns(stop=self.parameters):
             yield Columns(block, values * cut[:, None].astype(np.float32) if sparse else values, sent)
@@ -112,6 +112,11 @@ class Kept:
         for block, values, _ in self.columns(start=self.parameters):
             out[block] = np.median(values[factors > 0], axis=0)
         return torch.from_numpy(out)
+
+
+def middle(lengths: np.ndarray) -> float:
+    """The lower median: where half of the clients are hostile, it is still as long as an honest update."""
+    return float(np.sort(lengths)[(len(lengths) - 1) // 2])
 
 
 def sorted_votes(values: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

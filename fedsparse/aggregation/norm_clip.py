@@ -7,7 +7,7 @@ where the length is a setting. Here it is the median of the cohort's lengths, so
 import numpy as np
 from torch import Tensor
 
-from fedsparse.aggregation.kept import Kept
+from fedsparse.aggregation.kept import Kept, middle
 
 
 class NormClip(Kept):
@@ -19,4 +19,4 @@ class NormClip(Kept):
     def result(self) -> Tensor:
         """See ``Aggregator``."""
         norms = self.norms()
-        return self.mean(np.minimum(1.0, np.median(norms) / np.maximum(norms, 1e-30)).clip(1e-30))
+        return self.mean(np.minimum(1.0, middle(norms) / np.maximum(norms, 1e-30)).clip(1e-30))

@@ -11,7 +11,7 @@ disagreement.
 import numpy as np
 from torch import Tensor
 
-from fedsparse.aggregation.kept import Kept
+from fedsparse.aggregation.kept import Kept, middle
 
 CHANCE = 2.0
 """Signs agree when they do so by more standard deviations than those of coin tosses."""
@@ -33,7 +33,7 @@ class SafeSparse(Kept):
         kept = self.of_like_support(shared, sizes)
         kept &= self.of_like_signs(shared, agreement, kept)
         norms = self.norms()
-        limit = LONGEST * np.median(norms[kept])
+        limit = LONGEST * middle(norms[kept])
         return self.mean(np.where(kept, np.minimum(1.0, limit / np.maximum(norms, 1e-30)).clip(1e-30), 0.0))
 
     def compare(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
