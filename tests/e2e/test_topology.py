@@ -77,7 +77,8 @@ def test_an_impossible_sparsity_is_one_line_before_the_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["feddst", "rigl", "ssfl"])
 def test_flowers_runtime_gives_the_same_bits(tmp_path: Path, tiny_dataset: str, topology: str) -> None:
-    flags = ["--sparsity", "0.5", "--readjustment-interval", "1", "--topology", topology, "--dataset", tiny_dataset]
+    flags = ["--sparsity", "0.5", "--topology", topology, "--dataset", tiny_dataset]
+    flags += ["--readjustment-interval", "1"] if topology != "ssfl" else []  # which never changes
     results = []
     for engine in ("local", "flower"):
         outfile = tmp_path / f"{engine}.json"
