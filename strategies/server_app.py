@@ -132,9 +132,8 @@ def _play(
                 saver.stopped(complete)
             finally:
                 save()
-    if (
-        checkpoints.folder.exists() and not config.checkpoint_every
-    ):  # as large as a model a client, and of no use after the run
+    if checkpoints.folder.exists() and not config.checkpoint_every:
+        # It is as large as a model a client, and of no use after the run.
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 

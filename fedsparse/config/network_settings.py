@@ -1,7 +1,5 @@
 """The simulated network: seconds that a round would take over such links, beside the real ones."""
 
-from typing import Any
-
 from pydantic import Field, ValidationInfo, field_validator
 
 from fedsparse.config.settings import Settings
@@ -21,12 +19,6 @@ class NetworkSettings(Settings):
     """Seconds of a client's computation on the simulated clock; 0 takes the measured ones."""
     round_deadline: float = Field(0.0, ge=0)
     """Simulated seconds after which a client's update comes too late; 0 for never. It needs compute-seconds."""
-
-    @field_validator("uplink_mbps", "downlink_mbps", "latency_ms", mode="before")
-    @classmethod
-    def _accept_plain_numbers(cls, value: Any) -> Any:
-        """Turn a number into text, because YAML and TOML read a plain number as one."""
-        return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator("uplink_mbps", "downlink_mbps", "latency_ms")
     @classmethod

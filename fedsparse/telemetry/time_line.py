@@ -15,7 +15,6 @@ def time_lines(parts: Mapping[str, float], kept: float | None, threshold_error: 
         parts: seconds by part, in the order of ``tags.PARTS``, summed over clients; the first number is their sum.
         kept: share of the parameters that travelled; None where nothing was compressed.
         threshold_error: ``|selected - k| / k``; None where the selection does not go by a density.
-
         width: columns of the terminal.
 
     Returns:

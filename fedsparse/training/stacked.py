@@ -7,6 +7,7 @@ a client with fewer samples is not padded to a larger one, and only the last bat
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -165,7 +166,7 @@ def _stacked_forward(module: nn.Module) -> Callable[[list[Tensor], Tensor], Tens
     return vmap(one)
 
 
-class _Step:
+class _Step(ABC):
     """An optimizer's step on the first rows of stacked weights, each client's gradient clipped by its own norm."""
 
     def __init__(
@@ -193,9 +194,9 @@ class _Step:
             gradients = [g * factor.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
         self.move(weights, gradients, active)
 
+    @abstractmethod
     def move(self, weights: list[Tensor], gradients: list[Tensor], active: int) -> None:
         """Change ``weights``, those of the first ``active`` clients, in place."""
-        raise NotImplementedError
 
 
 class _SGD(_Step):
