@@ -71,7 +71,8 @@ def encode_update(
     votes = bench.method.clients_vote and bench.method.is_readjustment(round)
     codec = own.whole_codec if votes else own.codec
     seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
-    payload, stats = codec.encode(own.compact.gather(update), state, round=round, seed=seed)
+    support = bench.config.support_seed(round)
+    payload, stats = codec.encode(own.compact.gather(update), state, round=round, seed=seed, support=support)
     save_state(context, files, state)
     return payload_array(bind(payload, bound), own.compact.layout), stats
 

@@ -16,6 +16,7 @@ Purpose = Literal[
     "augment",
     "calibration",
     "attack",
+    "support",
 ]
 PURPOSES = get_args(Purpose)
 

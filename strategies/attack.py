@@ -53,7 +53,8 @@ class Attack:
                 hostile = self._hostile(mine, honest, seed, round)
                 layout = self.topology.compact.layout
                 codec = UpdateCodec(layout, **self.config.compression())
-                payload, _ = codec.encode(hostile.astype(np.float32), ClientState(), round=round, seed=seed)
+                sent, support = hostile.astype(np.float32), self.config.support_seed(round)
+                payload, _ = codec.encode(sent, ClientState(), round=round, seed=seed, support=support)
                 bound = bind(payload, binding(self.run, client))
                 reply.content.array_records["arrays"]["update"] = payload_array(bound, layout)
 

@@ -118,7 +118,7 @@ class UpdateCodec:
         self.by_chunk, self.ranges = scope == "chunk", parts_of(layout, scope)
 
     def encode(
-        self, update: Tensor | np.ndarray, state: ClientState, *, round: int, seed: int
+        self, update: Tensor | np.ndarray, state: ClientState, *, round: int, seed: int, support: int | None = None
     ) -> tuple[bytes, dict[str, float]]:
         """Compresses one client's update.
 
@@ -128,6 +128,8 @@ class UpdateCodec:
                 :meth:`settle`.
             round: the server's round, from 1.
             seed: of this round and client, 0 to 2^64 - 1; all randomness comes from it.
+            support: the seed of a selection at random, of the same range, in place of ``seed``: clients with the same
+                one send the same coordinates, while each rounds its values by its own ``seed``.
 
         Returns:
             The payload, and ``density`` (kept share of the parameters), ``threshold`` (smallest magnitude sent),
@@ -142,11 +144,12 @@ class UpdateCodec:
                 compressor that break its contract.
         """
         began = time.perf_counter()
-        flat, n = self._checked(update, state, seed), self.layout.parameters
+        support = seed if support is None else support
+        flat, n = self._checked(update, state, seed, support), self.layout.parameters
         density = warmup_density(self.density, round, self.warmup_rounds)
         self._prepare_residual(flat[:n], state, round)
-        vector, indices = self._accumulate_and_select(flat[:n], state, density, round, seed)
-        segments, selected = self._code(vector, indices, state.memory, density, seed)
+        vector, indices = self._accumulate_and_select(flat[:n], state, density, round, support)
+        segments, selected = self._code(vector, indices, state.memory, density, seed, support)
         buffers = [wire.Coded.dense(to_numpy(flat[n:]), F32())] if n < len(flat) else []
         coded = time.perf_counter()
         payload = wire.encode(self.layout, round, segments + buffers)
@@ -200,7 +203,7 @@ class UpdateCodec:
         return vector, indices
 
     def _code(
-        self, vector: Array, indices: Indices, memory: dict[str, Array], density: float, seed: int
+        self, vector: Array, indices: Indices, memory: dict[str, Array], density: float, seed: int, support: int
     ) -> tuple[list[wire.Coded], dict[str, float]]:
         """The segments of the parameters, with ``threshold`` and ``threshold_error`` as :meth:`encode` tells them."""
         if self.factorization:
@@ -227,7 +230,7 @@ class UpdateCodec:
         if at is None and isinstance(self.values, ELEMENTWISE) and not self.unbiased:
             return code_without_zero_rows(self.layout, values, self.values, seed), selected
         body = self.values.encode(values, counts, seed, self.unbiased)
-        drawn = seed if getattr(self.selection, "seeded", False) and not self.by_chunk else None
+        drawn = support if getattr(self.selection, "seeded", False) and not self.by_chunk else None
         return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], selected
 
     def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
@@ -240,12 +243,13 @@ class UpdateCodec:
         rest_norm = self._finite_norm(rest)
         return 0.0 if state.residual is None else rest_norm
 
-    def _checked(self, update: Tensor | np.ndarray, state: ClientState, seed: int) -> Array:
+    def _checked(self, update: Tensor | np.ndarray, state: ClientState, *seeds: int) -> Array:
         """The update as a flat, finite float32 vector."""
         if state.payload:
             raise ValueError(f"the payload of round {state.sent_round} was not settled")
-        if not 0 <= seed < 1 << 64:
-            raise ValueError(f"seed must be in [0, 2^64), not {seed}")
+        for seed in seeds:
+            if not 0 <= seed < 1 << 64:
+                raise ValueError(f"seed must be in [0, 2^64), not {seed}")
         if tuple(update.shape) != (self.layout.size,):
             raise ValueError(f"update of shape {tuple(update.shape)}, not ({self.layout.size},)")
         vector = as_vector(update)

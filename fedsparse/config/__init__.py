@@ -143,6 +143,10 @@ class Config(
             "min_samples": self.min_samples,
         }
 
+    def support_seed(self, round: int) -> int | None:
+        """The seed of the coordinates that all clients of a round send; None where each client draws its own."""
+        return derive_seed(self.seed, "support", round=round) if self.shared_support else None
+
     def readjustment(self) -> dict[str, Any]:
         """The arguments of a ``TopologyMethod``."""
         return {

@@ -28,6 +28,8 @@ class CommunicationSettings(Settings):
     auto: global, or as the method's paper."""
     layer_budget: Literal["proportional", "energy"] = "proportional"
     """With scope layer: coordinates in proportion to a layer's size, or to the squared norm of its update."""
+    shared_support: bool = False
+    """randomk: all clients of a round send the same coordinates, drawn anew for each round."""
     warmup_rounds: int = Field(0, ge=0)
     """Rounds at densities that fall exponentially, before those at the final one; 0: it is constant."""
     residual_dtype: Literal["f32", "bf16"] = "f32"
@@ -70,6 +72,10 @@ class CommunicationSettings(Settings):
         chosen = resolve(self.compressor, self.values, self.error_feedback, self.unbiased, self.scope)
         if self.feedback_decay != "auto":
             chosen["feedback_decay"] = self.feedback_decay
+        if self.shared_support and self.layer_budget == "energy" and chosen["scope"] != "global":
+            raise ValueError(
+                "shared-support = True: layer-budget = energy gives each client its own counts; choose proportional"
+            )
         names = ("density", "warmup_rounds", "residual_dtype", "residual_decay")
         chosen |= {name: getattr(self, name) for name in names} | {"budget": self.layer_budget}
         return chosen | self._options(chosen["compressor"])

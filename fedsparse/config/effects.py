@@ -154,6 +154,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "warmup-rounds": (NOT_PRUNED, *uses_density("compressor")),
     "scope": (NOT_PRUNED, LOSSY, none_of("compressor", *FACTORIZATIONS)),
     "layer-budget": (NOT_PRUNED, SELECTS_COORDINATES, one_of("scope", "layer", "chunk")),
+    "shared-support": (NOT_PRUNED, one_of("compressor", "randomk")),
     "error-feedback": (LOSSY,),
     "residual-dtype": (LOSSY, one_of("error-feedback", "true")),
     "feedback-decay": (LOSSY, one_of("error-feedback", "true")),

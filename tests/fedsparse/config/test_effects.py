@@ -41,6 +41,7 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "warmup-rounds": ({"compressor": "stc"}, {"compressor": "threshold"}),
     "scope": ({"compressor": "none", "values": "int8"}, {"compressor": "none"}),
     "layer-budget": ({"compressor": "topk", "scope": "layer"}, {"compressor": "topk"}),
+    "shared-support": ({"compressor": "randomk"}, {"compressor": "topk"}),
     "error-feedback": ({"compressor": "none", "values": "f16"}, {"compressor": "none"}),
     "residual-dtype": ({"compressor": "topk"}, {"compressor": "topk", "error-feedback": False}),
     "feedback-decay": ({"compressor": "sparseloco"}, {"compressor": "eden"}),
@@ -86,7 +87,7 @@ OTHER_VALUES: Settings = {
     **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
     **{"initial-mask": "magnitude", "vote-ranking": "mean", "epochs": 3, "momentum": 0.7},
     **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True, "feedback-decay": 0.5},
-    **{"byzantine": 0.3, "attackers": 0.4},
+    **{"byzantine": 0.3, "attackers": 0.4, "shared-support": True},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 
