@@ -15,6 +15,7 @@ FLOORS = (
     "fedsparse.experiment",
     "fedsparse.training",
     "fedsparse.engine",
+    "fedsparse.privacy",
     "fedsparse.sparsity",
     "fedsparse.aggregation",
     "fedsparse.compression",
