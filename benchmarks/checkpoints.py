@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.common import machine, write_images
 from fedsparse.commands import main as fedsparse
-from strategies.saver import SECONDS, Saver
+from fedsparse.strategies.saver import SECONDS, Saver
 
 
 def measure(flags: list[str], folder: Path) -> list[tuple[float, int, int]]:

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from fedsparse.config import Config
 from fedsparse.experiment import Experiment
-from strategies.server_app import make_strategy
+from fedsparse.strategies.server_app import make_strategy
 
 
 def wall() -> float:

@@ -13,6 +13,7 @@ import inspect
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from benchmarks.common import Federation, machine, peak_bytes, reset_peak, write_images
-from clients.workbench import Workbench
+from fedsparse.clients.workbench import Workbench
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
@@ -34,13 +35,14 @@ from fedsparse.engine.flower_run import run_flower
 from fedsparse.engine.records import payload_array
 from fedsparse.experiment import Experiment
 from fedsparse.models import build_model
+from fedsparse.strategies.server_app import federate, make_strategy
 from fedsparse.telemetry.timers import StageTimer, medians
 from fedsparse.training.loop import train
 from fedsparse.training.stacked import TOGETHER
-from strategies.server_app import federate, make_strategy
 
 ROOT = Path(__file__).parents[1]
-APP, TRAIN_TOGETHER = "clients.client_app:app", "clients.client_app:train_together"
+SERVER_APP = "fedsparse.strategies.server_app:app"
+APP, TRAIN_TOGETHER = "fedsparse.clients.client_app:app", "fedsparse.clients.client_app:train_together"
 DENSE = {"compressor": "none", "values": "f32", "error_feedback": False, "device": "cpu", "lr": 0.01}
 
 
@@ -187,9 +189,9 @@ def run_idle_on_flower(config: Config) -> None:
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
         with (folder / "clients" / "client_app.py").open("a") as client:
             client.write(f"\n\n{inspect.getsource(no_training)}\n\ntrain_model = no_training\n")
-        for file in ("README.md", "pyproject.toml"):
-            shutil.copy(ROOT / file, folder)
-        run_flower(config, folder)
+        sys.path.insert(0, name)
+        run_flower(config, SERVER_APP, APP)
+        sys.path.remove(name)
 
 
 def row(what: str, value: float, unit: str = "", details: dict[str, float] | None = None) -> None:

@@ -34,7 +34,9 @@ def batching(folder: Path, repeats: int) -> None:
     data = write_images(folder / "images.npz", 60_000)
     for model in ("mlp-small", "mlp", "cnn-small", "cnn"):
         config = Config.from_mapping({**SETTINGS, "dataset": data, "model": model})
-        with LocalGrid("clients.client_app:app", config.clients, together="clients.client_app:train_together") as grid:
+        with LocalGrid(
+            "fedsparse.clients.client_app:app", config.clients, together="fedsparse.clients.client_app:train_together"
+        ) as grid:
             federation = Federation(config, grid, grid.get_node_ids())
 
             def grouped(size: int, grid: LocalGrid = grid, federation: Federation = federation) -> None:
@@ -56,7 +58,7 @@ def resnet(folder: Path, repeats: int) -> None:
     settings = read_yaml(Path(__file__).parents[1] / "configs" / "ssfl-cifar10.yaml")
     for workers in (1, 4):
         config = Config.from_mapping(settings | {"dataset": data, "device": "cuda", "workers": workers})
-        with LocalGrid("clients.client_app:app", config.clients, workers=workers) as grid:
+        with LocalGrid("fedsparse.clients.client_app:app", config.clients, workers=workers) as grid:
             grid.overlap(torch.device("cuda"))
             federation = Federation(config, grid, grid.get_node_ids())
             seconds = medians({"round": federation.round}, repeats, wall)["round"]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clients import client_app as client
+from fedsparse.clients import client_app as client
 from fedsparse.training.loop import Score
 
 

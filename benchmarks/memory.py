@@ -22,15 +22,15 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, Metadata, RecordDict
 
 from benchmarks.common import machine, peak_bytes, reset_peak
-from clients.client_app import app
+from fedsparse.clients.client_app import app
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.device import release_freed
 from fedsparse.engine.records import payload_array
 from fedsparse.experiment import Experiment
+from fedsparse.partitions.text import Text, Windows
+from fedsparse.partitions.tokenizer import Char
 from fedsparse.sparsity import Topology
-from partitions.text import Text, Windows
-from partitions.tokenizer import Char
 
 TOKENS = 50_257
 SETTINGS = {

@@ -46,7 +46,7 @@ def run(clients: int, rounds: int, folder: Path) -> dict[str, float]:
 def round_seconds(data: str, clients: int, rounds: int) -> float:
     settings = {"dataset": data, "clients": clients, "model": "mlp-small", "device": "cpu"}
     config = Config.from_mapping(settings)
-    with LocalGrid("clients.client_app:app", clients) as grid:
+    with LocalGrid("fedsparse.clients.client_app:app", clients) as grid:
         federation = Federation(config, grid, grid.get_node_ids())
         return medians({"round": federation.round}, rounds)["round"]
 

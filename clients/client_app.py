@@ -10,11 +10,11 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 from torch import Tensor
 
-from clients.exchange import encode_update, receive_topology, report_array
-from clients.prune_upload import prune_upload
-from clients.receive_weights import receive_weights
-from clients.state_store import kept_moments
-from clients.workbench import TRAINING, SparseModel, Workbench, workbench
+from fedsparse.clients.exchange import encode_update, receive_topology, report_array
+from fedsparse.clients.prune_upload import prune_upload
+from fedsparse.clients.receive_weights import receive_weights
+from fedsparse.clients.state_store import kept_moments
+from fedsparse.clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.config import Config
 from fedsparse.engine.records import mask_array
 from fedsparse.engine.step_records import RECORD, step_record

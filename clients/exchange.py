@@ -3,8 +3,8 @@
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
-from clients.state_store import load_state, load_topology, save_state, save_topology, state_files
-from clients.workbench import SparseModel, Workbench
+from fedsparse.clients.state_store import load_state, load_topology, save_state, save_topology, state_files
+from fedsparse.clients.workbench import SparseModel, Workbench
 from fedsparse.compression.wire import bind, binding
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed

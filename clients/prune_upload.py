@@ -5,7 +5,7 @@ Then the client measures BatchNorm's statistics anew on the same samples. The se
 
 from torch import Tensor
 
-from clients.workbench import Workbench
+from fedsparse.clients.workbench import Workbench
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.one_shot import prune_model, recalibrate_batchnorm
 

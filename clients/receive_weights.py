@@ -3,8 +3,8 @@
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
 
-from clients.state_store import load_state, save_state, state_files
-from clients.workbench import Workbench
+from fedsparse.clients.state_store import load_state, save_state, state_files
+from fedsparse.clients.workbench import Workbench
 from fedsparse.compression import ClientState, SparseUpdate, decode
 from fedsparse.compression.sparse_update import Segment
 from fedsparse.vector import Layout, digest

@@ -66,37 +66,38 @@ USUAL_MODEL = {"images": "cnn-small", "text": "gpt2-nano"}
 """The model that ``auto`` means for each kind of data set."""
 
 TEXTS = {
-    "shakespeare-mini": "partitions.shakespeare:load",
-    "ptb": "partitions.corpora:ptb",
-    "wikitext2": "partitions.corpora:wikitext2",
-    "wikitext103": "partitions.corpora:wikitext103",
-    "openwebtext": "partitions.corpora:openwebtext",
+    "shakespeare-mini": "fedsparse.partitions.shakespeare:load",
+    "ptb": "fedsparse.partitions.corpora:ptb",
+    "wikitext2": "fedsparse.partitions.corpora:wikitext2",
+    "wikitext103": "fedsparse.partitions.corpora:wikitext103",
+    "openwebtext": "fedsparse.partitions.corpora:openwebtext",
 }
 """Data sets of text."""
 
 DATASETS = {
-    "fashion-mnist-mini": "partitions.embedded:load",
-    "mnist": "partitions.torchvision_sets:mnist",
-    "fashion-mnist": "partitions.torchvision_sets:fashion_mnist",
-    "cifar10": "partitions.torchvision_sets:cifar10",
-    "cifar100": "partitions.torchvision_sets:cifar100",
+    "fashion-mnist-mini": "fedsparse.partitions.embedded:load",
+    "mnist": "fedsparse.partitions.torchvision_sets:mnist",
+    "fashion-mnist": "fedsparse.partitions.torchvision_sets:fashion_mnist",
+    "cifar10": "fedsparse.partitions.torchvision_sets:cifar10",
+    "cifar100": "fedsparse.partitions.torchvision_sets:cifar100",
     **TEXTS,
 }
 
 PARTITIONERS = {
-    "iid": "partitions.iid:owners",
-    "dirichlet": "partitions.dirichlet:owners",
-    "dirichlet-per-client": "partitions.dirichlet_per_client:owners",
-    "dirichlet-self-balancing": "partitions.dirichlet_self_balancing:owners",
-    "shards": "partitions.shards:owners",
-    "natural": "partitions.natural_clients:owners",
+    "iid": "fedsparse.partitions.iid:owners",
+    "dirichlet": "fedsparse.partitions.dirichlet:owners",
+    "dirichlet-per-client": "fedsparse.partitions.dirichlet_per_client:owners",
+    "dirichlet-self-balancing": "fedsparse.partitions.dirichlet_self_balancing:owners",
+    "shards": "fedsparse.partitions.shards:owners",
+    "natural": "fedsparse.partitions.natural_clients:owners",
 }
 
 STRATEGIES = {
-    "fedavg": "strategies.server_optimizer:ServerOptimizer",
-    "fedavgm": "strategies.fedavgm:FedAvgM",
-    "fedadam": "strategies.fedadam:FedAdam",
-    "fedprox": "strategies.server_optimizer:ServerOptimizer",  # clients add its proximal term: see training.loop
+    "fedavg": "fedsparse.strategies.server_optimizer:ServerOptimizer",
+    "fedavgm": "fedsparse.strategies.fedavgm:FedAvgM",
+    "fedadam": "fedsparse.strategies.fedadam:FedAdam",
+    # The proximal term of fedprox is the clients': see training.loop.
+    "fedprox": "fedsparse.strategies.server_optimizer:ServerOptimizer",
 }
 
 AGGREGATORS = {

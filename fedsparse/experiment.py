@@ -20,15 +20,7 @@ from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.models import build_model, model_for
 from fedsparse.models.initial import load_weights
-from fedsparse.plugins import blamed, call, is_own, named
-from fedsparse.seeds import derive_seed
-from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
-from fedsparse.sparsity.small_dense import width_for
-from fedsparse.sparsity.upload_pruning import UploadPruning
-from fedsparse.tasks import TASKS, Task
-from fedsparse.training.loop import Fetch
-from fedsparse.vector import FlatModel, Layout
-from partitions import (
+from fedsparse.partitions import (
     DataError,
     Dataset,
     Partition,
@@ -40,9 +32,17 @@ from partitions import (
     load_text,
     split_holdout,
 )
-from partitions import partition as split
-from partitions.downloads import without_downloads
-from partitions.partition_file import owners_from
+from fedsparse.partitions import partition as split
+from fedsparse.partitions.downloads import without_downloads
+from fedsparse.partitions.partition_file import owners_from
+from fedsparse.plugins import blamed, call, is_own, named
+from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
+from fedsparse.sparsity.small_dense import width_for
+from fedsparse.sparsity.upload_pruning import UploadPruning
+from fedsparse.tasks import TASKS, Task
+from fedsparse.training.loop import Fetch
+from fedsparse.vector import FlatModel, Layout
 
 CALIBRATION_BATCH = 128
 

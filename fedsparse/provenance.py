@@ -31,8 +31,6 @@ from fedsparse.vector import digest
 FILE = "provenance.json"
 """In the run folder."""
 ROOT = Path(__file__).parents[1]
-CODE = "FEDSPARSE_CODE"
-"""A variable in the environment that says what ``code`` returns, for a copy of the code that is outside of git."""
 PACKAGES = ("fedsparse", "flwr", "torch", "torchvision", "numpy", "scipy", "pcodec")
 LARGE = 2**27
 """Bytes of an array above which an evenly spaced sample of it is hashed."""
@@ -93,13 +91,17 @@ def code() -> dict[str, Any]:
 
     Commit and ``dirty`` are None where the code is not in a git repository, such as an installed wheel.
     """
-    if told := os.environ.get(CODE):
-        given: dict[str, Any] = json.loads(told)
-        return given
+    folders = {"fedsparse": ROOT / "fedsparse"}
+    if not (ROOT / "fedsparse" / "clients").is_dir():  # a checkout: see fedsparse/__init__.py
+        folders |= {f"fedsparse/{name}": ROOT / name for name in ("clients", "strategies", "partitions")}
+    files = {
+        f"{name}/{file.relative_to(folder).as_posix()}": file
+        for name, folder in folders.items()
+        for file in folder.rglob("*.py")
+    }
     hasher = xxhash.xxh3_128()
-    for package in ("fedsparse", "clients", "strategies", "partitions"):
-        for file in sorted((ROOT / package).rglob("*.py")):
-            hasher.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    for name in sorted(files):
+        hasher.update(name.encode() + b"\0" + files[name].read_bytes())
     tracked = _git("ls-files", "--error-unmatch", "fedsparse/__init__.py")  # a repository around it may not know it
     state = _git("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", ".") if tracked else None
     lines = (state or "").splitlines()

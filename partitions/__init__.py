@@ -5,16 +5,16 @@ A data set is a function `load(data_dir)`: see `as_dataset`. A distribution is a
 because its import of matplotlib would cost every client process most of a second.
 """
 
-from partitions.batches import augment, normalise
-from partitions.corpus import Corpus, Document, read_corpus
-from partitions.dataset import DataError, Dataset
-from partitions.from_arrays import as_dataset
-from partitions.image_folder import load_folder
-from partitions.images import Images
-from partitions.npz import load_npz
-from partitions.split import Partition, as_given, holdout_size, partition, split_holdout
-from partitions.text import Text
-from partitions.text_files import is_text, load_text
+from fedsparse.partitions.batches import augment, normalise
+from fedsparse.partitions.corpus import Corpus, Document, read_corpus
+from fedsparse.partitions.dataset import DataError, Dataset
+from fedsparse.partitions.from_arrays import as_dataset
+from fedsparse.partitions.image_folder import load_folder
+from fedsparse.partitions.images import Images
+from fedsparse.partitions.npz import load_npz
+from fedsparse.partitions.split import Partition, as_given, holdout_size, partition, split_holdout
+from fedsparse.partitions.text import Text
+from fedsparse.partitions.text_files import is_text, load_text
 
 __all__ = [
     "Corpus",

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from partitions.dataset import DataError, reason
-from partitions.downloads import allowed, reach_hub
-from partitions.tokenizer import Ints, Tokenizer
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.downloads import allowed, reach_hub
+from fedsparse.partitions.tokenizer import Ints, Tokenizer
 
 END = "<|endoftext|>"
 ENDS = (END, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from partitions.corpus import Corpus, Document, held_out, read_corpus
-from partitions.dataset import DataError, reason
-from partitions.downloads import allowed, reach_hub
-from partitions.text import Text
-from partitions.text_files import JsonLines, read_text
+from fedsparse.partitions.corpus import Corpus, Document, held_out, read_corpus
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.downloads import allowed, reach_hub
+from fedsparse.partitions.text import Text
+from fedsparse.partitions.text_files import JsonLines, read_text
 
 HEADING = re.compile(r" ?= [^=].*[^=] = ?")
 """The first line of an article of WikiText; sections have more equals signs."""

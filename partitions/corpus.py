@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from partitions import bpe
-from partitions.dataset import DataError
-from partitions.text import Text, Windows
-from partitions.token_store import Stream, encoded, stored
-from partitions.tokenizer import Byte, Char, Tokenizer, Word
+from fedsparse.partitions import bpe
+from fedsparse.partitions.dataset import DataError
+from fedsparse.partitions.text import Text, Windows
+from fedsparse.partitions.token_store import Stream, encoded, stored
+from fedsparse.partitions.tokenizer import Byte, Char, Tokenizer, Word
 
 LARGE = 2**26
 """Bytes of files above which their tokens are kept on disk, and read as a memory map."""

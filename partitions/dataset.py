@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from partitions.split import Partition
+    from fedsparse.partitions.split import Partition
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, ready for the model."""

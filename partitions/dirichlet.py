@@ -10,8 +10,8 @@ other data in each of the three.
 
 import numpy as np
 
-from partitions.dataset import DataError
-from partitions.split import Ints, by_class, needs_classes
+from fedsparse.partitions.dataset import DataError
+from fedsparse.partitions.split import Ints, by_class, needs_classes
 
 LARGEST_BETA = 1e9  # shares are even long before; clients * beta overflows near 1e308
 

@@ -11,8 +11,8 @@ left. The last samples drawn are thus less skewed than q_j.
 
 import numpy as np
 
-from partitions.dirichlet import check_beta, from_counts
-from partitions.split import Ints, needs_classes
+from fedsparse.partitions.dirichlet import check_beta, from_counts
+from fedsparse.partitions.split import Ints, needs_classes
 
 
 @needs_classes

@@ -12,8 +12,8 @@ and 0.76 at 0.1 (`dirichlet`: 0.38 and 0.65).
 
 import numpy as np
 
-from partitions.dirichlet import check_beta, from_counts
-from partitions.split import Ints, needs_classes
+from fedsparse.partitions.dirichlet import check_beta, from_counts
+from fedsparse.partitions.split import Ints, needs_classes
 
 DRAWS = 100  # of partitions; where none reaches the floor, `partition` moves what is missing from the last, and says so
 

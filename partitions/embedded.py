@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from partitions.dataset import DataError, reason
-from partitions.images import Images
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.images import Images
 
 PATH = Path(__file__).with_name("fashion-mnist-mini.json")
 ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"  # RFC 1924

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitions.dataset import DataError, Dataset, reason
-from partitions.images import Images, from_images
+from fedsparse.partitions.dataset import DataError, Dataset, reason
+from fedsparse.partitions.images import Images, from_images
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 LARGEST_LABEL = 65_535  # a larger label is a mistake, and a model with so many outputs would not fit in memory
@@ -47,7 +47,9 @@ def as_dataset(loaded: Dataset | Mapping[str, Any], name: str) -> Dataset:
         if isinstance(loaded, Dataset):
             return loaded
         kind = type(loaded).__name__
-        raise DataError(f"a loader returns a partitions.Dataset or a mapping with {', '.join(KEYS)}, not {kind}")
+        raise DataError(
+            f"a loader returns a fedsparse.partitions.Dataset or a mapping with {', '.join(KEYS)}, not {kind}"
+        )
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
 

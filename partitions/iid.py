@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from partitions.split import Ints
+from fedsparse.partitions.split import Ints
 
 
 def owners(labels: Ints, clients: int, rng: np.random.Generator) -> Ints:

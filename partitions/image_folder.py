@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitions.dataset import DataError, reason
-from partitions.images import Images, from_images
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.images import Images, from_images
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # Pillow's modes: black and white becomes grey, a palette RGB

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitions.batches import augment, normalise
-from partitions.dataset import Batch, Dataset
+from fedsparse.partitions.batches import augment, normalise
+from fedsparse.partitions.dataset import Batch, Dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from partitions.split import Partition
+    from fedsparse.partitions.split import Partition
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, so that `to` can cache its results
@@ -117,19 +117,21 @@ class Images(Dataset):
 
     def table(self, partition: "Partition", width: int) -> str:
         """The class histogram of each client."""
-        from partitions.picture import histogram_text  # imported here, because matplotlib costs most of a second
+        from fedsparse.partitions.picture import (
+            histogram_text,  # imported here, because matplotlib costs most of a second
+        )
 
         return histogram_text(self.labels, partition, self.class_names, width)
 
     def draw(self, partition: "Partition", figure: "Figure | SubFigure") -> None:
         """The class histogram of each client."""
-        from partitions.picture import draw_partition
+        from fedsparse.partitions.picture import draw_partition
 
         draw_partition(self.labels, partition, self.class_names, figure)
 
     def plot(self, partition: "Partition") -> "Figure":
         """The class histogram of each client, in a new figure."""
-        from partitions.picture import plot_partition
+        from fedsparse.partitions.picture import plot_partition
 
         return plot_partition(self.labels, partition, self.class_names)
 

@@ -5,8 +5,8 @@ LEAF (Caldas et al. 2018, arXiv:1812.01097) keeps its data sets by user in this 
 
 import numpy as np
 
-from partitions.dataset import DataError
-from partitions.split import Ints, as_given
+from fedsparse.partitions.dataset import DataError
+from fedsparse.partitions.split import Ints, as_given
 
 
 @as_given

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partitions.dataset import DataError, Dataset, reason
-from partitions.from_arrays import as_dataset
+from fedsparse.partitions.dataset import DataError, Dataset, reason
+from fedsparse.partitions.from_arrays import as_dataset
 
 
 def load_npz(path: Path) -> Dataset:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partitions.dataset import DataError, reason
-from partitions.split import Ints, OwnersFunction, Partition, as_given
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.split import Ints, OwnersFunction, Partition, as_given
 
 HEADER = "sample,client"
 ROW = re.compile(r"(\d{1,18}),(\d{1,18})")  # a number of 18 digits fits into int64

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from partitions.split import Ints, Partition
+from fedsparse.partitions.split import Ints, Partition
 
 # Paul Tol's "muted" scheme: ten colours that stay apart for every kind of colour vision.
 COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB")

@@ -7,9 +7,9 @@ each role's speeches is the test. LEAF (Caldas et al. 2018, arXiv:1812.01097) sp
 import json
 from pathlib import Path
 
-from partitions.corpus import Corpus, Document, read_corpus
-from partitions.dataset import DataError, reason
-from partitions.text import Text
+from fedsparse.partitions.corpus import Corpus, Document, read_corpus
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.text import Text
 
 PATH = Path(__file__).with_name("shakespeare-mini.json")
 

@@ -5,8 +5,8 @@
 
 import numpy as np
 
-from partitions.dataset import DataError
-from partitions.split import Ints, by_class
+from fedsparse.partitions.dataset import DataError
+from fedsparse.partitions.split import Ints, by_class
 
 
 def owners(labels: Ints, clients: int, rng: np.random.Generator, *, classes_per_client: int) -> Ints:

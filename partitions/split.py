@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from partitions.dataset import DataError, reason
+from fedsparse.partitions.dataset import DataError, reason
 
 Ints = NDArray[np.int64]
 OwnersFunction = Callable[..., ArrayLike]

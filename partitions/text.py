@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partitions.dataset import Batch, Dataset
-from partitions.tokenizer import Tokenizer
+from fedsparse.partitions.dataset import Batch, Dataset
+from fedsparse.partitions.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from partitions.split import Partition
+    from fedsparse.partitions.split import Partition
 
 Ints = NDArray[np.int64]
 ON_DEVICE = 2**32
@@ -146,19 +146,21 @@ class Text(Dataset):
 
     def table(self, partition: "Partition", width: int) -> str:
         """Tokens of each client, and how far its unigram distribution is from the whole."""
-        from partitions.text_picture import tokens_text  # imported here, because matplotlib costs most of a second
+        from fedsparse.partitions.text_picture import (
+            tokens_text,  # imported here, because matplotlib costs most of a second
+        )
 
         return tokens_text(self, partition, width)
 
     def draw(self, partition: "Partition", figure: "Figure | SubFigure") -> None:
         """Tokens of each client, and how far its unigram distribution is from the whole."""
-        from partitions.text_picture import draw_tokens
+        from fedsparse.partitions.text_picture import draw_tokens
 
         draw_tokens(self, partition, figure)
 
     def plot(self, partition: "Partition") -> "Figure":
         """The same in a new figure."""
-        from partitions.text_picture import plot_tokens
+        from fedsparse.partitions.text_picture import plot_tokens
 
         return plot_tokens(self, partition)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from partitions.corpus import Corpus, Document, held_out, read_corpus
-from partitions.dataset import DataError, reason
-from partitions.text import Text
+from fedsparse.partitions.corpus import Corpus, Document, held_out, read_corpus
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.text import Text
 
 BLANK_LINES = re.compile(r"\n\s*\n")
 

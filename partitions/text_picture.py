@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from partitions.picture import BLUES, TABLE_CLIENTS, title_of
-from partitions.split import Ints, Partition
+from fedsparse.partitions.picture import BLUES, TABLE_CLIENTS, title_of
+from fedsparse.partitions.split import Ints, Partition
 
 if TYPE_CHECKING:
-    from partitions.text import Text
+    from fedsparse.partitions.text import Text
 
 MOST_CLIENTS = 2000
 """Clients that are drawn; of more, evenly spaced ones."""

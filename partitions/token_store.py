@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from partitions.dataset import DataError, reason
-from partitions.downloads import allowed
-from partitions.tokenizer import Tokenizer
+from fedsparse.partitions.dataset import DataError, reason
+from fedsparse.partitions.downloads import allowed
+from fedsparse.partitions.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partitions.dataset import DataError
-from partitions.downloads import allowed
-from partitions.images import Images
+from fedsparse.partitions.dataset import DataError
+from fedsparse.partitions.downloads import allowed
+from fedsparse.partitions.images import Images
 
 TIMEOUT_SECONDS = 30.0  # urllib waits for ever by default, for instance behind a firewall that drops packets
 

@@ -27,9 +27,9 @@ from fedsparse.errors import one_line
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.readjust import Report
+from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.tags import Range, measured_by_clients
 from fedsparse.vector import Entry, Layout
-from strategies.server_topology import ServerTopology
 
 ARRAYS, RECORDS = {"update", "mask", "report"}, {"arrays", "metrics", RECORD}
 """The names that a reply may have."""

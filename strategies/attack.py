@@ -20,7 +20,7 @@ from fedsparse.compression.wire import bind, binding
 from fedsparse.engine.records import payload_array
 from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
-from strategies.server_topology import ServerTopology
+from fedsparse.strategies.server_topology import ServerTopology
 
 STRENGTH = 8.0
 """How many times longer than an honest update those of ``noise``, ``scale`` and ``index-poison`` are."""

@@ -19,13 +19,13 @@ from fedsparse.errors import harmless, reason
 from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
 from fedsparse.seeds import derive_seed
+from fedsparse.strategies.acceptance import Gate, Refused
+from fedsparse.strategies.downlink import Downlink
+from fedsparse.strategies.ledger import Known
+from fedsparse.strategies.nodes import Nodes
+from fedsparse.strategies.replies import Measures, Upload
+from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.timers import StageTimer
-from strategies.acceptance import Gate, Refused
-from strategies.downlink import Downlink
-from strategies.ledger import Known
-from strategies.nodes import Nodes
-from strategies.replies import Measures, Upload
-from strategies.server_topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
 

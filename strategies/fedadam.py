@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from strategies.server_optimizer import ServerOptimizer
+from fedsparse.strategies.server_optimizer import ServerOptimizer
 
 
 class FedAdam(ServerOptimizer):

@@ -23,14 +23,14 @@ from fedsparse.engine.records import payload_array
 from fedsparse.errors import Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, call, named
-from strategies.acceptance import running_variances
-from strategies.attack import Attack
-from strategies.cohort import Cohort
-from strategies.downlink import Downlink
-from strategies.nodes import Nodes
-from strategies.replies import Replies
-from strategies.server_optimizer import ServerOptimizer
-from strategies.server_topology import ServerTopology
+from fedsparse.strategies.acceptance import running_variances
+from fedsparse.strategies.attack import Attack
+from fedsparse.strategies.cohort import Cohort
+from fedsparse.strategies.downlink import Downlink
+from fedsparse.strategies.nodes import Nodes
+from fedsparse.strategies.replies import Replies
+from fedsparse.strategies.server_optimizer import ServerOptimizer
+from fedsparse.strategies.server_topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
 

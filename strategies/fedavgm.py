@@ -6,7 +6,7 @@ low-communication training of language models", algorithm 1), whose outer gradie
 
 from torch import Tensor
 
-from strategies.server_optimizer import ServerOptimizer
+from fedsparse.strategies.server_optimizer import ServerOptimizer
 
 
 class FedAvgM(ServerOptimizer):

@@ -15,8 +15,8 @@ from fedsparse.errors import RunFailed, reason
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.readjust import ReportSum
 from fedsparse.sparsity.reports import decode_report
-from strategies.acceptance import check_content, read_metrics
-from strategies.server_topology import ServerTopology
+from fedsparse.strategies.acceptance import check_content, read_metrics
+from fedsparse.strategies.server_topology import ServerTopology
 
 log = logging.getLogger("fedsparse")
 

@@ -12,9 +12,9 @@ from fedsparse.checkpoint import Checkpoints, Saved, State
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.saved_contexts import from_plain, to_plain
 from fedsparse.engine.state_files import go_back, sync_states
+from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
-from strategies.fedavg import FedAvg
 
 log = logging.getLogger("fedsparse")
 

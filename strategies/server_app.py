@@ -24,6 +24,11 @@ from fedsparse.files import locked
 from fedsparse.provenance import continued, provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.nodes import meet_federation
+from fedsparse.strategies.saliency import ask_saliency
+from fedsparse.strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
+from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
@@ -32,11 +37,6 @@ from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
 from fedsparse.vector import digest, round_hash
-from strategies.fedavg import FedAvg
-from strategies.nodes import meet_federation
-from strategies.saliency import ask_saliency
-from strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
-from strategies.server_topology import ServerTopology
 
 app = ServerApp()
 

@@ -22,7 +22,7 @@ from fedsparse.sparsity.masks import decode_mask, encode_mask
 from fedsparse.sparsity.method import RoundResult, checked
 from fedsparse.sparsity.readjust import Report
 from fedsparse.sparsity.reports import decode_report
-from strategies.replies import Replies
+from fedsparse.strategies.replies import Replies
 
 REMEMBERED = 8  # past topologies; a client that holds an older one gets the whole mask instead of a difference
 

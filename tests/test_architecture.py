@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "benchmarks main fedsparse.__main__ fedsparse.__init__ fedsparse.python_door",
     "fedsparse.commands",
-    "strategies clients fedsparse.preflight",
+    "fedsparse.strategies fedsparse.clients fedsparse.preflight",
     "fedsparse.report fedsparse.provenance",
     "fedsparse.experiment",
     "fedsparse.training",
@@ -25,23 +25,26 @@ FLOORS = (
     "fedsparse.plugins fedsparse.seeds",
     "fedsparse.files",
     "fedsparse.catalogue fedsparse.errors",
-    "partitions",
+    "fedsparse.partitions",
 )
 """Rooms from the top floor down. Rooms of one floor do not import one another."""
 
 LEVELS = {room: level for level, floor in enumerate(reversed(FLOORS)) for room in floor.split()}
-OURS = ("main", "benchmarks", "fedsparse", "strategies", "clients", "partitions")
+OURS = ("main", "benchmarks", "fedsparse")
+INSIDE = ("strategies", "clients", "partitions")
+"""Folders beside fedsparse in a checkout, which are packages inside fedsparse."""
 
-FLOWER = ("fedsparse.engine", "strategies", "clients", "benchmarks")
+FLOWER = ("fedsparse.engine", "fedsparse.strategies", "fedsparse.clients", "benchmarks")
 """Rooms that may import flwr."""
 
-SPLIT = ("fedsparse.experiment", "fedsparse.commands", "strategies", "benchmarks")
+SPLIT = ("fedsparse.experiment", "fedsparse.commands", "fedsparse.strategies", "benchmarks")
 """Rooms that may import partitions."""
 
 
 def modules() -> dict[str, Path]:
-    files = [path for name in OURS for path in (ROOT / name).rglob("*.py")] + [ROOT / "main.py"]
+    files = [path for name in (*OURS, *INSIDE) for path in (ROOT / name).rglob("*.py")] + [ROOT / "main.py"]
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+    names = {path: f"fedsparse.{name}" if name.partition(".")[0] in INSIDE else name for path, name in names.items()}
     return {name.removesuffix(".__init__") if name != "fedsparse.__init__" else name: p for p, name in names.items()}
 
 
@@ -93,14 +96,19 @@ def test_arrows_point_down_only() -> None:
     assert not [(a, b) for a, b in sorted(arrows()) if LEVELS[a] <= LEVELS[b]]
 
 
-@pytest.mark.parametrize(("package", "allowed"), [("flwr", FLOWER), ("partitions", SPLIT)])
+@pytest.mark.parametrize(("package", "allowed"), [("flwr", FLOWER), ("fedsparse.partitions", SPLIT)])
 def test_flwr_and_partitions_are_imported_only_by_their_rooms(package: str, allowed: tuple[str, ...]) -> None:
     users = {
         room_of(module)
         for module, path in modules().items()
-        if any(imported.partition(".")[0] == package for imported in imports(path))
+        if any(f"{imported}.".startswith(f"{package}.") for imported in imports(path))
     }
     assert users - {package} <= set(allowed)
+
+
+def test_no_file_uses_a_name_that_only_a_checkout_has() -> None:
+    for name, path in modules().items():
+        assert not {imported.partition(".")[0] for imported in imports(path)} & set(INSIDE), name
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:

@@ -5,8 +5,8 @@ from shutil import get_terminal_size
 from fedsparse.commands.checks import checked
 from fedsparse.config.settings import Given
 from fedsparse.experiment import Experiment
+from fedsparse.partitions.partition_file import write
 from fedsparse.telemetry.folder import create_run_folder
-from partitions.partition_file import write
 
 NARROWEST = 40
 """Columns that the table has in any case."""

@@ -6,10 +6,10 @@ from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import load_dataset, partition_of
+from fedsparse.partitions import Dataset, Partition
+from fedsparse.partitions.downloads import without_downloads
 from fedsparse.report.compare import Comparison
 from fedsparse.telemetry.folder import create_run_folder
-from partitions import Dataset, Partition
-from partitions.downloads import without_downloads
 
 
 def report(settings: Given, *folders: str) -> None:

@@ -13,8 +13,9 @@ from fedsparse.engine import fork_server
 from fedsparse.plugins import is_own
 from fedsparse.telemetry.header import header
 
-CLIENT_APP = "clients.client_app:app"
-PRELOADED = ["fedsparse.engine.pool", "clients.client_app", "clients.preload"]
+SERVER_APP = "fedsparse.strategies.server_app:app"
+CLIENT_APP = "fedsparse.clients.client_app:app"
+PRELOADED = ["fedsparse.engine.pool", "fedsparse.clients.client_app", "fedsparse.clients.preload"]
 """What the fork server imports."""
 
 
@@ -49,21 +50,16 @@ def start(config: Config, until: int | None = None) -> Path:
         return Path(config.resume)
     if config.engine == "flower":
         from fedsparse.engine.flower_run import run_flower
-        from fedsparse.provenance import CODE, code
 
-        os.environ[CODE] = json.dumps(code())  # because Flower runs a copy of the code, which git does not know
-        try:
-            return run_flower(config, app_folder=Path(__file__).parents[2])
-        finally:
-            del os.environ[CODE]
+        return run_flower(config, SERVER_APP, CLIENT_APP)
     from fedsparse.engine import LocalGrid
-    from strategies.server_app import federate
+    from fedsparse.strategies.server_app import federate
 
     start_workers_early(config)
     with LocalGrid(
         CLIENT_APP,
         config.clients,
-        together="clients.client_app:train_together",
+        together="fedsparse.clients.client_app:train_together",
         workers=config.worker_count(),
         threads=config.threads,
         client_timeout=config.client_timeout,

@@ -30,11 +30,24 @@ SCRIPTS = Path(sys.executable).parent
 STARTUP_SECONDS = 60
 RAY_SOCKET = "/ray/session_2026-01-01_12-00-00_123456_1234567/sockets/plasma_store"
 """The longest path of Ray's in its temporary folder."""
+APP = """\
+[project]
+name = "fedsparse"
+version = "0"
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "fedsparse"
+[tool.flwr.app.components]
+{components}
+[tool.flwr.app.config]
+{settings}"""
+"""The pyproject.toml of a Flower app without code. PYTHONPATH leads to this process's own, wherever it is installed."""
 SAVING_SECONDS = 10  # that the run gets after Ctrl-C, to save what it measured
 
 
-def run_flower(config: Config, app_folder: Path) -> Path:
-    """Run the Flower app in ``app_folder`` with these settings, whose paths are absolute, and wait for its end.
+def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
+    """Run the apps at these two ``module:attribute``s with these settings, whose paths are absolute; wait for the end.
 
     Returns:
         The run folder.
@@ -50,11 +63,11 @@ def run_flower(config: Config, app_folder: Path) -> Path:
             f"CUDA_VISIBLE_DEVICES={index} in the environment"
         )
     with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
-        settings = Path(home) / "settings.toml"
-        settings.write_text(
-            "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items()),
-            encoding="utf-8",
-        )
+        app = Path(home) / "app"
+        app.mkdir()
+        settings = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
+        components = f'serverapp = "{serverapp}"\nclientapp = "{clientapp}"'
+        (app / "pyproject.toml").write_text(APP.format(components=components, settings="".join(settings)), "utf-8")
         resources: dict[str, float] = {
             "num-supernodes": config.clients,
             "client-resources-num-cpus": 1,
@@ -64,7 +77,7 @@ def run_flower(config: Config, app_folder: Path) -> Path:
             resources["init-args-num-cpus"] = config.worker_count()
         command = [
             str(SCRIPTS / "flwr"),
-            *("run", str(app_folder), "fedsparse", "--stream", "--run-config", str(settings)),
+            *("run", str(app), "fedsparse", "--stream"),
             *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
         ]
         log = _stream(command, environment)

@@ -10,8 +10,8 @@ import torch
 from flwr.app import Array, ConfigRecord, Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
-from clients.state_store import ARRAYS, HeldArray, kept_moments, load_state, save_state
 from fedsparse.catalogue import COMPRESSORS
+from fedsparse.clients.state_store import ARRAYS, HeldArray, kept_moments, load_state, save_state
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.compression import codec as module
 from fedsparse.engine.state_files import StateFiles, go_back

@@ -18,7 +18,7 @@ def app(message, context):
     return Message(RecordDict({"metrics": MetricRecord(counts)}), reply_to=message)
 
 if __name__ == "__main__":
-    fork_server.start(["clients.preload"])
+    fork_server.start(["fedsparse.clients.preload"])
     with LocalGrid("script:app", clients=2, workers=2) as grid:
         messages = [Message(RecordDict(), node, "train") for node in (0, 1)]
         print([reply.content["metrics"]["hits"] for reply in grid.send_and_receive(messages)])

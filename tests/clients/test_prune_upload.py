@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from clients.prune_upload import SAMPLES, prune_upload
-from clients.workbench import Workbench
 from fedsparse.catalogue import MODELS
+from fedsparse.clients.prune_upload import SAMPLES, prune_upload
+from fedsparse.clients.workbench import Workbench
 from fedsparse.config import Config
 
 

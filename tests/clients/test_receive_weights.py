@@ -7,11 +7,11 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 
-from clients.receive_weights import MissedChange, receive
+from fedsparse.clients.receive_weights import MissedChange, receive
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.engine.records import payload_array
-from strategies.downlink import Downlink
+from fedsparse.strategies.downlink import Downlink
 from tests.fedsparse.compression.common import layout_of
 
 LAYOUT = layout_of(4000, 10, 990, buffers=(6,))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from clients.workbench import whole_codec
 from fedsparse.catalogue import COMPRESSORS
+from fedsparse.clients.workbench import whole_codec
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.config.presets import FINE_VALUES, PRESETS

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clients.workbench import Workbench, workbench
+from fedsparse.clients.workbench import Workbench, workbench
 from fedsparse.config import Config
 from tests.strategies.federation import TRAFFIC, play
 

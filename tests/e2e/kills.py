@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-import clients.client_app
 import fedsparse.checkpoint
+import fedsparse.clients.client_app
 import fedsparse.files
-import strategies.fedavg
-import strategies.server_app
+import fedsparse.strategies.fedavg
+import fedsparse.strategies.server_app
 from fedsparse.commands import main
 from fedsparse.engine import fork_server
 
@@ -43,10 +43,10 @@ SMALL = ["--clients", "6", "--clients-per-round", "3", "--rounds", "8", "--eval-
 SMALL += ["--checkpoint-every", "2", "--batch-size", "8"]
 
 MOMENTS: dict[str, tuple[object, str]] = {
-    "train": (clients.client_app, "train_model"),
-    "encode": (clients.client_app, "encode_update"),
-    "aggregate": (strategies.fedavg.FedAvg, "_step"),
-    "evaluate": (strategies.server_app, "evaluate"),
+    "train": (fedsparse.clients.client_app, "train_model"),
+    "encode": (fedsparse.clients.client_app, "encode_update"),
+    "aggregate": (fedsparse.strategies.fedavg.FedAvg, "_step"),
+    "evaluate": (fedsparse.strategies.server_app, "evaluate"),
     "write": (fedsparse.checkpoint, "save_file"),
     "rename": (fedsparse.files.os, "replace"),
 }

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from flwr.app import Context, Message
 
-from clients.client_app import app as client_app
-from clients.workbench import workbench
+from fedsparse.clients.client_app import app as client_app
+from fedsparse.clients.workbench import workbench
 from fedsparse.vector import Layout
 from tests.strategies.federation import binding_of
 

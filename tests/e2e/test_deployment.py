@@ -12,7 +12,7 @@ from flwr.app import Context, RecordDict
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from strategies.server_app import app as server_app
+from fedsparse.strategies.server_app import app as server_app
 from tests.e2e.deployment import deployment, marked, wait_until
 from tests.strategies.federation import LOST
 

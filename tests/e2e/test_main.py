@@ -286,7 +286,7 @@ def test_residuals_in_files_and_in_contexts_give_the_same_bits(tmp_path: Path, m
         removed.append(len(list(Path(folder).glob("clients/*"))))
         rmtree(folder, **options)
 
-    monkeypatch.setattr("strategies.server_app.shutil.rmtree", counting)
+    monkeypatch.setattr("fedsparse.strategies.server_app.shutil.rmtree", counting)
     few = ["--clients", "10", "--clients-per-round", "8", "--dataset", tiny(tmp_path)]
     context, files = (run(tmp_path, *few, "--state-store", store) for store in ("context", "files"))
     assert context["summary"]["weights-hash"] == files["summary"]["weights-hash"]

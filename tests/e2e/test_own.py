@@ -21,7 +21,7 @@ from torch import nn
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.static import Static
 from helper import HIDDEN
-from strategies.server_optimizer import ServerOptimizer
+from fedsparse.strategies.server_optimizer import ServerOptimizer
 
 
 class Net(nn.Sequential):

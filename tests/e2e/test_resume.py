@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import clients.client_app
 import fedsparse
-import strategies.server_app
+import fedsparse.clients.client_app
+import fedsparse.strategies.server_app
 from fedsparse.checkpoint import Checkpoints
 from fedsparse.commands import main
 from tests.e2e.deployment import wait_until
@@ -83,7 +83,13 @@ def test_after_ctrl_c_in_the_middle_of_a_round_a_run_goes_on_from_the_last_whole
     whole = undisturbed(tmp_path, *more)
     second_of_round_5 = 14
     folder = cut_short(
-        tmp_path, monkeypatch, clients.client_app, "encode_update", second_of_round_5, KeyboardInterrupt, *more
+        tmp_path,
+        monkeypatch,
+        fedsparse.clients.client_app,
+        "encode_update",
+        second_of_round_5,
+        KeyboardInterrupt,
+        *more,
     )
     result = json.loads((folder / "result.json").read_text())
     assert (result["summary"]["ended"], result["summary"]["rounds"]) == ("interrupted", 4)
@@ -95,7 +101,9 @@ def test_after_ctrl_c_in_the_middle_of_a_round_a_run_goes_on_from_the_last_whole
 
 
 def test_a_resumed_runs_tensorboard_has_every_round_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = cut_short(tmp_path, monkeypatch, strategies.server_app, "evaluate", 4, KeyboardInterrupt)  # in round 6
+    folder = cut_short(
+        tmp_path, monkeypatch, fedsparse.strategies.server_app, "evaluate", 4, KeyboardInterrupt
+    )  # in round 6
     newest = Checkpoints(folder / "checkpoint").load(pytest.fail)
     assert newest is not None
     assert newest.round == 4  # round 5 was recorded after it, and round 6 half
@@ -110,7 +118,7 @@ def test_a_run_that_failed_or_was_killed_before_its_first_checkpoint_begins_anew
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = undisturbed(tmp_path)
-    folder = cut_short(tmp_path, monkeypatch, strategies.server_app, "evaluate", 1, MemoryError)
+    folder = cut_short(tmp_path, monkeypatch, fedsparse.strategies.server_app, "evaluate", 1, MemoryError)
     assert not (folder / "checkpoint").exists()
     assert main(["--resume", str(folder)]) == 0
     assert "has no checkpoint, so it begins anew" in capsys.readouterr().out
@@ -204,7 +212,7 @@ def test_only_one_process_at_a_time_goes_on_with_a_run(
 
         return act
 
-    monkeypatch.setattr(strategies.server_app, "play", resume_beside(strategies.server_app.play))
+    monkeypatch.setattr(fedsparse.strategies.server_app, "play", resume_beside(fedsparse.strategies.server_app.play))
     assert main(flags_of(tmp_path, "runs", "--rounds", "1")) == 0
     assert lines[0].endswith("is still running\n")
     assert lines[0].count("\n") == 1
@@ -213,7 +221,7 @@ def test_only_one_process_at_a_time_goes_on_with_a_run(
 def test_a_run_whose_folder_is_removed_fails_with_one_line_and_saves_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, calls = clients.client_app.encode_update, [0]
+    original, calls = fedsparse.clients.client_app.encode_update, [0]
 
     def removing(*args: object) -> object:
         calls[0] += 1
@@ -221,7 +229,7 @@ def test_a_run_whose_folder_is_removed_fails_with_one_line_and_saves_what_it_mea
             shutil.rmtree(tmp_path / "runs")
         return original(*args)
 
-    monkeypatch.setattr(clients.client_app, "encode_update", removing)
+    monkeypatch.setattr(fedsparse.clients.client_app, "encode_update", removing)
     outfile = tmp_path / "out.json"
     more = ["--state-store", "files", "--cohort-batching", "off", "--outfile", str(outfile)]
     assert main(flags_of(tmp_path, "runs", *more)) == 1
@@ -235,7 +243,7 @@ def test_a_run_whose_folder_is_removed_fails_with_one_line_and_saves_what_it_mea
 def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_second_one_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: int, saved: int
 ) -> None:
-    original, calls = strategies.server_app.evaluate, [0]
+    original, calls = fedsparse.strategies.server_app.evaluate, [0]
 
     def signalled(*args: object) -> object:
         calls[0] += 1
@@ -244,7 +252,7 @@ def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_se
                 os.kill(os.getpid(), signal.SIGINT)
         return original(*args)
 
-    monkeypatch.setattr(strategies.server_app, "evaluate", signalled)
+    monkeypatch.setattr(fedsparse.strategies.server_app, "evaluate", signalled)
     assert main(flags_of(tmp_path, "runs", "--checkpoint-every", "2")) == 130
     newest = Checkpoints(folder_in(tmp_path / "runs") / "checkpoint").load(pytest.fail)
     assert newest is not None
@@ -255,7 +263,7 @@ def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_se
 def test_sigquit_and_sigusr1_stop_a_run_as_ctrl_c_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals
 ) -> None:
-    original = strategies.server_app.evaluate
+    original = fedsparse.strategies.server_app.evaluate
     rounds: list[int] = []
 
     def signalled(*args: object) -> object:
@@ -264,7 +272,7 @@ def test_sigquit_and_sigusr1_stop_a_run_as_ctrl_c_does(
             os.kill(os.getpid(), ending)
         return original(*args)
 
-    monkeypatch.setattr(strategies.server_app, "evaluate", signalled)
+    monkeypatch.setattr(fedsparse.strategies.server_app, "evaluate", signalled)
     before = {number: signal.getsignal(number) for number in (signal.SIGQUIT, signal.SIGUSR1, signal.SIGINT)}
     try:
         assert main(flags_of(tmp_path, "runs")) == 130

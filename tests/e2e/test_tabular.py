@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fedsparse
 from fedsparse.errors import ConfigError
-from partitions import Dataset
+from fedsparse.partitions import Dataset
 
 
 class Table(Dataset):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partitions import DataError, Images, as_dataset
+from fedsparse.partitions import DataError, Images, as_dataset
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 8, 10), dtype=np.uint8)
@@ -181,7 +181,9 @@ def test_an_array_that_cannot_be_read_is_one_line_whatever_is_raised(error: Exce
 
 @pytest.mark.parametrize("returned", [None, [], (GREY, LABELS), "data.npz", GREY])
 def test_a_loader_that_returns_neither_a_data_set_nor_a_mapping_is_one_line(returned: Any) -> None:
-    message = "mine: a loader returns a partitions.Dataset or a mapping with x_train, y_train, x_test, y_test, not"
+    message = (
+        "mine: a loader returns a fedsparse.partitions.Dataset or a mapping with x_train, y_train, x_test, y_test, not"
+    )
     with pytest.raises(DataError, match=f"{message} {type(returned).__name__}"):
         as_dataset(returned, "mine")
 

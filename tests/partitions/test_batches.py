@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from partitions import augment, embedded, normalise
+from fedsparse.partitions import augment, embedded, normalise
 
 
 def images(count: int, channels: int, height: int, width: int) -> Tensor:

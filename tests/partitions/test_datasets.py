@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import datasets
 
-from partitions import DataError, Dataset, embedded, torchvision_sets
+from fedsparse.partitions import DataError, Dataset, embedded, torchvision_sets
 
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "mnist": torchvision_sets.mnist,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from partitions import dirichlet, dirichlet_per_client, dirichlet_self_balancing, partition
-from partitions.picture import class_histogram
-from partitions.split import OwnersFunction
+from fedsparse.partitions import dirichlet, dirichlet_per_client, dirichlet_self_balancing, partition
+from fedsparse.partitions.picture import class_histogram
+from fedsparse.partitions.split import OwnersFunction
 
 CIFAR10 = np.repeat(np.arange(10), 5000)  # its training labels, but for their order
 KINDS = {"all": dirichlet, "per client": dirichlet_per_client, "self-balancing": dirichlet_self_balancing}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from partitions import DataError, load_folder
+from fedsparse.partitions import DataError, load_folder
 
 RNG = np.random.default_rng(0)
 

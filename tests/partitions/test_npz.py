@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partitions import DataError, as_dataset, load_npz
+from fedsparse.partitions import DataError, as_dataset, load_npz
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 8, 10), dtype=np.uint8)

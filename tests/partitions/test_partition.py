@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partitions import (
+from fedsparse.partitions import (
     DataError,
     Partition,
     as_given,
@@ -24,9 +24,9 @@ from partitions import (
     shards,
     split_holdout,
 )
-from partitions.dirichlet import proportions
-from partitions.picture import class_histogram
-from partitions.split import OwnersFunction, raise_to_floor
+from fedsparse.partitions.dirichlet import proportions
+from fedsparse.partitions.picture import class_histogram
+from fedsparse.partitions.split import OwnersFunction, raise_to_floor
 
 DISTRIBUTIONS: dict[str, OwnersFunction] = {
     "iid": iid.owners,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partitions import DataError, Partition, iid, partition, partition_file
+from fedsparse.partitions import DataError, Partition, iid, partition, partition_file
 
 
 def read(path: Path, samples: int, clients: int) -> Partition:

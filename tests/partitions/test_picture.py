@@ -7,9 +7,9 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from partitions import dirichlet, iid, partition
-from partitions.picture import class_histogram, histogram_text, plot_partition
-from partitions.split import OwnersFunction
+from fedsparse.partitions import dirichlet, iid, partition
+from fedsparse.partitions.picture import class_histogram, histogram_text, plot_partition
+from fedsparse.partitions.split import OwnersFunction
 
 LABELS = np.random.default_rng(0).integers(0, 10, 5000)
 NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")

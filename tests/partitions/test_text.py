@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from partitions import (
+from fedsparse.partitions import (
     Corpus,
     DataError,
     Document,
@@ -20,9 +20,9 @@ from partitions import (
     shakespeare,
     shards,
 )
-from partitions.corpus import held_out
-from partitions.token_store import encoded, stored
-from partitions.tokenizer import Char, Word
+from fedsparse.partitions.corpus import held_out
+from fedsparse.partitions.token_store import encoded, stored
+from fedsparse.partitions.tokenizer import Char, Word
 
 TRAIN = [Document(f"{client}{label} " * 9, client, label) for label in "xy" for client in "cab"]
 TEST = [Document("abc xy " * 9, "a")]

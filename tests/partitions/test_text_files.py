@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from partitions import DataError, Text, load_text
-from partitions.corpora import load
-from partitions.downloads import without_downloads
+from fedsparse.partitions import DataError, Text, load_text
+from fedsparse.partitions.corpora import load
+from fedsparse.partitions.downloads import without_downloads
 
 RNG = np.random.default_rng(0)
 
@@ -178,7 +178,7 @@ def test_tokens_on_disk_are_those_of_the_tokenizer_that_is_in_its_file_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tokenizers")
-    monkeypatch.setattr("partitions.corpus.LARGE", 0)
+    monkeypatch.setattr("fedsparse.partitions.corpus.LARGE", 0)
     file = tmp_path / "mine.txt"
     file.write_text("ab\n" * 40)
     for tokens in ("abĊ", "baĊ"):

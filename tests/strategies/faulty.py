@@ -2,7 +2,7 @@
 
 from flwr.app import Context, Message
 
-from clients.client_app import app as client_app
+from fedsparse.clients.client_app import app as client_app
 from tests.fedsparse.engine.obedient import fail
 
 VICTIM, ROUND = 0, 2

@@ -8,7 +8,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from torch import Tensor, nn
 
-from clients.client_app import app as client_app
+from fedsparse.clients.client_app import app as client_app
 from fedsparse.compression.wire import binding
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
@@ -16,10 +16,10 @@ from fedsparse.engine.pool import with_content
 from fedsparse.engine.step_records import Steps
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity import Topology
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.server_app import make_strategy
 from fedsparse.tasks import Task
 from fedsparse.vector import FlatModel
-from strategies.fedavg import FedAvg
-from strategies.server_app import make_strategy
 
 SETTINGS = {
     "clients": 6,

@@ -9,8 +9,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedsparse.engine import LocalGrid
 from fedsparse.errors import Diverged, RunFailed, reason
-from strategies.acceptance import TIMES
-from strategies.fedavg import FedAvg
+from fedsparse.strategies.acceptance import TIMES
+from fedsparse.strategies.fedavg import FedAvg
 from tests.strategies.test_fedavg import N, P, make, play, reply, updates
 
 VICTIM = 1

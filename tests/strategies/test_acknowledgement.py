@@ -8,21 +8,21 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from clients.exchange import encode_update
-from clients.workbench import Workbench
+from fedsparse.clients.exchange import encode_update
+from fedsparse.clients.workbench import Workbench
 from fedsparse.compression.wire import binding
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment
-from strategies.fedavg import FedAvg
-from strategies.server_app import make_strategy
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.server_app import make_strategy
 
 CLIENT = 0
 
 
 @pytest.fixture
 def grid() -> Iterator[LocalGrid]:
-    with LocalGrid("clients.client_app:app", clients=2) as grid:
+    with LocalGrid("fedsparse.clients.client_app:app", clients=2) as grid:
         yield grid
 
 
@@ -48,7 +48,7 @@ def update_alone(message: Message) -> np.ndarray:
     whole = Config.from_mapping({**message.content["config"], "compressor": "none"})
     task = ConfigRecord({**message.content["task"], "state-folder": ""})
     records = {**message.content, "config": ConfigRecord(whole.flat()), "task": task}
-    with LocalGrid("clients.client_app:app", clients=2) as grid:
+    with LocalGrid("fedsparse.clients.client_app:app", clients=2) as grid:
         (reply,) = grid.send_and_receive([Message(RecordDict(records), message.metadata.dst_node_id, "train")])
     strategy = make_strategy(Experiment(whole), grid.get_node_ids(), grid)
     return sent(strategy, reply, task["round"], task["run"])

@@ -5,14 +5,14 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 
-from clients.client_app import with_flipped_labels
+from fedsparse.clients.client_app import with_flipped_labels
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
+from fedsparse.strategies.attack import STRENGTH, Z
+from fedsparse.strategies.server_app import federate
 from fedsparse.telemetry.header import header
-from strategies.attack import STRENGTH, Z
-from strategies.server_app import federate
 from tests.strategies.federation import binding_of
 from tests.strategies.test_fedavg import LAYOUT, P, make, reply, updates
 from tests.strategies.test_nodes import Federation

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from clients.workbench import Workbench
 from fedsparse.catalogue import STRATEGIES, TOPOLOGIES
+from fedsparse.clients.workbench import Workbench
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
@@ -14,11 +14,11 @@ from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.masks import decode_mask
 from fedsparse.sparsity.topology import initialise_
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.saliency import ask_saliency
+from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.training.loop import dense_gradient
 from fedsparse.vector import Layout
-from strategies.fedavg import FedAvg
-from strategies.saliency import ask_saliency
-from strategies.server_topology import ServerTopology
 from tests.strategies.federation import SETTINGS, TRAFFIC, binding_of, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst", "ssfl")
@@ -177,7 +177,7 @@ def asked(settings: dict) -> torch.Tensor:
     experiment = Experiment(config := Config.from_mapping(settings))
     dense = ServerTopology(experiment, Topology.full(experiment.layers, experiment.layout.parameters))
     broadcast = FedAvg(experiment, dense, experiment.model.vector.clone(), range(config.clients)).broadcast(0)
-    with LocalGrid("clients.client_app:app", config.clients) as grid:
+    with LocalGrid("fedsparse.clients.client_app:app", config.clients) as grid:
         return ask_saliency(grid, experiment, range(config.clients), dense, broadcast)[0]
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from clients.client_app import app as client_app
+from fedsparse.clients.client_app import app as client_app
 from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment
-from strategies.server_app import make_strategy
+from fedsparse.strategies.server_app import make_strategy
 from tests.strategies.faulty import ROUND, VICTIM
 from tests.strategies.federation import binding_of
 

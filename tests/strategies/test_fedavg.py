@@ -15,9 +15,9 @@ from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import payload_array
 from fedsparse.errors import RunFailed
 from fedsparse.network import Network
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.vector import Layout
-from strategies.fedavg import FedAvg
-from strategies.server_topology import ServerTopology
 from tests.strategies.federation import binding_of, experiment_of
 
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))

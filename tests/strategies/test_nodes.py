@@ -8,10 +8,10 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment
-from strategies.nodes import FederationError, Nodes, meet_federation
-from strategies.server_app import make_strategy
+from fedsparse.strategies.nodes import FederationError, Nodes, meet_federation
+from fedsparse.strategies.server_app import make_strategy
 
-LocalGrid("clients.client_app:app", clients=1)  # sets the sender that Message() needs
+LocalGrid("fedsparse.clients.client_app:app", clients=1)  # sets the sender that Message() needs
 SUPERLINK = 1
 
 
@@ -46,7 +46,7 @@ class Deployment:
 
     def __init__(self, nodes: list[int]) -> None:
         self.nodes = nodes
-        self.grid = LocalGrid("clients.client_app:app", clients=10)
+        self.grid = LocalGrid("fedsparse.clients.client_app:app", clients=10)
 
     def start(self, node: int, partition: int) -> int:
         self.grid._contexts[node] = Context(1, node, {"partition-id": partition}, RecordDict(), {})

@@ -12,10 +12,10 @@ from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.experiment import Experiment
-from strategies.server_app import make_strategy
+from fedsparse.strategies.server_app import make_strategy
 
 SETTINGS = {"clients": 8, "clients-per-round": 8, "model": "mlp-small", "batch-size": 8}
-TOGETHER = "clients.client_app:train_together"
+TOGETHER = "fedsparse.clients.client_app:train_together"
 FEDERATIONS = {
     "one by one": {},
     "together": {"cohort-batching": "on"},
@@ -62,8 +62,8 @@ def content_of(reply: Message) -> dict[str, object]:
 def compare(dataset: str, device: str, rounds: int, **settings: object) -> None:
     """Play every round twice, each time with its own Contexts, and compare the replies."""
     config = Config.from_mapping(SETTINGS | {"dataset": dataset, "device": device} | settings)
-    with LocalGrid("clients.client_app:app", 8, together=TOGETHER) as plain, \
-         LocalGrid("clients.client_app:app", 8, together=TOGETHER) as overlapped:  # fmt: skip
+    with LocalGrid("fedsparse.clients.client_app:app", 8, together=TOGETHER) as plain, \
+         LocalGrid("fedsparse.clients.client_app:app", 8, together=TOGETHER) as overlapped:  # fmt: skip
         overlapped.overlap(torch.device(device))
         strategy = make_strategy(Experiment(config), plain.get_node_ids(), plain)
         if config.cohort_batching == "on":

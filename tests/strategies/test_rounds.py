@@ -12,9 +12,9 @@ from fedsparse.config import Config
 from fedsparse.engine.step_records import read_steps, step_record
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
+from fedsparse.strategies.replies import Measures
 from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
-from strategies.replies import Measures
 from tests.strategies.federation import SETTINGS, STEPS, TRAFFIC, play
 
 FIXED_COUNTS = ("static", "set", "rigl", "feddst")

@@ -17,10 +17,10 @@ from fedsparse.sparsity.masks import decode_mask, encode_mask
 from fedsparse.sparsity.one_shot import prune_model
 from fedsparse.sparsity.readjust import Report, readjust
 from fedsparse.sparsity.reports import encode_report, report_layout
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.replies import Replies, Upload
+from fedsparse.strategies.server_topology import REMEMBERED, ServerTopology
 from fedsparse.vector import FlatModel, Layout
-from strategies.fedavg import FedAvg
-from strategies.replies import Replies, Upload
-from strategies.server_topology import REMEMBERED, ServerTopology
 from tests.strategies.federation import binding_of, experiment_of, network
 
 MODEL = network()

@@ -8,7 +8,7 @@ import torch
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from strategies.server_app import keeps_files
+from fedsparse.strategies.server_app import keeps_files
 
 CONFIG = Config(clients=20, clients_per_round=5, rounds=2)  # ten clients, of which five keep two states
 LARGE = 2**20
@@ -27,8 +27,8 @@ def test_large_residuals_stay_on_a_gpu_whose_process_trains_and_go_to_files_else
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (240 * LARGE, 0))
     with (
-        LocalGrid("clients.client_app:app", 20) as here,
-        LocalGrid("clients.client_app:app", 20, client_timeout=9) as workers,
+        LocalGrid("fedsparse.clients.client_app:app", 20) as here,
+        LocalGrid("fedsparse.clients.client_app:app", 20, client_timeout=9) as workers,
     ):
         assert keeps_files(experiment(LARGE, cuda), here) is not cuda
         assert keeps_files(experiment(LARGE, cuda), workers)
@@ -40,7 +40,7 @@ def test_state_on_the_host_of_clients_on_a_gpu_is_bounded_too(
     kept: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 0))
-    with LocalGrid("clients.client_app:app", 20) as here:
+    with LocalGrid("fedsparse.clients.client_app:app", 20) as here:
         assert not keeps_files(experiment(200 * LARGE, True), here)
         assert keeps_files(experiment(200 * LARGE, True, CONFIG.replace(**kept)), here)
         assert not keeps_files(experiment(LARGE, True, CONFIG.replace(**kept)), here)
@@ -48,6 +48,6 @@ def test_state_on_the_host_of_clients_on_a_gpu_is_bounded_too(
 
 def test_a_gpu_without_room_for_all_residuals_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (240 * LARGE - 1, 0))
-    with LocalGrid("clients.client_app:app", 20) as here:
+    with LocalGrid("fedsparse.clients.client_app:app", 20) as here:
         assert keeps_files(experiment(LARGE, True), here)
         assert not keeps_files(experiment(LARGE, True, CONFIG.replace(state_store="context")), here)
