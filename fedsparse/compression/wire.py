@@ -79,7 +79,9 @@ def group_counts(
     if not by_layer:
         return np.array([count])
     edges = layer_edges(layout, start, size)
-    return np.diff(edges if indices is None else np.searchsorted(indices, edges))
+    if indices is None:
+        return np.diff(edges)
+    return np.diff(np.searchsorted(indices, edges.astype(indices.dtype)))  # of one dtype, else NumPy copies the indices
 
 
 def layer_edges(layout: Layout, start: int, size: int) -> np.ndarray:

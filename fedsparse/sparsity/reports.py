@@ -40,5 +40,6 @@ def decode_report(payload: bytes, layout: Layout, round: int, bound: int = 0) ->
     if len(decoded.segments) != 1:
         raise wire.PayloadError(f"a report of {len(decoded.segments)} segments")
     segment = decoded.segments[0]
-    indices = np.arange(segment.size) if segment.indices is None else segment.indices
-    return Report(torch.from_numpy(indices), torch.tensor(segment.values))
+    # int32, as of all sets of most coordinates: see ``indices.positions``.
+    indices = np.arange(segment.size, dtype=np.int32) if segment.indices is None else segment.indices
+    return Report(torch.from_numpy(indices), torch.from_numpy(np.require(segment.values, requirements="W")))

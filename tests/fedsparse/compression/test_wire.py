@@ -1,6 +1,5 @@
 import contextlib
 import math
-import resource
 import struct
 import tracemalloc
 
@@ -238,98 +237,6 @@ def test_an_index_beyond_the_segment_is_refused(size):
             unpack(codec, memoryview(coded), indices.size, size)
 
 
-def mutations(count: int, seed: int):
-    """Damaged payloads: random bytes, cuts, flips and overwritten fields, most with a checksum that matches."""
-    rng = np.random.default_rng(seed)
-    large = layout_of(6000, 500)
-    sources = [
-        (layout, payload_of(compressor, density, values, scope, layout, seed))
-        for layout in (LAYOUT, large)
-        for compressor, density in (("none", 1), ("topk", 0.01), ("topk", 0.5), ("topk", 0.9), ("randomk", 0.1))
-        for values in VALUES
-        for scope in ("global", "layer")
-    ]
-    sources += [(large, payload_of("topk", 0.45, "sign", "global", large))]
-    sources += [(large, payload_of("topk", 0.02, "int2", "chunk", large))]
-    factored = layout_of_shapes((40, 30), (7,), (16, 3, 3, 3), (20, 50), buffers=5)
-    sources += [
-        (factored, payload_of(compressor, 0.2, values, "global", factored))
-        for compressor in ("lowrank", "powersgd")
-        for values in ("f32", "f16", "bf16", "int8")
-    ] * 2
-    for _ in range(count):
-        layout, payload = sources[rng.integers(len(sources))]
-        damaged, kind = bytearray(payload), rng.integers(6)
-        if kind == 0:
-            damaged = bytearray(rng.bytes(rng.integers(0, 200)))
-        elif kind == 1:
-            damaged = damaged[: rng.integers(len(damaged))]
-        else:
-            end = len(damaged) if kind < 4 else HEADER.size + SEGMENT.size + 24  # mostly in the headers
-            for _ in range(rng.integers(1, 4)):
-                at = rng.integers(end)
-                damaged[at] = damaged[at] ^ (1 << rng.integers(8)) if kind % 2 else rng.integers(256)
-        yield layout, payload, resigned(bytes(damaged)) if rng.random() < 0.8 else bytes(damaged)
-
-
-def fuzz_indices(count: int, seed: int) -> None:
-    """Decodes damaged index bodies without a payload, so that more damage reaches pcodec and the Rice code."""
-    rng, size, sources = np.random.default_rng(seed), 1_000_000, []
-    for k in (1, 5, 100, 2000, 20_000):
-        for p in (0.9, 0.3, 0.03):
-            gaps = (rng.geometric(p, k) - 1).astype(np.uint32)
-            sources.append((k, module.pack_gaps(gaps)))
-            sources.append((k, module.pack_rice(gaps[:2000], int(gaps[:2000].sum()) + 2 * k)))
-    for _ in range(count):
-        k, body = sources[rng.integers(len(sources))]
-        damaged = bytearray(body)
-        for _ in range(rng.integers(1, 5)):
-            damaged[rng.integers(min(len(body), 30 if rng.random() < 0.6 else len(body)))] = rng.integers(256)
-        damaged = damaged[: rng.integers(len(damaged) + 1)] if rng.random() < 0.1 else damaged
-        for codec in (IndexCodec.GAPS, IndexCodec.RICE, IndexCodec.BITMAP):
-            with contextlib.suppress(module.IndexFault):
-                indices = unpack(codec, memoryview(damaged), k, size)
-                assert indices.size == k
-                assert indices[0] >= 0
-                assert indices[-1] < size
-                assert (np.diff(indices) > 0).all()
-
-
-def fuzz(count: int, seed: int) -> int:
-    """Decodes mutations; each must be refused or be a well-formed update. Returns how many were refused."""
-    refused, messages = 0, set()
-    for layout, payload, damaged in mutations(count, seed):
-        try:
-            update = decode(damaged, layout)
-        except PayloadError as error:
-            refused += 1
-            messages.add(str(error))
-            continue
-        assert damaged == payload or damaged[-4:] == resigned(damaged)[-4:]
-        assert np.isfinite(update.to_dense()).all()
-        assert sum(s.size for s in update.segments) == layout.size
-        for s in update.segments:
-            assert s.indices is None or ((np.diff(s.indices) > 0).all() and len(s.indices) == len(s.values))
-    assert not any("\n" in message for message in messages)
-    return refused
-
-
-@pytest.mark.filterwarnings("error")
-def test_damaged_payloads_are_refused_or_well_formed():
-    assert fuzz(4000, 1) > 1000
-    fuzz_indices(2000, 3)
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.slow
-def test_a_hundred_thousand_damaged_payloads_are_refused_or_well_formed():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert fuzz(100_000, 2) > 25_000
-    fuzz_indices(50_000, 4)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # pcodec's own memory included
-    assert grown < 64 << 10  # kilobytes
-
-
 def test_a_payload_damaged_without_a_new_checksum_never_becomes_an_update():
     payload, rng = payload_of(), np.random.default_rng(0)
     for at in range(len(payload)):
@@ -358,7 +265,7 @@ def test_hostile_counts_allocate_no_more_than_a_few_times_the_layout(compressor)
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize(
     ("compressor", "density", "scope"),
-    [("none", 1.0, "layer"), ("topk", 0.5, "global"), ("topk", 0.99, "layer"), ("randomk", 0.5, "layer")],
+    [("none", 1.0, "layer"), ("topk", 0.5, "global"), ("topk", 0.9999, "layer"), ("randomk", 0.5, "layer")],
 )
 def test_decoding_takes_at_most_three_models_of_memory(values, compressor, density, scope):
     layout = layout_of(200_000, 256, 2560, 10, buffers=(8,))
