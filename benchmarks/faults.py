@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
 
-import clients.client_app
-from clients.state_store import load_state
+from fedsparse.clients import client_app
+from fedsparse.clients.state_store import load_state
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.arrays import as_float32, to_numpy
 from fedsparse.config import Config
@@ -32,13 +32,12 @@ from fedsparse.engine.pool import with_content
 from fedsparse.experiment import Experiment
 from fedsparse.report.results import read_result
 from fedsparse.report.table import Estimate, measure
-from strategies.cohort import Cohort
-from strategies.ledger import Known
-from strategies.server_app import federate
+from fedsparse.strategies.cohort import Cohort
+from fedsparse.strategies.ledger import Known
+from fedsparse.strategies.server_app import federate
 
 JOB = "--distribution dirichlet --beta 0.1 --rounds 200 --workers 1"
 RATES = {"lost": 0.05, "late": 0.05, "corrupt": 0.05}
-CLIENT_APP = "clients.client_app"
 
 
 class FaultyGrid(LocalGrid):
@@ -55,7 +54,8 @@ class FaultyGrid(LocalGrid):
     """
 
     def __init__(self, clients: int, rates: Mapping[str, float], seed: int = 0) -> None:
-        super().__init__(f"{CLIENT_APP}:app", clients, together=f"{CLIENT_APP}:train_together")
+        app = client_app.__name__
+        super().__init__(f"{app}:app", clients, together=f"{app}:train_together")
         self.kinds, self.shares = [*rates, "none"], [*rates.values(), 1 - sum(rates.values())]
         self.rng, self.faults, self._late = np.random.default_rng(seed), Counter[str](), list[Message]()
 
@@ -109,7 +109,7 @@ class Books:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Write down what clients of this process encode, and what cohorts accept."""
-        encode_update, upload = clients.client_app.encode_update, Cohort.upload
+        encode_update, upload = client_app.encode_update, Cohort.upload
 
         def encoding(bench: Any, context: Any, task: Any, update: Any, own: Any, client: int) -> Any:
             parameters = to_numpy(update[: bench.layout.parameters]).astype(np.float64)
@@ -123,11 +123,11 @@ class Books:
                 self.accepted[client] = self.accepted[client] + dense.astype(np.float64)
             return accepted
 
-        clients.client_app.encode_update, Cohort.upload = encoding, uploading  # type: ignore[assignment]
+        client_app.encode_update, Cohort.upload = encoding, uploading  # type: ignore[assignment]
         try:
             yield
         finally:
-            clients.client_app.encode_update, Cohort.upload = encode_update, upload  # type: ignore[method-assign]
+            client_app.encode_update, Cohort.upload = encode_update, upload  # type: ignore[method-assign]
 
     def held(self, client: int, grid: LocalGrid, codec: UpdateCodec) -> np.ndarray:
         """What a client still has to send: its residual, with the last payload if that was not accepted."""
