@@ -3,6 +3,7 @@
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
+from fedsparse.clients.perturb import perturbed
 from fedsparse.clients.state_store import load_state, load_topology, save_state, save_topology, state_files
 from fedsparse.clients.workbench import SparseModel, Workbench
 from fedsparse.compression.wire import bind, binding
@@ -70,9 +71,11 @@ def encode_update(
         state.topology = own.bits
     votes = bench.method.clients_vote and bench.method.is_readjustment(round)
     codec = own.whole_codec if votes else own.codec
+    vector, support = own.compact.gather(update), bench.config.support_seed(round)
+    if bench.config.is_private:
+        vector = perturbed(vector, codec, bench.config, round, float(task["dp-noise"]))  # type: ignore[arg-type]
     seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
-    support = bench.config.support_seed(round)
-    payload, stats = codec.encode(own.compact.gather(update), state, round=round, seed=seed, support=support)
+    payload, stats = codec.encode(vector, state, round=round, seed=seed, support=support)
     save_state(context, files, state)
     return payload_array(bind(payload, bound), own.compact.layout), stats
 

@@ -14,6 +14,7 @@ from fedsparse.config import OWN, Config
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, is_own, load, named
+from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.sparsity import weight_layers
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
@@ -24,7 +25,8 @@ from fedsparse.vector import Layout
 CHECKED = (
     *OWN, "data-dir", "init", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
-    "accumulate", "eval-clients", "holdout",
+    "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
+    "clients-per-round",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -68,6 +70,8 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         if not isinstance(experiment.method, Dense | UploadPruning):
             experiment.method.counts(layers, config.sparsity)
         _check_own(config, layout)
+        if training == "federated" and config.is_private:
+            ClientLevel(config, layout, experiment.method)
         for key, settings in (
             ("compressor", config.compression()),
             ("downlink-compressor", config.downlink_compression()),

@@ -17,6 +17,7 @@ Purpose = Literal[
     "calibration",
     "attack",
     "support",
+    "noise",
 ]
 PURPOSES = get_args(Purpose)
 

@@ -216,7 +216,10 @@ class Gate:
 
     def __init__(self, experiment: Experiment, topology: ServerTopology) -> None:
         self.experiment, self.topology, self.run = experiment, topology, run_name(experiment.config)
-        self.limits = NormLimits(experiment.config.max_update_norm, experiment.config.clients_per_round)
+        limit = experiment.config.max_update_norm
+        if experiment.config.is_private and limit == "auto":
+            limit = "off"  # it compares clients; what a long update can do is bounded by dp-clip
+        self.limits = NormLimits(limit, experiment.config.clients_per_round)
         task = experiment.task
         # The server computes what follows from the loss, so that no client needs to be trusted with it.
         self._ranges = measured_by_clients([name for name in task.metrics if name not in task.derived(1.0)])

@@ -13,11 +13,13 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedsparse.compression import PayloadError
+from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import array_bytes
 from fedsparse.engine.step_records import Steps, read_steps
 from fedsparse.errors import harmless, reason
 from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
+from fedsparse.sampling import sampled
 from fedsparse.seeds import derive_seed
 from fedsparse.strategies.acceptance import Gate, Refused
 from fedsparse.strategies.downlink import Downlink
@@ -42,6 +44,7 @@ class Cohort:
     Attributes:
         state_folder: the folder of the clients' state files; empty when clients keep their state in their Context.
         kept_rounds: the rounds of the checkpoints that are kept; clients keep their state files of those rounds.
+        told: further entries of every message's task record.
         changed: the clients that were sampled since the last checkpoint.
         metrics: what the present round measured so far, under telemetry's tags.
         failures: the present round's failed clients, each with its reason.
@@ -58,6 +61,7 @@ class Cohort:
         self.config, self.nodes, self.topology, self.downlink = experiment.config, nodes, topology, downlink
         self.state_folder = ""
         self.kept_rounds: list[int] = []
+        self.told: dict[str, float] = {}
         self.changed = set[int]()
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
@@ -83,9 +87,9 @@ class Cohort:
         self.timer, self.metrics, self.failures, self.steps, self.late = StageTimer(), {}, [], {}, 0
         self._measures, self.clock, self.asked, self._longest = Measures(), self._new_clock(), 0, (0.0, 0)
         with self.timer("sample"):
-            rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round))
-            chosen = np.sort(rng.choice(self.config.clients, self.config.clients_per_round, replace=False)).tolist()
-            self._choose(chosen, grid)
+            # An experiment must be repeatable, but clients of a deployment must not know whom a secret draw has chosen.
+            secret = self.config.noise_by_server and not isinstance(grid, LocalGrid)
+            self._choose(sampled(self.config, round, secret), grid)
 
     def sample_again(self, round: int, attempt: int, grid: Grid) -> None:
         """Choose another cohort of the same round, of clients that were not accepted; first those that were not asked.
@@ -144,8 +148,9 @@ class Cohort:
         """One message a client: the weights or their changes, all settings, the last round accepted from the client,
         and the mask unless the client holds it."""
         messages, sent = [], 0
-        fixed = ConfigRecord({"round": round, "state-folder": self.state_folder, **self.topology.named})
-        fixed["run"] = self.gate.run
+        fixed = ConfigRecord({"round": round, "state-folder": self.state_folder, "run": self.gate.run})
+        for name, value in {**self.topology.named, **self.told}.items():
+            fixed[name] = value
         if self.state_folder:
             fixed["kept-rounds"] = list(self.kept_rounds)
         for node, client in self._members.items():

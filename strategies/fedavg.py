@@ -19,10 +19,12 @@ from fedsparse.aggregation import Aggregator
 from fedsparse.catalogue import AGGREGATORS, STRATEGIES
 from fedsparse.checkpoint import State
 from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec
+from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import payload_array
 from fedsparse.errors import Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, call, named
+from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.strategies.acceptance import running_variances
 from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
@@ -51,6 +53,7 @@ class FedAvg(Strategy):
         weights: the present global vector.
         cohort: the clients of the present round, and what they measured.
         optimizer: the server optimizer.
+        privacy: the guarantee of differential privacy; None without one.
         stepping: whether the server has begun a step whose round is not whole yet. Meanwhile there is nothing to save.
     """
 
@@ -62,6 +65,9 @@ class FedAvg(Strategy):
         with blamed("strategy", self.config.strategy):
             make = named(STRATEGIES, self.config.strategy)
             self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
+        self.privacy = ClientLevel(self.config, self.layout, experiment.method) if self.config.is_private else None
+        if self.privacy:
+            self.cohort.told["dp-noise"] = self.privacy.accountant.noise
         topology.current.apply_(weights)
         self._broadcast, self.stepping = ArrayRecord(), False
         self._attack = Attack(experiment, topology, self.cohort.gate.run)
@@ -86,6 +92,15 @@ class FedAvg(Strategy):
         self.downlink.load_state_dict(state["downlink"], self.topology.compact.layout)
         self.cohort.gate.limits.load_state(state["norms"])
 
+    @property
+    def notes(self) -> State:
+        """What the run's result says of it beside its measurements."""
+        told: State = {}
+        if self.config.attack != "none":
+            hostile = len(self._attack.attackers)
+            told["attack"] = f"{self.config.attack} by {hostile} of {self.config.clients} clients"
+        return told | ({"privacy": self.privacy.claim()} if self.privacy else {})
+
     def summary(self) -> None:
         """Print nothing, because the run prints its own header; Flower calls this before it starts."""
 
@@ -109,7 +124,7 @@ class FedAvg(Strategy):
             Diverged: the clients' updates or their mean are not finite; the weights are those of the round before.
         """
         self._broadcast.clear()  # frees a model's worth of memory: Flower's loop still holds this record
-        cohort, received = self.cohort, Replies(self._aggregator(), self.topology.current)
+        cohort, received = self.cohort, Replies(self._aggregator(server_round), self.topology.current)
         self._add(received, replies, server_round)
         for attempt in range(2, COHORTS + 1):
             if not self._needs_more(received) or cohort.is_hopeless:
@@ -122,9 +137,11 @@ class FedAvg(Strategy):
             self._give_up(server_round, received)
         samples = received.samples
         self.stepping = True
-        if samples:  # when all clients came too late, the weights stay as they were
+        if not self._is_void(received):
             with cohort.timer("aggregate"):
                 self._step(server_round, received)
+        if self.privacy:
+            cohort.metrics |= self.privacy.measured(server_round)
         del received  # the broadcast below is as large
         cohort.close(samples)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.metrics))
@@ -139,9 +156,21 @@ class FedAvg(Strategy):
                     received.add(upload)
 
     def _needs_more(self, received: Replies) -> bool:
-        """Whether too few updates are usable, and not only because all others came too late."""
+        """Whether too few updates are usable, and not only because all others came too late.
+
+        With differential privacy one cohort is all, because to ask another one would tell who is in the first.
+        """
+        if self.privacy:
+            return False
         missing = self.cohort.asked - received.count
         return received.count < self.config.min_replies and self.cohort.late < missing
+
+    def _is_void(self, received: Replies) -> bool:
+        """Whether the weights stay as they were: all clients came too late, or too few have added their noise.
+
+        The server's own noise makes every round count, even without a single client.
+        """
+        return not self.config.noise_by_server and received.count < (self.config.min_replies if self.privacy else 1)
 
     def _give_up(self, round: int, received: Replies) -> None:
         cohort, least = self.cohort, self.config.min_replies
@@ -152,7 +181,10 @@ class FedAvg(Strategy):
         told = f"only {received.count} of {cohort.asked} clients sent a usable update, and min-replies = {least}"
         raise RunFailed(f"round {round}: {told}; {cohort.failures[0]}")
 
-    def _aggregator(self) -> Aggregator:
+    def _aggregator(self, round: int) -> Aggregator:
+        if self.privacy:
+            # In a deployment, clients know the seed.
+            return self.privacy.sum_of(round, self.topology.compact, secret=not isinstance(self._grid, LocalGrid))
         with blamed("aggregator", self.config.aggregator):
             make = named(AGGREGATORS, self.config.aggregator)
             mask = self.topology.current.mask

@@ -110,13 +110,12 @@ def _play(
     weights = strategy.broadcast(first)
 
     def save() -> None:
-        if config.attack != "none":
-            recorder.extra["attack"] = f"{config.attack} by {len(experiment.attackers)} of {config.clients} clients"
         recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
         model.vector.copy_(strategy.weights)
         save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
     with stoppable(), recording as recorder:
+        recorder.extra |= strategy.notes
         table = StepTable(experiment.task, recorder.scalar)
         table.done = saved.server["steps"] if saved else 0
         saver = Saver(checkpoints, strategy, grid, recorder, table, save)

@@ -18,7 +18,7 @@ FLOORS = (
     "fedsparse.privacy",
     "fedsparse.sparsity",
     "fedsparse.aggregation",
-    "fedsparse.compression",
+    "fedsparse.compression fedsparse.sampling",
     "fedsparse.telemetry",
     "fedsparse.config",
     "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device",

@@ -19,6 +19,7 @@ from fedsparse.config.federation_settings import FederationSettings
 from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.network_settings import NetworkSettings
 from fedsparse.config.presets import FACTORIZATIONS
+from fedsparse.config.privacy_settings import PrivacySettings
 from fedsparse.config.run_settings import RunSettings, core_count
 from fedsparse.config.settings import Settings
 from fedsparse.config.topology_settings import TopologySettings
@@ -42,6 +43,7 @@ class Config(
     NetworkSettings,
     TopologySettings,
     TrustSettings,
+    PrivacySettings,
     RunSettings,
 ):
     """Every setting of an experiment."""
@@ -71,6 +73,7 @@ class Config(
                 "would depend on what else this machine does"
             )
         self._check_attack()
+        self._check_privacy()
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
@@ -91,6 +94,33 @@ class Config(
             raise ValueError(
                 f"attack = {self.attack} needs a topology that the server chooses, the same for all clients"
             )
+
+    def _check_privacy(self) -> None:
+        """Refuse what a guarantee of differential privacy would not hold for."""
+        if not self.is_private:
+            return
+        if "off" not in (self.dp_noise, self.dp_epsilon):
+            raise ValueError(f"dp-epsilon = {self.dp_epsilon:g}: decides the noise; leave dp-noise out")
+        if self.aggregator != "mean":
+            raise ValueError(f"aggregator = {self.aggregator}: compares clients, and dp-clip bounds a sum; use mean")
+        if self.attack not in ("none", "label-flip"):
+            raise ValueError(f"attack = {self.attack}: its updates depend on those of all clients; leave dp-noise out")
+        if self.noise_by_server and self.min_replies > 1:
+            raise ValueError(
+                f"min-replies = {self.min_replies}: with noise by the server, no round may depend on who replies; use 1"
+            )
+        if self.noise_by_clients and not self._sends_plain_values():
+            raise ValueError(
+                f"dp-noise-by = clients: the sum of replies must be one of plain values at coordinates that no data "
+                f"decides: use compressor = none, or randomk with shared-support, values = f32 and error-feedback = "
+                f"false, not {self.compressor}"
+            )
+
+    def _sends_plain_values(self) -> bool:
+        """Whether updates travel as float32 values at coordinates that are the same for all clients of a round."""
+        sent = self.compression()
+        shared = sent["compressor"] == "randomk" and self.shared_support and not sent["error_feedback"]
+        return sent["values"] == "f32" and (sent["compressor"] == "none" or shared)
 
     def _check_topology(self) -> None:
         n, _, m = self.nm.partition(":")

@@ -111,6 +111,8 @@ READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
+PRIVATE = Need("dp-noise or dp-epsilon", ("dp-noise", "dp-epsilon"), lambda config: config.is_private)
+
 TEXT = Need(
     "a data set of text",
     ("dataset",),
@@ -192,6 +194,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         Need("nm to be empty", ("nm",), lambda config: not config.nm),
     ),
     "nm": (one_of("upload-pruning", "sparsegpt", "magnitude"),),
+    **dict.fromkeys(("dp-delta", "dp-clip", "dp-noise-by"), (PRIVATE,)),
     "client-timeout": (one_of("engine", "local"),),
     "cohort-batching": (one_of("engine", "local"),),
 }

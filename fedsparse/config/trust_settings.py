@@ -12,7 +12,7 @@ class TrustSettings(Settings):
 
     max_update_norm: Annotated[float, Field(gt=0, le=1e30)] | Literal["auto", "off"] = "auto"
     """Longest update (L2 norm of its weights) that the server accepts; auto: 10 times the median of the last rounds'
-    updates; off: no limit."""
+    updates; off: no limit. With differential privacy, auto is off, because dp-clip is the limit."""
     byzantine: float = Field(0.4, ge=0, lt=0.5)
     """Largest share of a cohort that may be hostile, for median, trimmed-mean, krum and multi-krum. It should be above
     the share of all clients: of 10 clients from a federation of which 20 % are hostile, one cohort in three has 3 or

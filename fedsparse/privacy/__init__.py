@@ -1,1 +1,1 @@
-"""What others learn of a client: secure aggregation, in which the server sees the sum of updates alone."""
+"""What others learn of a client: differential privacy of released weights, secure aggregation of updates."""

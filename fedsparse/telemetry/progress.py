@@ -100,6 +100,9 @@ def print_summary(
         below = f", {dense / both:.1f} times below dense" if ratio else ""
         table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
         table.add_row("both ways", human_bytes(both) + below)
+    if summary["epsilon"] is not None:
+        told = summary["privacy"]
+        table.add_row("privacy", f"epsilon {summary['epsilon']:.3g} at delta {told['delta']:.2g}, of client level")
     if summary["simulated-seconds"] is not None:
         table.add_row("on the simulated network", f"{summary['simulated-seconds']:.1f} s")
     console.print(table)

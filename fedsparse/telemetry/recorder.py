@@ -22,7 +22,7 @@ from fedsparse.files import replaced
 from fedsparse.telemetry.events import cut_events, event_sizes
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
-from fedsparse.telemetry.tags import ACCURACY, KILLED, STAGES, WEIGHTS_HASH, Headline, columns, seconds_by_part
+from fedsparse.telemetry.tags import ACCURACY, EPSILON, KILLED, STAGES, WEIGHTS_HASH, Headline, columns, seconds_by_part
 
 
 class Recorder:
@@ -205,6 +205,7 @@ class Recorder:
             "dense-downlink-bytes": int(messages * self.dense_bytes),
             "uplink-ratio": uploads * self.dense_bytes / uplink if uplink else None,
             "seconds": time.perf_counter() - self._began,
+            "epsilon": self.rounds[-1].get(EPSILON) if self.rounds else None,
             "simulated-seconds": self.rounds[-1].get("time/simulated_total") if self.rounds else None,
             "seconds-by-stage": {s: sum(r.get(f"time/{s}", 0.0) for r in self.rounds) for s in STAGES},
             "seconds-by-part": seconds_by_part(self._sums()),

@@ -44,6 +44,9 @@ LESS_IS_BETTER = ("perplexity",)
 WEIGHTS_HASH = "weights/hash"
 """The number that ``vector.round_hash`` gives for the weights at the end of a round. TensorBoard has no use for it."""
 
+EPSILON = "privacy/epsilon"
+"""Of the differential privacy of all weights released up to the end of a round."""
+
 KILLED = "killed or running"
 """How a run ended whose last words are of a checkpoint."""
 
@@ -98,6 +101,8 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
         "amp/skipped_steps",
         "topology/density",
         "topology/changed",
+        EPSILON,
+        "privacy/clipped",
         WEIGHTS_HASH,
         *(f"time/{stage}" for stage in STAGES),
         "time/transfer",

@@ -69,6 +69,9 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "saliency-samples": ({"topology": "ssfl", "sparsity": 0.5}, READJUSTED),
     "upload-sparsity": ({"upload-pruning": "sparsegpt"}, {"upload-pruning": "sparsegpt", "nm": "2:4"}),
     "nm": ({"upload-pruning": "magnitude"}, {}),
+    "dp-delta": ({"dp-epsilon": 8}, {}),
+    "dp-clip": ({"dp-noise": 1}, {}),
+    "dp-noise-by": ({"dp-noise": 1, "compressor": "none"}, {}),
     "client-timeout": ({"engine": "local"}, {"engine": "flower"}),
     "cohort-batching": ({"engine": "local"}, {"engine": "flower"}),
 }
@@ -88,6 +91,7 @@ OTHER_VALUES: Settings = {
     **{"initial-mask": "magnitude", "vote-ranking": "mean", "epochs": 3, "momentum": 0.7},
     **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True, "feedback-decay": 0.5},
     **{"byzantine": 0.3, "attackers": 0.4, "shared-support": True},
+    **{"dp-delta": 0.5, "dp-clip": 2.0, "dp-noise-by": "clients"},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 
@@ -198,4 +202,7 @@ def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
         "downlink-density",
         "upload-sparsity",
         "nm",
+        "dp-delta",
+        "dp-clip",
+        "dp-noise-by",
     ]

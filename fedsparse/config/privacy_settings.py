@@ -1,0 +1,39 @@
+"""Privacy: what the released weights may tell of any one client."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedsparse.config.settings import Settings
+
+
+class PrivacySettings(Settings):
+    """Privacy: what the released weights may tell of any one client."""
+
+    dp_noise: Annotated[float, Field(ge=0.05, le=1e6)] | Literal["off"] = "off"
+    """Client-level differential privacy: standard deviation of the noise in a round's sum of updates, in multiples of
+    dp-clip."""
+    dp_epsilon: Annotated[float, Field(gt=0, le=1000)] | Literal["off"] = "off"
+    """Client-level differential privacy, with the dp-noise whose epsilon is this one after all rounds."""
+    dp_delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
+    """Delta of the guarantee (epsilon, delta); auto: clients to the power of -1.1."""
+    dp_clip: float = Field(1.0, gt=0, le=1e30)
+    """Longest update (L2 norm) that counts whole; a longer one is scaled down to it."""
+    dp_noise_by: Literal["server", "clients"] = "server"
+    """Who adds the noise. clients: each adds so much that the sum of min-replies replies has enough, for a server that
+    sees sums alone."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the run is differentially private."""
+        return self.dp_noise != "off" or self.dp_epsilon != "off"
+
+    @property
+    def noise_by_clients(self) -> bool:
+        """Whether the run is differentially private by noise of the clients."""
+        return self.is_private and self.dp_noise_by == "clients"
+
+    @property
+    def noise_by_server(self) -> bool:
+        """Whether the run is differentially private by noise of the server."""
+        return self.is_private and self.dp_noise_by == "server"
