@@ -119,5 +119,6 @@ class ClientLevel:
             "noise": self.accountant.noise,
             "clip": self.config.dp_clip,
             "noise-by": self.config.dp_noise_by,
+            "release": self.accountant.release,
             "neighbours": "one client, which sends nothing" if by_server else "one client, which sends noise alone",
         }

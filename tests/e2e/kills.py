@@ -37,6 +37,7 @@ JOBS = {
     "feddst": [*SPARSE, "feddst", "--readjustment-interval", "2"],
     "rigl": [*SPARSE, "rigl", "--growth", "momentum", "--readjustment-interval", "1", "--readjustment-end", "8"],
     "ssfl": [*SPARSE, "ssfl"],
+    "private": ["--dp-noise", "1", "--compressor", "topk", "--sparsity", "0.5", "--dense-layers", "last"],
     "fedadam": ["--strategy", "fedadam", "--residual-dtype", "bf16"],
 }
 SMALL = ["--clients", "6", "--clients-per-round", "3", "--rounds", "8", "--eval-every", "2", "--model", "mlp-small"]
