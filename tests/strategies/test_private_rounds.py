@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from torch import nn
 
-from clients.perturb import perturbed
+from fedsparse.clients.perturb import perturbed
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.compression.shared_support import shared_support
 from fedsparse.compression.wire import bind
@@ -20,8 +20,8 @@ from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.privacy.noise import gaussian, repeatable_bits
 from fedsparse.sampling import sampled
 from fedsparse.seeds import derive_seed
-from strategies.fedavg import FedAvg
-from strategies.server_topology import ServerTopology
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.server_topology import ServerTopology
 from tests.strategies.federation import TRAFFIC, binding_of, experiment_of
 from tests.strategies.federation import play as play_all
 
