@@ -1,11 +1,15 @@
-"""Helpers of several test files: small layouts, difficult vectors, and top-k by sorting the whole vector."""
+"""Helpers of several test files: small layouts, difficult vectors, top-k by sorting, every combination of a codec."""
 
+import itertools
 import math
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from fedsparse.catalogue import COMPRESSORS, VALUES
+from fedsparse.compression import ClientState, decode
+from fedsparse.config.presets import FACTORIZATIONS, FINE_VALUES
 from fedsparse.vector import Entry, Layout
 
 torch.set_num_threads(1)  # as in clients, because spinning OpenMP threads slow small products many times
@@ -68,3 +72,23 @@ KINDS = (
     "ties", "denormals", "tiny and huge", "sorted", "one outlier",
 )  # fmt: skip
 vectors = st.builds(draw_vector, st.sampled_from(KINDS), st.integers(1, 400), st.integers(0, 2**32 - 1))
+
+LAYOUT = layout_of(300, 1, 40, 200, buffers=(6, 6))
+SCOPES = ("global", "layer")
+SELECTIONS = [name for name in COMPRESSORS if name not in FACTORIZATIONS]
+COMBINATIONS = list(itertools.product(SELECTIONS, VALUES, SCOPES))
+ALL = COMBINATIONS + list(itertools.product(FACTORIZATIONS, FINE_VALUES, ["global"]))
+
+
+def updates(rounds: int, layout=LAYOUT, kind: str = "normal"):
+    return [draw_vector(kind, layout.size, seed) for seed in range(rounds)]
+
+
+def run(codec, rounds, state=None, kind="normal"):
+    """Encodes ``rounds`` updates, each acknowledged; returns the dense decoded ones and the state."""
+    state, sent = state or ClientState(), []
+    for round, update in enumerate(updates(rounds, codec.layout, kind), 1):
+        codec.settle(state, round - 1)
+        payload, _ = codec.encode(update, state, round=round, seed=round)
+        sent.append(decode(payload, codec.layout).to_dense())
+    return sent, state
