@@ -80,6 +80,9 @@ class Compact:
 def move_state(state: ClientState, old: Compact, new: Compact) -> None:
     """Move a client's state to another topology, in place: removed weights lose their values, grown weights get 0.
 
+    A weight that was removed and grown again since the client's last turn keeps its value, because the client has not
+    seen the masks between.
+
     Raises:
         ValueError: the state has a payload that was not settled.
     """
