@@ -16,15 +16,10 @@ App = Callable[[Message, Context], Message]
 
 
 class Apps:
-    """The ClientApp that ``client_app`` refers to, and the function that ``together`` refers to: see ``LocalGrid``.
+    """A ClientApp, and the function that trains clients together: see ``LocalGrid``."""
 
-    Raises:
-        PluginError: ``client_app`` or ``together`` cannot be loaded.
-    """
-
-    def __init__(self, client_app: str, together: str = "") -> None:
-        self._app: App = load(client_app)
-        self._together: Callable[..., App] | None = load(together) if together else None
+    def __init__(self, app: App, together: Callable[..., App] | None = None) -> None:
+        self._app, self._together = app, together
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """A reply to each message; an error reply with the traceback if the app raises."""
@@ -35,6 +30,15 @@ class Apps:
             except Exception as error:  # called one by one, only the client with the fault fails
                 log.warning("training together failed, so these clients train one by one: %s", cause(error))
         return [_answer(app, message, context) for message, context in zip(messages, contexts, strict=True)]
+
+
+def load_apps(client_app: str, together: str = "") -> Apps:
+    """The apps that two references name.
+
+    Raises:
+        PluginError: one of them cannot be loaded.
+    """
+    return Apps(load(client_app), load(together) if together else None)
 
 
 def _answer(app: App, message: Message, context: Context) -> Message:

@@ -4,19 +4,23 @@ There is no Ray, no socket and no polling, and with one worker no serialisation.
 first message reaches the client, so that a federation costs what its cohorts cost. Node ids are the partition ids.
 """
 
+import threading
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import torch
 from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app.user_config import UserConfigValue
 from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsparse.engine.apps import Apps
+from fedsparse.engine.apps import Apps, load_apps
 from fedsparse.engine.lanes import Lanes
 from fedsparse.engine.pool import Pool
 from fedsparse.plugins import absolute
@@ -29,13 +33,15 @@ class LocalGrid(Grid):
 
     Args:
         client_app: a reference to the app: ``package.module:attribute``, as Flower writes it, or
-            ``path/to/file.py:attribute``.
+            ``path/to/file.py:attribute``; or a function that loads the app, which is called once in every process.
         clients: number of nodes; their ids are 0 to ``clients - 1``.
         together: a reference to a function that takes train messages and their Contexts, trains these clients at once,
             and returns an app that answers each message. It is called when ``group`` is above 1.
         workers: processes; with 1, and no ``client_timeout``, the clients run in this process.
         threads: torch threads of each worker.
         client_timeout: seconds after which a client fails and its worker is replaced; 0 for never.
+        own_gpu: whether a worker sees only its own GPU, so that "cuda:0" means that GPU.
+        run_config: what every client's Context has as its ``run_config``.
 
     Attributes:
         in_process: whether clients run in this process.
@@ -47,23 +53,33 @@ class LocalGrid(Grid):
 
     def __init__(
         self,
-        client_app: str,
+        client_app: str | Callable[[], Apps],
         clients: int,
         *,
         together: str = "",
         workers: int = 1,
         threads: int = 1,
         client_timeout: float = 0.0,
+        own_gpu: bool = False,
+        run_config: Mapping[str, UserConfigValue] | None = None,
     ) -> None:
         # Message() takes the sender from this private class of Flower, which Flower's launcher sets on its runtime.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SERVER_NODE_ID
-        self.clients = clients
+        self.clients, self.run_config = clients, dict(run_config or {})
+        self._run = Run.create_empty(TaskIdentity.run_id)
+        self._sent = Counter[int]()  # node id -> how many messages it was sent
+        self._pushed: dict[str, Message] = {}  # those that wait for ``pull_messages``, by id
+        self._turn = threading.Lock()  # because Flower's older strategies send from several threads
         self._contexts: dict[int, Context] = {}
         self._settled: dict[int, RecordDict] = {}  # the states at the last `settle` of the clients called since
         self.in_process = workers == 1 and not client_timeout
-        references = absolute(client_app), absolute(together) if together else ""
-        self._apps = Apps(*references)  # here even with workers, so that a wrong reference raises at once
-        self._pool = None if self.in_process else Pool(*references, workers, threads, client_timeout)
+        preloaded = []
+        if isinstance(client_app, str):
+            reference = absolute(client_app)
+            preloaded = [] if ".py:" in reference else [reference.rpartition(":")[0]]
+            client_app = partial(load_apps, reference, absolute(together) if together else "")
+        self._apps = client_app()  # here even with workers, so that a wrong reference raises at once
+        self._pool = None if self.in_process else Pool(client_app, preloaded, workers, threads, client_timeout, own_gpu)
         self._lanes: Lanes | None = None
         self.group = 1
 
@@ -93,7 +109,11 @@ class LocalGrid(Grid):
         When a client raises, its reply is an error, as on Flower's runtime, and its Context stays as it was. After
         ``timeout`` seconds no further client starts, and the list lacks the missing replies.
         """
-        batch = list(messages)
+        with self._turn:
+            return self.deliver(self._numbered(messages), timeout)
+
+    def deliver(self, batch: list[Message], timeout: float | None) -> list[Message]:
+        """Call the clients of a batch of messages that have their ids; one batch at a time."""
         for node in (message.metadata.dst_node_id for message in batch):
             self._settled.setdefault(node, self._context(node).state)  # which is replaced, and never changed
         deadline = time.monotonic() + timeout if timeout else None
@@ -128,7 +148,7 @@ class LocalGrid(Grid):
                 node_id=node_id,
                 node_config={PARTITION_ID_KEY: node_id, NUM_PARTITIONS_KEY: self.clients},
                 state=RecordDict(),
-                run_config={},
+                run_config=dict(self.run_config),
             )
         return self._contexts[node_id]
 
@@ -153,14 +173,30 @@ class LocalGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def set_run(self, run: Run) -> None:
-        raise NotImplementedError("LocalGrid has one run and no SuperLink")
+        self._run = run
 
     @property
     def run(self) -> Run:
-        raise NotImplementedError("LocalGrid has no run record: it has no SuperLink")
+        return self._run
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError("LocalGrid answers at once: use send_and_receive")
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Take messages; their clients are called when their replies are pulled."""
+        with self._turn:
+            pushed = {message.metadata.message_id: message for message in self._numbered(messages)}
+            self._pushed |= pushed
+        return list(pushed)
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError("LocalGrid answers at once: use send_and_receive")
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies to pushed messages, in the order in which these were pushed; to each message once."""
+        with self._turn:
+            wanted = set(message_ids)
+            batch = [self._pushed.pop(pushed) for pushed in list(self._pushed) if pushed in wanted]
+            return self.deliver(batch, None) if batch else []
+
+    def _numbered(self, messages: Iterable[Message]) -> list[Message]:
+        """The messages, each with an id, as Flower's own grids give one: ``<node id>.<number of messages to it>``."""
+        batch = list(messages)
+        for metadata in (message.metadata for message in batch):
+            self._sent[metadata.dst_node_id] += 1
+            vars(metadata)["_message_id"] = f"{metadata.dst_node_id}.{self._sent[metadata.dst_node_id]}"
+        return batch

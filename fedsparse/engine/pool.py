@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from multiprocessing.connection import Connection
@@ -33,22 +33,25 @@ Answer = tuple[list[Message], list[RecordDict]]
 
 
 class Pool:
-    """``workers`` processes, each with ``threads`` torch threads, that run the app that ``client_app`` refers to.
+    """``workers`` processes, each with ``threads`` torch threads, that run a ClientApp.
 
     Worker i works on GPU i modulo the number of GPUs, unless the app names one.
 
     Args:
-        client_app: a reference that every process can load.
-        together: as in ``LocalGrid``.
+        load_apps: loads the app in each process.
+        preloaded: modules that all processes share.
         workers: processes.
         threads: torch threads of each process.
         client_timeout: the most seconds that one client may take; 0 for no limit.
+        own_gpu: whether a process sees only its own GPU.
     """
 
-    def __init__(self, client_app: str, together: str, workers: int, threads: int, client_timeout: float) -> None:
-        module = client_app.rpartition(":")[0]
-        fork_server.start([__name__, *([] if module.endswith(".py") else [module])])
-        self._new_worker = partial(_Worker, (client_app, together), threads, client_timeout)
+    def __init__(
+        self, load_apps: Callable[[], Apps], preloaded: Sequence[str], workers: int, threads: int,
+        client_timeout: float, own_gpu: bool,
+    ) -> None:  # fmt: skip
+        fork_server.start([__name__, *preloaded])
+        self._new_worker = partial(_Worker, load_apps, threads, client_timeout, own_gpu)
         self._workers = [self._new_worker(number) for number in range(workers)]
 
     def run(
@@ -121,9 +124,12 @@ class _Worker:
         records: the ArrayRecords that the process holds, by id, so that it is sent the weights of a round only once.
     """
 
-    def __init__(self, apps: tuple[str, str], threads: int, client_timeout: float, number: int) -> None:
+    def __init__(
+        self, load_apps: Callable[[], Apps], threads: int, client_timeout: float, own_gpu: bool, number: int
+    ) -> None:
         self.connection, theirs = fork_server.PROCESSES.Pipe()
-        self.process = fork_server.PROCESSES.Process(target=_serve, args=(theirs, apps, threads, number), daemon=True)
+        arguments = theirs, load_apps, threads, own_gpu, number
+        self.process = fork_server.PROCESSES.Process(target=_serve, args=arguments, daemon=True)
         with fork_server.starting():
             self.process.start()
         theirs.close()
@@ -204,7 +210,16 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _serve(connection: Connection, references: tuple[str, str], threads: int, number: int) -> None:
+def _take_gpu(number: int, alone: bool) -> None:
+    """Let "cuda" without a number mean this worker's GPU; with ``alone``, "cuda:0" too, as the only one to be seen."""
+    if alone and (count := torch.cuda.device_count()):
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number % count]
+    elif torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def _serve(connection: Connection, load_apps: Callable[[], Apps], threads: int, own_gpu: bool, number: int) -> None:
     """The main function of a worker: answer messages until the parent closes the pipe or dies."""
     for (
         ending
@@ -212,9 +227,8 @@ def _serve(connection: Connection, references: tuple[str, str], threads: int, nu
         signal.signal(ending, signal.SIG_IGN)
     Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())  # "cuda" without a number now means this GPU
-    apps = Apps(*references)
+    _take_gpu(number, own_gpu)
+    apps = load_apps()
     records: dict[int, ArrayRecord] = {}
     while True:
         try:
