@@ -64,6 +64,19 @@ COMMANDS = {
         own={"rounds": "how many of its rounds [3]"},
         has_all=False,
     ),
+    "run-app": Command(
+        "fedsparse.commands.run_app:act",
+        "run somebody's Flower app, on one machine, without Ray, repeatable",
+        files="PATH",
+        own={
+            "run-config": "'key=1 other=\"text\"' or a TOML file, in place of what the app's pyproject.toml has",
+            "num-supernodes": "nodes of the federation [what the app or Flower's configuration says, or else 10]",
+            "workers": "processes that call clients; with 1, clients run in this process [1]",
+            "journal-gb": "disk that the replies may take, which --resume needs; 0 for none [10]",
+        },
+        has_all=False,
+        resumes=True,
+    ),
     "train-central": Command(
         "fedsparse.commands.train_central:train_central",
         "train the same model on the pooled data; a round is --epochs passes",
@@ -99,7 +112,7 @@ def main(arguments: list[str], last_words: LastWords | None = None) -> int:
         if last_words:
             last_words.keep_in(logdir)
         command = COMMANDS[asked.command]
-        if asked.settings.get("resume"):
+        if asked.settings.get("resume") and not command.resumes:
             if asked.command != "run":
                 raise ConfigError(f"--resume belongs to the command run, not to {asked.command}")
             asked = asked._replace(settings=resumed(asked.settings))

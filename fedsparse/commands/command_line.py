@@ -30,6 +30,8 @@ class Command(NamedTuple):
     """Settings that the command gives itself."""
     has_all: bool = True
     """Whether the settings are checked before the command is imported; False where it reads more of them itself."""
+    resumes: bool = False
+    """Whether ``--resume`` is the command's own affair."""
 
 
 class Asked(NamedTuple):

@@ -69,7 +69,10 @@ class LocalGrid(Grid):
         self._run = Run.create_empty(TaskIdentity.run_id)
         self._sent = Counter[int]()  # node id -> how many messages it was sent
         self._pushed: dict[str, Message] = {}  # those that wait for ``pull_messages``, by id
-        self._turn = threading.Lock()  # because Flower's older strategies send from several threads
+        # Flower's older strategies send every message from a thread of its own.
+        self._turn, self._numbering = threading.Lock(), threading.Lock()
+        self._waiting: list[Message] = []  # which threads have sent that wait for their turn
+        self._replies: dict[str, Message] = {}  # to messages of other threads, by id
         self._contexts: dict[int, Context] = {}
         self._settled: dict[int, RecordDict] = {}  # the states at the last `settle` of the clients called since
         self.in_process = workers == 1 and not client_timeout
@@ -109,8 +112,19 @@ class LocalGrid(Grid):
         When a client raises, its reply is an error, as on Flower's runtime, and its Context stays as it was. After
         ``timeout`` seconds no further client starts, and the list lacks the missing replies.
         """
-        with self._turn:
-            return self.deliver(self._numbered(messages), timeout)
+        batch = self._numbered(messages)
+        if timeout is not None:
+            with self._turn:
+                return self.deliver(batch, timeout)
+        with self._numbering:
+            self._waiting += batch
+        with self._turn:  # whoever has it delivers what all threads have asked for meanwhile
+            with self._numbering:
+                together, self._waiting = self._waiting, []
+            replies = self.deliver(together, None) if together else []
+            self._replies |= {reply.metadata.reply_to_message_id: reply for reply in replies}
+            ids = [message.metadata.message_id for message in batch]
+            return [self._replies.pop(name) for name in ids if name in self._replies]
 
     def deliver(self, batch: list[Message], timeout: float | None) -> list[Message]:
         """Call the clients of a batch of messages that have their ids; one batch at a time."""
@@ -181,9 +195,8 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Take messages; their clients are called when their replies are pulled."""
-        with self._turn:
-            pushed = {message.metadata.message_id: message for message in self._numbered(messages)}
-            self._pushed |= pushed
+        pushed = {message.metadata.message_id: message for message in self._numbered(messages)}
+        self._pushed |= pushed
         return list(pushed)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -196,7 +209,8 @@ class LocalGrid(Grid):
     def _numbered(self, messages: Iterable[Message]) -> list[Message]:
         """The messages, each with an id, as Flower's own grids give one: ``<node id>.<number of messages to it>``."""
         batch = list(messages)
-        for metadata in (message.metadata for message in batch):
-            self._sent[metadata.dst_node_id] += 1
-            vars(metadata)["_message_id"] = f"{metadata.dst_node_id}.{self._sent[metadata.dst_node_id]}"
+        with self._numbering:
+            for metadata in (message.metadata for message in batch):
+                self._sent[metadata.dst_node_id] += 1
+                vars(metadata)["_message_id"] = f"{metadata.dst_node_id}.{self._sent[metadata.dst_node_id]}"
         return batch

@@ -1,0 +1,315 @@
+"""`run-app`: somebody's Flower app on LocalGrid, from Python and from the command line."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedsparse.commands import main
+from fedsparse.errors import ConfigError, RunFailed
+from fedsparse.flower.app_runner import AppRun, run_app
+from tests.fedsparse.flower.somebodys_app import CLIENT, PYPROJECT, STRATEGIES, write_app
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, beside the app's folder."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+Run = Callable[..., AppRun]
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    """Runs an app with four nodes."""
+
+    def run(app: Path, run_config: Any = "", **options: Any) -> AppRun:
+        return run_app(app, run_config, **{"num_supernodes": 4, **options})
+
+    return run
+
+
+def final(home: Path) -> NDArray[Any]:
+    found: NDArray[Any] = np.load(home / "final.npy")
+    return found
+
+
+def rows(done: AppRun, kind: str) -> list[dict[str, Any]]:
+    return [row for row in done.rows if row["kind"] == kind]
+
+
+def test_messages_of_every_kind_reach_the_app_with_its_mods_and_node_config(
+    tmp_path: Path, home: Path, run: Run
+) -> None:
+    done = run(write_app(tmp_path / "app"))
+    assert [row["messages"] for row in rows(done, "query.size")] == [1, 3]
+    assert rows(done, "query.size")[0]["metrics"]["partitions"] == 4
+    assert [(row["round"], row["messages"]) for row in rows(done, "train")] == [(1, 2), (2, 2)]
+    assert [row["metrics"]["round"] for row in rows(done, "train")] == [1, 2]
+    assert rows(done, "evaluate")[0]["metrics"]["marks"] == 2
+    assert (home / "notes.txt").read_text().split() == ["begin", "end"]
+
+
+def test_the_same_seed_gives_the_same_bits_with_one_worker_and_with_two(tmp_path: Path, home: Path, run: Run) -> None:
+    app, finals = write_app(tmp_path / "app"), []
+    for options in ({}, {}, {"workers": 2}, {"seed": 1}):
+        run(app, **options)
+        finals.append(final(home).tobytes())
+    assert finals[0] == finals[1] == finals[2] != finals[3]
+
+
+def test_the_apps_modules_are_its_own_and_are_forgotten_afterwards(tmp_path: Path, home: Path, run: Run) -> None:
+    for app, number in (("one", 1.0), ("two", 2.0)):
+        written = STRATEGIES.replace("result.arrays.to_numpy_ndarrays()[0]", f"np.full(1, {number})")
+        run(write_app(tmp_path / app, strategies=written))
+        assert final(home) == number
+    assert "strategies" not in sys.modules or sys.modules["strategies"].__file__ != str(tmp_path / "two/strategies.py")
+    assert not [path for path in sys.path if path.startswith(str(tmp_path))]
+
+
+def test_the_run_folder_has_the_counts_of_every_message(tmp_path: Path, run: Run) -> None:
+    done = run(write_app(tmp_path / "app"))
+    array = 128 + 3 * 8  # NumPy's header, and three numbers
+    train = rows(done, "train")[0]
+    assert train["downlink-bytes"] == 2 * (len("0") + array + len("server-round") + 8)
+    assert train["uplink-bytes"] == 2 * (
+        len("0") + array + sum(8 + len(n) for n in ("num-examples", "calls", "round", "marks"))
+    )
+    result = json.loads((done.folder / "result.json").read_text())
+    assert result["summary"]["kinds"]["train"]["uplink-bytes"] == 2 * train["uplink-bytes"]
+    assert result["summary"]["ended"] == "complete"
+    with (done.folder / "messages.csv").open() as file:
+        read = [row for row in csv.DictReader(file) if row["kind"] == "train"]
+    assert [int(row["downlink-bytes"]) for row in read] == [row["downlink-bytes"] for row in rows(done, "train")]
+    assert list(done.folder.glob("events.*"))
+
+
+def test_run_config_replaces_the_apps_defaults(tmp_path: Path, home: Path, run: Run) -> None:
+    app = write_app(tmp_path / "app")
+    (tmp_path / "other.toml").write_text('rounds = 3\n[client]\norder = "work"\n')
+    assert len(rows(run(app, "rounds=1 step=0.0"), "train")) == 1
+    assert len(rows(run(app, {"rounds": 1}), "train")) == 1
+    assert len(rows(run(app, str(tmp_path / "other.toml")), "train")) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("epochs=1", "the app has no setting 'epochs'; pyproject.toml has rounds, step, client.order"),
+        ("rounds 1", "'rounds 1' is not of the form key=value"),
+        ("rounds=one", "invalid format"),
+        ("nowhere.toml", "No such file"),
+    ],
+)
+def test_a_mistake_in_the_run_config_is_one_line(tmp_path: Path, run: Run, given: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=line) as error:
+        run(write_app(tmp_path / "app"), given)
+    assert "\n" not in str(error.value)
+
+
+def test_the_number_of_nodes_is_the_users_or_the_apps_or_flowers_or_ten(
+    tmp_path: Path, home: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = write_app(tmp_path / "app")
+
+    def nodes(**options: Any) -> int:
+        return sum(row["messages"] for row in rows(run(app, "rounds=1", **options), "query.size"))
+
+    assert nodes(num_supernodes="") == 10
+    assert "10 SuperNodes (by default" in capsys.readouterr().out
+    (tmp_path / "flwr").mkdir()
+    here = '[superlink]\ndefault = "here"\n[superlink.here]\noptions.num-supernodes = 3\n'
+    (tmp_path / "flwr" / "config.toml").write_text(here)
+    assert nodes(num_supernodes="") == 3
+    older = '[tool.flwr.federations]\ndefault = "a"\n[tool.flwr.federations.a]\noptions.num-supernodes = 5\n'
+    (app / "pyproject.toml").write_text(PYPROJECT + older)
+    assert nodes(num_supernodes="") == 5
+    assert nodes(num_supernodes=2) == 2
+
+
+def test_a_client_that_fails_changes_no_state_and_is_counted(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(write_app(tmp_path / "app"), 'client.order="fail once"', num_supernodes=2)
+    assert re.search(r"; 1 failed, client \d: ValueError: as told$", capsys.readouterr().out, re.MULTILINE)
+    assert [row["failed"] for row in rows(done, "train")] == [1, 0]
+    assert rows(done, "train")[1]["metrics"]["calls"] == 1.5  # the second call of one client, the first of the other
+    assert "as told" in (done.folder / "log.txt").read_text()
+
+
+def test_a_run_in_which_no_client_answers_has_failed(tmp_path: Path, home: Path, run: Run) -> None:
+    silent = CLIENT.replace("def size(message, context):", "def size(message, context):\n    raise ValueError('no')")
+    with pytest.raises(RunFailed, match="no client has answered: client 1: ValueError: no"):
+        run(
+            write_app(tmp_path / "app", client=silent, strategies=STRATEGIES.replace("np.save", "0 and np.save")),
+            'client.order="fail" rounds=0',
+        )
+    (folder,) = (home / "runs").iterdir()
+    assert json.loads((folder / "result.json").read_text())["summary"]["ended"] == "failed"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_killed_run_goes_on_with_the_bits_of_a_run_that_was_not_killed(
+    tmp_path: Path, home: Path, run: Run, workers: str
+) -> None:
+    app = write_app(tmp_path / "app")
+    (home / "died").touch()
+    whole = run(app, 'client.order="die" rounds=3')
+    expected = final(home)
+    (home / "died").unlink()
+    command = [sys.executable, "-m", "fedsparse", "run-app", str(app), "--num-supernodes", "4", "--name", "killed"]
+    killed = subprocess.run([*command, "--run-config", 'client.order="die" rounds=3'], capture_output=True)
+    assert killed.returncode == -9
+    (folder,) = (home / "runs").glob("*-killed")
+    done = run(app, 'client.order="die" rounds=3', resume=folder, workers=int(workers))
+    assert final(home).tobytes() == expected.tobytes()
+    counted = [{**row, "seconds": 0} for row in done.rows]
+    assert counted == [{**row, "seconds": 0} for row in whole.rows]
+    assert not (folder / "journal").exists()
+
+
+def stopped_run(app: Path, run: Run) -> Path:
+    """The folder of a run whose server stops after its first round."""
+    with pytest.raises(KeyboardInterrupt):
+        run(app, "rounds=2")
+    (folder,) = Path("runs").iterdir()
+    return folder
+
+
+STOPPING = STRATEGIES.replace(
+    "    strategy = FedAvg(",
+    """    class Stopping(FedAvg):
+        def aggregate_train(self, server_round, replies):
+            if server_round == 2 and not os.path.exists("stopped"):
+                open("stopped", "w").close()
+                raise KeyboardInterrupt
+            return super().aggregate_train(server_round, replies)
+
+    strategy = Stopping(""",
+).replace("import numpy as np", "import os\nimport numpy as np")
+
+
+def test_a_stopped_run_goes_on_only_with_the_same_settings_and_the_same_app(
+    tmp_path: Path, home: Path, run: Run
+) -> None:
+    app = write_app(tmp_path / "app", strategies=STOPPING)
+    folder = stopped_run(app, run)
+    with pytest.raises(ConfigError, match="this run has seed = 0, not 1"):
+        run(app, resume=folder, seed=1)
+    (app / "strategies.py").write_text(STOPPING.replace("np.random.randn(3)", "np.random.randn(3) + 1"))
+    with pytest.raises(RunFailed, match="is not the one before the stop: the app has changed"):
+        run(app, resume=folder)
+    (app / "strategies.py").write_text(STOPPING)
+    assert len(rows(run(app, resume=folder), "train")) == 2
+
+
+def test_a_damaged_journal_is_one_line(tmp_path: Path, home: Path, run: Run) -> None:
+    folder = stopped_run(app := write_app(tmp_path / "app", strategies=STOPPING), run)
+    (folder / "journal" / "2.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RunFailed, match=r"2\.safetensors is damaged"):
+        run(app, resume=folder)
+
+
+def test_a_journal_that_grows_too_large_is_removed_and_the_run_goes_on(
+    tmp_path: Path, home: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = run(write_app(tmp_path / "app"), journal_gb=1e-6)
+    assert done.summary["messages"] == 16
+    assert "journal is removed, because it would take more than --journal-gb 1e-06" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("replaced", "line"),
+    [
+        ({"pyproject": "[project"}, r"pyproject\.toml: .*\(at "),
+        ({"pyproject": "[project]\nname = 'x'\n"}, r'Property "version" missing in \[project\]; Missing'),
+        ({"pyproject": PYPROJECT.replace("strategies:app", "strategies")}, "Missing attribute in strategies"),
+        ({"pyproject": PYPROJECT.replace("rounds = 2", "rounds = [2]")}, "The value for key rounds"),
+        (
+            {"pyproject": PYPROJECT.replace("strategies:app", "nowhere:app")},
+            "nowhere:app: there is no module 'nowhere'$",
+        ),
+        ({"strategies": "import not_installed"}, r"no module 'not_installed'; does the app's `pip install -e \.`"),
+        ({"strategies": "app = 1"}, "strategies:app is of type int, and should be a ServerApp"),
+        ({"strategies": "1 / 0"}, r"strategies:app: ZeroDivisionError: division by zero \(strategies\.py, line 1\)"),
+        ({"client": "app = 1"}, r"clients\.main:wrapper\.app: AttributeError: .* 'wrapper'"),
+    ],
+)
+def test_a_mistake_in_the_app_is_one_line(tmp_path: Path, run: Run, replaced: dict[str, str], line: str) -> None:
+    with pytest.raises(ConfigError, match=line) as error:
+        run(write_app(tmp_path / "app", **replaced))
+    assert "\n" not in str(error.value)
+    assert not Path("runs").exists()
+
+
+def test_the_command_line_runs_an_app_and_refuses_what_an_app_does_not_have(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = str(write_app(tmp_path / "app"))
+    assert main(["run-app", app, "--num-supernodes", "3", "--run-config", "rounds=1", "--workers", "1"]) == 0
+    assert "round 1 train: 2 messages, " in capsys.readouterr().out
+    for arguments, line in (
+        ([app, "--lr", "0.1"], "lr is no setting of run-app"),
+        ([app, "--num-supernodes", "0"], "num-supernodes = 0 of --num-supernodes: should be a whole number above 0"),
+        ([app, "--workers", "0"], "workers = 0"),
+        ([app, "--journal-gb", "much"], "journal-gb = much: should be a number"),
+        ([app, "--resume", "nowhere"], r"it has no app.json"),
+        (["nowhere"], "nowhere is not the folder of a Flower app"),
+        (["@flwrlabs/app"], "run-app runs apps of this machine"),
+        ([], "run-app needs a PATH"),
+    ):
+        assert main(["run-app", *arguments]) == 2
+        assert line in (said := capsys.readouterr().err)
+        assert len(said.splitlines()) == 1
+
+
+OLD_CLIENT = """
+from flwr.client import ClientApp, NumPyClient
+
+class Client(NumPyClient):
+    def __init__(self, node): self.node = node
+    def get_parameters(self, config): return [np.zeros(3)]
+    def fit(self, parameters, config): return [parameters[0] + 1 + self.node], 10, {}
+    def evaluate(self, parameters, config): return 0.5, 10, {}
+
+def client_fn(context): return Client(context.node_config["partition-id"]).to_client()
+
+class wrapper: app = ClientApp(client_fn)
+import numpy as np
+"""
+OLD_SERVER = """
+import numpy as np
+from flwr.server import ServerApp, ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg
+
+class Saving(FedAvg):
+    def aggregate_fit(self, server_round, results, failures):
+        parameters, metrics = super().aggregate_fit(server_round, results, failures)
+        np.save("final.npy", np.load(__import__("io").BytesIO(parameters.tensors[0])))
+        return parameters, metrics
+
+def server_fn(context):
+    return ServerAppComponents(strategy=Saving(), config=ServerConfig(num_rounds=context.run_config["rounds"]))
+
+app = ServerApp(server_fn=server_fn)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_app_of_flowers_older_kind_runs_too(tmp_path: Path, home: Path, run: Run, workers: int) -> None:
+    done = run(write_app(tmp_path / "app", client=OLD_CLIENT, strategies=OLD_SERVER), workers=workers)
+    assert sum(row["messages"] for row in rows(done, "train")) == 8
+    assert done.summary["failed"] == 0
+    np.testing.assert_allclose(final(home), 2 * (1 + (0 + 1 + 2 + 3) / 4))
