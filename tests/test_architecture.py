@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "benchmarks main fedsparse.__main__ fedsparse.__init__ fedsparse.python_door",
     "fedsparse.commands",
-    "fedsparse.strategies fedsparse.clients fedsparse.preflight",
+    "fedsparse.strategies fedsparse.clients fedsparse.flower fedsparse.preflight",
     "fedsparse.report fedsparse.provenance",
     "fedsparse.experiment",
     "fedsparse.training",
@@ -34,7 +34,7 @@ OURS = ("main", "benchmarks", "fedsparse")
 INSIDE = ("strategies", "clients", "partitions")
 """Folders beside fedsparse in a checkout, which are packages inside fedsparse."""
 
-FLOWER = ("fedsparse.engine", "fedsparse.strategies", "fedsparse.clients", "benchmarks")
+FLOWER = ("fedsparse.engine", "fedsparse.strategies", "fedsparse.clients", "fedsparse.flower", "benchmarks")
 """Rooms that may import flwr."""
 
 SPLIT = ("fedsparse.experiment", "fedsparse.commands", "fedsparse.strategies", "benchmarks")
