@@ -43,9 +43,10 @@ class AppGrid(LocalGrid):
         began = time.perf_counter()
         answered = super().deliver(fresh, timeout) if fresh else []
         seconds = time.perf_counter() - began
+        self.settle()
         if fresh:
-            states = {reply.metadata.src_node_id for reply in answered if not reply.has_error()}
-            self._journal.add(fresh, answered, {node: self._context(node).state for node in states}, seconds)
+            nodes = {reply.metadata.src_node_id for reply in answered if not reply.has_error()}
+            self._journal.add(fresh, answered, {node: self.state_of(node) for node in nodes}, seconds)
         replies = {reply.metadata.reply_to_message_id: reply for reply in answered}
         replies |= {name: answer.reply for name, answer in before.items() if answer.reply}
         in_order = [replies[m.metadata.message_id] for m in batch if m.metadata.message_id in replies]
