@@ -23,11 +23,11 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
 
 from fedsparse.clients import client_app
-from fedsparse.clients.state_store import load_state
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.arrays import as_float32, to_numpy
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
+from fedsparse.engine.client_store import load_state
 from fedsparse.engine.pool import with_content
 from fedsparse.experiment import Experiment
 from fedsparse.report.results import read_result

@@ -4,9 +4,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
 from fedsparse.clients.perturb import perturbed
-from fedsparse.clients.state_store import load_state, load_topology, save_state, save_topology, state_files
+from fedsparse.clients.state_store import load_topology, save_topology, state_files
 from fedsparse.clients.workbench import SparseModel, Workbench
 from fedsparse.compression.wire import bind, binding
+from fedsparse.engine.client_store import load_state, save_state
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.compact import move_state

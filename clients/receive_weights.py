@@ -3,10 +3,11 @@
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
 
-from fedsparse.clients.state_store import load_state, save_state, state_files
+from fedsparse.clients.state_store import state_files
 from fedsparse.clients.workbench import Workbench
 from fedsparse.compression import ClientState, SparseUpdate, decode
 from fedsparse.compression.sparse_update import Segment
+from fedsparse.engine.client_store import load_state, save_state
 from fedsparse.vector import Layout, digest
 
 KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # the kind of this client state, and the names of its two arrays

@@ -11,9 +11,10 @@ from flwr.app import Array, ConfigRecord, Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from fedsparse.catalogue import COMPRESSORS
-from fedsparse.clients.state_store import ARRAYS, HeldArray, kept_moments, load_state, save_state
+from fedsparse.clients.state_store import kept_moments
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.compression import codec as module
+from fedsparse.engine.client_store import ARRAYS, HeldArray, load_state, save_state
 from fedsparse.engine.state_files import StateFiles, go_back
 from fedsparse.sparsity import TopologyMethod
 from tests.fedsparse.compression.common import draw_vector, layout_of
