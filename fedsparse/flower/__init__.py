@@ -1,6 +1,10 @@
-"""For Flower apps that know nothing of this project.
+"""For other people's Flower apps: two lines that make their uplink small, and a runner.
 
-Each name below is imported when it is first used, because a client's process needs no server.
+    app = ClientApp(mods=[CompressMod("eden")])
+    strategy = CompressedStrategy(FedAvg())
+
+Each name below is imported when it is first used: a client needs no server, and an app of NumPy's no torch before its
+first round.
 """
 
 from importlib import import_module
@@ -8,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedsparse.flower.app_runner import run_app
+    from fedsparse.flower.compress_mod import CompressMod
+    from fedsparse.flower.compressed_strategy import CompressedStrategy
 
 _PLACES = {
+    "CompressMod": "fedsparse.flower.compress_mod",
+    "CompressedStrategy": "fedsparse.flower.compressed_strategy",
     "run_app": "fedsparse.flower.app_runner",
 }
 
-__all__ = ["run_app"]
+__all__ = ["CompressMod", "CompressedStrategy", "run_app"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,205 @@
+"""The server's line: a wrapper around any Message-API strategy, for clients with ``CompressMod``."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import (
+    Bulyan,
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    FedMedian,
+    FedTrimmedAvg,
+    MultiKrum,
+    Result,
+    Strategy,
+)
+
+from fedsparse.compression import PayloadError
+from fedsparse.engine.records import array_bytes
+from fedsparse.errors import ConfigError, one_line
+from fedsparse.flower.compress_mod import RECORD
+from fedsparse.flower.decoded import decoded
+from fedsparse.flower.plain_arrays import pinned, record_of
+from fedsparse.flower.shared_arrays import SharedArrays
+
+log = logging.getLogger("fedsparse")
+
+VOTES = (FedMedian, FedTrimmedAvg, MultiKrum, Bulyan)
+"""They compare clients coordinate by coordinate, so that a coordinate which a client did not send would be a vote of
+0. (Krum is a MultiKrum.)"""
+CLIPS = (DifferentialPrivacyClientSideFixedClipping, DifferentialPrivacyClientSideAdaptiveClipping)
+"""Their clients clip what they send, and a residual that is added afterwards makes it longer again."""
+UPLINK, DOWNLINK = "comm/uplink_bytes", "comm/downlink_bytes"
+
+
+class CompressedStrategy(Strategy):
+    """Gives a strategy the replies that the clients' apps had written, and tells the clients what has arrived.
+
+    Each client of a round gets a message of its own, with the round and the last round that was accepted from it: a
+    payload that got lost returns to its client's residual. A reply that cannot be decoded becomes an error reply, with
+    one line in the log. Dense replies, of clients without ``CompressMod``, are passed on. The aggregated arrays get the
+    dtypes that they had before (FedAvg averages BatchNorm's ``num_batches_tracked`` to a float).
+
+    It must be the outermost strategy, around those that add noise, for instance.
+
+    Args:
+        strategy: the user's own.
+        every_coordinate: refuse replies that leave coordinates out. Strategies that vote coordinate by coordinate
+            (median, trimmed mean, Krum, Bulyan) need it; clients need a compressor that sends every coordinate, such as
+            ``CompressMod("eden")``.
+
+    The bytes of the arrays in all messages and replies so far are ``downlink_bytes`` and ``uplink_bytes``. Those of a
+    round are in its metrics, as ``comm/downlink_bytes`` and ``comm/uplink_bytes``.
+
+    Raises:
+        ConfigError: the strategy cannot work with compressed replies; one line.
+    """
+
+    def __init__(self, strategy: Strategy, *, every_coordinate: bool = False) -> None:
+        check_strategy(strategy, every_coordinate)
+        self.strategy, self.every_coordinate = strategy, every_coordinate
+        self._bytes, self._of_phase = {UPLINK: 0, DOWNLINK: 0}, {UPLINK: 0, DOWNLINK: 0}
+        self._round = 0  # of this object, because a second `start` begins at 1 again
+        self._accepted: dict[int, int] = {}  # node id -> the last round whose payload was accepted
+        self._asked: dict[int, tuple[Message, SharedArrays]] = {}  # by node id, of the present round, until it answers
+        self._dtypes = ArrayRecord()  # the arrays that the round began with
+        self._is_started = False
+
+    def __getattr__(self, name: str) -> Any:
+        """What the strategy has besides, such as the attributes that its own ``start`` uses."""
+        if name.startswith("__") or "strategy" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.strategy, name)
+
+    def start(self, *positional: Any, **keywords: Any) -> Result:
+        """As the strategy's own ``start``, through this wrapper."""
+        self._is_started = True
+        try:
+            return type(self.strategy).start(self, *positional, **keywords)
+        finally:
+            self._is_started = False
+
+    def summary(self) -> None:
+        """Log the strategy's summary.
+
+        Raises:
+            ConfigError: another strategy is around this one.
+        """
+        if not self._is_started:
+            raise ConfigError(
+                "CompressedStrategy is inside another strategy, which would read payloads as arrays: "
+                "put it outside, CompressedStrategy(Other(FedAvg()))"
+            )
+        self.strategy.summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The strategy's messages, each with content of its own and the record for ``CompressMod``."""
+        self._round, self._asked, self._dtypes = self._round + 1, {}, arrays
+        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        contents, shared = [message.content for message in messages], dict[tuple[int, ...], SharedArrays]()
+        for message, content in zip(messages, contents, strict=True):
+            node, records = message.metadata.dst_node_id, content.array_records
+            sent = shared.setdefault(tuple(map(id, records.values())), SharedArrays(records))
+            task = ConfigRecord({"round": self._round, "accepted-round": self._accepted.get(node, 0)})
+            own = {name: record_of(r) if isinstance(r, ArrayRecord) else r for name, r in content.items()}
+            message.content = RecordDict({**own, RECORD: task})
+            self._asked[node] = message, sent
+        self._count(messages, DOWNLINK)
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """What the strategy makes of the decoded replies."""
+        replies = list(replies)
+        self._count(replies, UPLINK)
+        plain = [reply for reply in map(self._read, replies) if reply]
+        arrays, metrics = self.strategy.aggregate_train(server_round, plain)
+        if arrays is not None:  # else the strategy made no use of the replies, and they return to the residuals
+            self._accepted |= {r.metadata.src_node_id: self._round for r in plain if r.has_content()}
+            arrays = pinned(arrays, self._dtypes)
+        return arrays, self._with_bytes(metrics)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The strategy's messages, counted."""
+        messages = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
+        self._count(messages, DOWNLINK)
+        return messages
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """What the strategy makes of the replies, counted."""
+        replies = list(replies)
+        self._count(replies, UPLINK)
+        metrics = self.strategy.aggregate_evaluate(server_round, replies)
+        return self._with_bytes(metrics) if replies else metrics
+
+    def _read(self, reply: Message) -> Message | None:
+        """A reply as the client's app had written it; None for one that this round has no use for."""
+        node = reply.metadata.src_node_id
+        if reply.has_error() or not reply.has_content():
+            return reply
+        if node not in self._asked:
+            log.warning("the reply of node %d is dropped: it was not asked in this round, or answered before", node)
+            return None
+        asked, sent = self._asked.pop(node)
+        try:
+            reply.content = decoded(reply, sent, self._round, every_coordinate=self.every_coordinate)
+        except PayloadError as error:
+            told = one_line(f"the reply of node {node} is refused: {error}")
+            log.warning("%s", told)
+            return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, told), reply_to=asked)
+        return reply
+
+    def _count(self, messages: Iterable[Message], way: str) -> None:
+        count = sum(array_bytes(message.content) for message in messages if message.has_content())
+        self._bytes[way] += count
+        self._of_phase[way] = count
+
+    def _with_bytes(self, metrics: MetricRecord | None) -> MetricRecord:
+        metrics = MetricRecord() if metrics is None else metrics
+        for way, count in self._of_phase.items():
+            metrics[way] = count
+        return metrics
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Of the arrays in all replies so far."""
+        return self._bytes[UPLINK]
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Of the arrays in all messages so far."""
+        return self._bytes[DOWNLINK]
+
+
+def check_strategy(strategy: Strategy, every_coordinate: bool) -> None:
+    """Refuse a strategy that cannot work with compressed replies, whatever strategies are around it.
+
+    Raises:
+        ConfigError: one line that says why.
+    """
+    inner: Any = strategy
+    while isinstance(inner, Strategy):
+        name = type(inner).__name__
+        if isinstance(inner, VOTES) and not every_coordinate:
+            raise ConfigError(
+                f"{name} compares clients coordinate by coordinate, and would take what a client did not send for a "
+                "vote of 0: use CompressedStrategy(..., every_coordinate=True) with clients that send every "
+                'coordinate, such as CompressMod("eden")'
+            )
+        if isinstance(inner, CLIPS):
+            raise ConfigError(
+                f"{name}: a residual and a lossy coding change the norm of what the client clipped, so that its "
+                "privacy bound would not hold: clip on the server, DifferentialPrivacyServerSideFixedClipping"
+            )
+        if isinstance(inner, CompressedStrategy):
+            raise ConfigError("CompressedStrategy is inside another strategy; it must be the outermost, and only once")
+        inner = getattr(inner, "strategy", None)

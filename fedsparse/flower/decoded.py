@@ -1,0 +1,150 @@
+"""What CompressedStrategy makes of a compressed reply: the reply that the client's app had written.
+
+No dense copy of a client's arrays is kept. Its update is decoded when a strategy reads the first of the arrays, and
+forgotten when it has read the last: FedAvg, which reads one client's arrays after another's, has one update at a time.
+"""
+
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+
+from fedsparse.compression import PayloadError, SparseUpdate
+from fedsparse.compression.wire import binding, decode
+from fedsparse.engine.records import STYPE
+from fedsparse.errors import one_line
+from fedsparse.flower.plain_arrays import NUMPY, read
+from fedsparse.flower.shared_arrays import Part, SharedArrays
+
+
+class Update:
+    """A client's update, checked, and decoded again whenever its arrays are read.
+
+    Args:
+        payload: of the client.
+        part: what it holds.
+        bound: the binding of the client and run.
+        round: of the server.
+
+    Raises:
+        PayloadError: one line that says what is wrong.
+    """
+
+    def __init__(self, payload: bytes, part: Part, bound: int, round: int) -> None:
+        self._payload, self.part, self._bound = payload, part, bound
+        update = decode(payload, part.layout, bound)
+        if update.round != round:
+            raise PayloadError(f"payload of round {update.round} in round {round}")
+        largest = max((float(np.abs(s.values).max()) for s in update.segments if s.values.size), default=0.0)
+        if largest > part.largest:
+            raise PayloadError(f"a change of {largest:.3g}, which the arrays cannot hold")
+        self.sends_all = all(segment.indices is None for segment in update.segments)
+        self._sparse: SparseUpdate | None = update if small(update) else None
+        self._dense: np.ndarray | None = None
+        self._unread = set(range(len(part.places)))
+
+    def change(self, index: int) -> np.ndarray:
+        """The change of one array of the part: float32, of the array's shape."""
+        if self._dense is None:
+            self._unread = set(range(len(self.part.places)))
+            self._dense = (self._sparse or decode(self._payload, self.part.layout, self._bound)).to_dense()
+        entry = self.part.layout.entries[index]
+        change = self._dense[entry.slice].reshape(entry.shape)
+        self._unread.discard(index)
+        if not self._unread:
+            self._dense = None
+        return change
+
+
+def small(update: SparseUpdate) -> bool:
+    """Whether an update takes much less memory than the arrays would."""
+    bytes_held = sum(s.values.nbytes + (0 if s.indices is None else s.indices.nbytes) for s in update.segments)
+    return bytes_held <= update.layout.size
+
+
+class DecodedArray(Array):
+    """The Array of the client's, sent + change, made when it is read. Its numbers are new with every reading.
+
+    bfloat16, which NumPy cannot average, is float32 here.
+    """
+
+    def __init__(self, sent: Array, base: np.ndarray, update: Update, index: int) -> None:
+        self.dtype, self.shape, self.stype = str(base.dtype), tuple(base.shape), NUMPY
+        self._sent, self._base, self._update, self._index = sent, base, update, index
+
+    def numpy(self) -> np.ndarray:
+        """sent + change, of the dtype that was sent."""
+        wide = np.result_type(self._base, np.float32)
+        return np.add(self._base, self._update.change(self._index), dtype=wide).astype(self.dtype, copy=False)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        return Array(self.numpy()).data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Array, (self.dtype, self.shape, self.stype, self.data)
+
+
+def payload_of(content: RecordDict) -> bytes | None:
+    """The payload in a reply's ArrayRecords; None in a dense reply.
+
+    Raises:
+        PayloadError: there are several.
+    """
+    found = [array for record in content.array_records.values() for array in record.values() if array.stype == STYPE]
+    if len(found) > 1:
+        raise PayloadError(f"{len(found)} payloads in one reply")
+    return found[0].data if found else None
+
+
+def check(name: str, array: Array, sent: Array) -> None:
+    """Check an array that came as it is.
+
+    Raises:
+        PayloadError: it is no array of the shape that was sent.
+    """
+    try:
+        fits = array.stype != NUMPY or read(array).shape == tuple(sent.shape)
+    except ValueError as error:
+        raise PayloadError(f"its array {one_line(name)!r} cannot be read: {error}") from None
+    if not fits:
+        raise PayloadError(f"its array {one_line(name)!r} has another shape than was sent")
+
+
+def decoded(reply: Message, sent: SharedArrays, round: int, *, every_coordinate: bool) -> RecordDict:
+    """The content that the client's app had written.
+
+    Args:
+        reply: with content.
+        sent: what the client was sent.
+        round: of the server.
+        every_coordinate: refuse payloads that leave coordinates out.
+
+    Raises:
+        PayloadError: one line that says what is wrong.
+    """
+    payload = payload_of(reply.content)
+    if payload is None:
+        return reply.content
+    twins, records = sent.twins(reply.content.array_records), dict(reply.content.items())
+    missing = [(twin, key) for name, twin in twins.items() for key in sent.records[twin] if key not in records[name]]
+    if unknown := [place for place in missing if place not in sent.values]:
+        raise PayloadError(f"its array {unknown[0][1]!r} is missing")
+    part = sent.part(missing)
+    update = Update(payload, part, binding(str(reply.metadata.run_id), reply.metadata.src_node_id), round)
+    if every_coordinate and not update.sends_all:
+        raise PayloadError(
+            "it leaves coordinates out, which this strategy would take for zeros; use CompressMod('eden')"
+        )
+    index = {place: i for i, place in enumerate(part.places)}
+    for name, twin in twins.items():
+        rebuilt = ArrayRecord()
+        left: dict[str, Array] = records[name]  # type: ignore[assignment]
+        for key, array in sent.records[twin].items():
+            if key in left:
+                check(key, left[key], array)
+                rebuilt[key] = left[key]
+            else:
+                rebuilt[key] = DecodedArray(array, sent.values[twin, key], update, index[twin, key])
+        records[name] = rebuilt
+    return RecordDict(records)

@@ -1,0 +1,80 @@
+"""Which arrays of a reply travel in a payload: client and server come to the same answer, each from what it has.
+
+The arrays of a message and of its reply belong together by record and name. An array of floating-point numbers travels
+in the payload, as the change since the message; what is left in the reply's ArrayRecord travels as it is.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from fedsparse.flower.plain_arrays import is_float, read
+from fedsparse.vector import Entry, Layout
+
+PAYLOAD = "fedsparse/payload"
+"""The name, in a reply's ArrayRecord, of the Array that holds the payload."""
+Place = tuple[str, str]
+"""An ArrayRecord's name in the message, and an Array's name in it."""
+
+
+class Part(NamedTuple):
+    """The arrays in a payload.
+
+    Attributes:
+        places: of the arrays, one for each entry of the layout.
+        layout: of the payload. For all arrays of a PyTorch model it is the model's: see ``fedsparse.vector``.
+        largest: half the largest number that each of the arrays can hold, as a bound for its change.
+    """
+
+    places: list[Place]
+    layout: Layout
+    largest: float
+
+
+class SharedArrays:
+    """The arrays of one message, which its receiver and its sender both have.
+
+    Args:
+        records: the message's ArrayRecords by name.
+    """
+
+    def __init__(self, records: Mapping[str, ArrayRecord]) -> None:
+        # The app may take the arrays out of its message's records, and this must keep them.
+        self.records = {name: dict(record.items()) for name, record in records.items()}
+        self._parts: dict[frozenset[Place], Part] = {}
+
+    def twins(self, reply: Collection[str]) -> dict[str, str]:
+        """The message's record that each record of a reply answers: of the same name, or where both have only one."""
+        if len(reply) == len(self.records) == 1:
+            return dict(zip(reply, self.records, strict=True))
+        return {name: name for name in reply if name in self.records}
+
+    @cached_property
+    def values(self) -> dict[Place, np.ndarray]:
+        """The arrays of floating-point numbers, none of them NaN or infinite, as views."""
+        floats = {(r, k): read(array) for r, of in self.records.items() for k, array in of.items() if is_float(array)}
+        return {place: values for place, values in floats.items() if np.isfinite(values).all()}
+
+    def part(self, chosen: Iterable[Place]) -> Part:
+        """What a payload with the arrays at these places holds: first weights, then running statistics."""
+        key = frozenset(chosen)
+        if key not in self._parts:
+            places = sorted((place for place in self.values if place in key), key=is_running)
+            several = len({record for record, _ in places}) > 1
+            entries, start, parameters = [], 0, 0
+            for record, name in places:
+                values = self.values[record, name]
+                entries.append(Entry(f"{record}/{name}" if several else name, values.shape, start, values.size))
+                start += values.size
+                parameters = parameters if is_running((record, name)) else start
+            largest = min((float(np.finfo(self.values[place].dtype).max) / 2 for place in places), default=0.0)
+            self._parts[key] = Part(places, Layout(tuple(entries), parameters, start), largest)
+        return self._parts[key]
+
+
+def is_running(place: Place) -> bool:
+    """Whether an array is a running statistic, such as BatchNorm's, which travels dense."""
+    return place[1].rpartition(".")[2].startswith("running_")
