@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fedsparse.report.table import Estimate
+from fedsparse.report.estimate import Estimate
 
 MAIN = Path(__file__).parents[1] / "main.py"
 JOB = "--distribution dirichlet --beta 0.1"

@@ -23,6 +23,7 @@ from fedsparse.config.effects import without_mistakes
 from fedsparse.engine import fork_server
 from fedsparse.errors import ConfigError, OutputError, RunFailed
 from fedsparse.plugins import last_line, load
+from fedsparse.report.options import FLAGS, SWITCHES
 
 ENDS_WITH_PARENT = "FEDSPARSE_ENDS_WITH_STDIN"
 """A variable in the environment of a sweep's cells."""
@@ -55,6 +56,8 @@ COMMANDS = {
         "fedsparse.commands.report:report",
         "compare finished runs: accuracy or perplexity against uplink, and a table",
         files="RUN_FOLDER...",
+        own=FLAGS,
+        switches=SWITCHES,
         has_all=False,
     ),
     "verify": Command(

@@ -25,20 +25,11 @@ from fedsparse.config.run_settings import core_count
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, RunFailed, reason
+from fedsparse.report.compare import Comparison
 from fedsparse.report.grid import Cell, Sweep
-from fedsparse.report.plot import plot_rows
-from fedsparse.report.results import (
-    FEDERATED,
-    Result,
-    command_of,
-    evaluations,
-    headline_of,
-    identity,
-    is_complete,
-    marked,
-    read_result,
-)
-from fedsparse.report.table import measure, summarise, to_csv, to_markdown
+from fedsparse.report.measures import measure
+from fedsparse.report.results import FEDERATED, Result, command_of, headline_of, identity, is_complete, read_result
+from fedsparse.report.row_plot import plot_rows
 from fedsparse.telemetry.progress import human_bytes
 
 GRACE = 20
@@ -103,18 +94,17 @@ def job_count(jobs: int | Literal["auto"], cell: Cell) -> int:
 
 
 def write_report(sweep: Sweep, folder: Path) -> None:
-    """Write table.md, table.csv and plot.png of the finished cells into ``folder``, and print the table."""
+    """Write the tables, plot.png and the curves of the finished cells into ``folder``, and print the table."""
     done = finished(folder)
     runs = [(cell.chosen, done[key]) for cell in sweep.cells if (key := identity(cell.config.flat())) in done]
     if not runs:
         return
-    runs = marked(runs)
-    rows = summarise(runs)
-    text = to_markdown(rows, (len(evaluations(result)) for _, result in runs))
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    (folder / "table.csv").write_text(to_csv(rows), encoding="utf-8")
-    plot_rows(rows, **sweep.plot).savefig(folder / "plot.png")
-    print(f"\n{text}\n{len(runs)} of {len(sweep.cells)} cells; table.md, table.csv and plot.png are in {folder}")
+    comparison = Comparison(runs)
+    print(f"\n{comparison.write_tables(folder)}")
+    plot_rows(comparison.rows, **sweep.plot).savefig(folder / "plot.png")
+    comparison.save_pictures(folder, "curves", comparison.figure()[0])
+    written = "table.md, table.csv, table.tex, plot.png and curves.png"
+    print(f"{len(runs)} of {len(sweep.cells)} cells; {written} are in {folder}")
 
 
 def _run_cells(cells: Sequence[Cell], folder: Path, command: Sequence[str], jobs: int) -> list[str]:

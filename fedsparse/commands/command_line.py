@@ -26,6 +26,8 @@ class Command(NamedTuple):
     """The name of its further arguments: empty for none, ``FILE`` for one, ``FILE...`` for one or more."""
     own: Mapping[str, str] = {}
     """Flags that are no settings, and their help; each goes to the function as a string."""
+    switches: Mapping[str, str] = {}
+    """Flags of its own without a value; each that is given goes to the function as ``on``."""
     given: Mapping[str, Any] = {}
     """Settings that the command gives itself."""
     has_all: bool = True
@@ -61,9 +63,9 @@ def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -
     """
     pairs = pairwise(["", *arguments])  # because a flag's value may have a command's name
     named = next((word for before, word in pairs if word in commands and not before.startswith("--")), "")
-    own = commands[named].own if named else {}
+    own = {**commands[named].own, **commands[named].switches} if named else {}
     parser = _parser(commands, named, program)
-    own_elsewhere = {flag: name for name, command in commands.items() for flag in command.own if flag not in KEYS}
+    own_elsewhere = {flag: name for name, c in commands.items() for flag in (*c.own, *c.switches) if flag not in KEYS}
     for argument in arguments:
         flag = argument.partition("=")[0].removeprefix("--")
         if argument.startswith("--") and flag not in (*KEYS, *own, "config", "help", "version"):
@@ -104,11 +106,13 @@ def _parser(commands: Mapping[str, Command], named: str, program: str) -> Parser
     parser.add_argument(
         "--config", metavar="FILE", action="append", default=[], help="YAML file of settings; several merge"
     )
-    own = commands[named].own if named else {}
-    if own:
+    own, switches = (commands[named].own, commands[named].switches) if named else ({}, {})
+    if own or switches:
         group = parser.add_argument_group(f"flags of {named}")
-        for flag, text in own.items():
-            group.add_argument(f"--{flag}", dest=flag, default=argparse.SUPPRESS, metavar="VALUE", help=text)
+        for flag, text in {**own, **switches}.items():
+            value: dict[str, Any] = {"metavar": "VALUE"} if flag in own else {"action": "store_const", "const": "on"}
+            text = text.replace("%", "%%")
+            group.add_argument(f"--{flag}", dest=flag, default=argparse.SUPPRESS, help=text, **value)
     for settings in GROUPS:
         group = parser.add_argument_group(str(settings.__doc__).rstrip("."))
         for name, field in settings.model_fields.items():

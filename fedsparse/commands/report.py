@@ -9,23 +9,31 @@ from fedsparse.experiment import load_dataset, partition_of
 from fedsparse.partitions import Dataset, Partition
 from fedsparse.partitions.downloads import without_downloads
 from fedsparse.report.compare import Comparison
+from fedsparse.report.found import FoundRuns
+from fedsparse.report.options import Options
 from fedsparse.telemetry.folder import create_run_folder
 
 
-def report(settings: Given, *folders: str) -> None:
-    """`main.py report RUN_FOLDER...`: the metric of the task against uplink, who holds what, a table."""
+def report(settings: Given, *folders: str, **flags: str) -> None:
+    """`main.py report RUN_FOLDER...`: a table, the metric of the task against uplink, who holds what."""
     if other := sorted(settings.typed - {"logdir"}):
         raise ConfigError(f"--{other[0]} has no effect on a report: its runs have their own settings")
     config = Config.from_mapping(settings).absolute_paths()
-    comparison = Comparison(folders)
-    for note in comparison.notes:
+    options = Options.of(**flags)
+    found = FoundRuns(folders)
+    for note in found.notes:
         print(note, file=sys.stderr)
-    shared = _split_data(comparison.configs[0]) if comparison.shares_partition() else None
-    figure = comparison.figure(parts=2 if shared else 1)
+    comparison = Comparison(found.runs, options)
+    is_shared = options.size == "screen" and found.shares_partition()
+    shared = _split_data(found.configs[0]) if is_shared else None
+    figure, last = comparison.figure(parts=2 if shared else 1)
     if shared:
         data, partition = shared
-        data.draw(partition, figure.subfigs[1])
-    comparison.save(create_run_folder(config.logdir, "report"), figure)
+        data.draw(partition, last)
+    folder = create_run_folder(config.logdir, "report")
+    text = comparison.write_tables(folder)
+    names = comparison.save_pictures(folder, "report", figure)
+    print(f"{text}\ntable.md, table.csv, table.tex and {', '.join(names)} are in {folder}")
 
 
 def _split_data(config: Config) -> tuple[Dataset, Partition] | None:

@@ -1,87 +1,104 @@
-"""Compares finished runs: the metric of their task over the uploaded bytes, and a table."""
+"""Compares runs, killed and running ones too."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib import rc_context
+from matplotlib.figure import Figure, SubFigure
 
-from fedsparse.config import Config
 from fedsparse.errors import ConfigError
-from fedsparse.report.plot import SIZE, draw_curves
-from fedsparse.report.results import (
-    FEDERATED,
-    Result,
-    command_of,
-    evaluations,
-    find_results,
-    marked,
-    used,
-    without_repeats,
-)
-from fedsparse.report.table import summarise, to_csv, to_markdown
+from fedsparse.report.axes import FILES, INCHES, fonts, new_figure
+from fedsparse.report.columns import Column, columns, stages
+from fedsparse.report.curves import measured_over, tag_of
+from fedsparse.report.formats import explanation, to_csv, to_latex, to_markdown
+from fedsparse.report.options import Options, Over
+from fedsparse.report.plot import draw_curves
+from fedsparse.report.results import Result, evaluations, headline_of, marked
+from fedsparse.report.style import named
+from fedsparse.report.table import Row, Settings, summarise
 
 
 class Comparison:
     """Runs, each with the settings in which they differ.
 
     Args:
-        folders: run folders, sweep folders (all their cells), or result files.
+        runs: the settings that distinguish each run, and its result.
+        options: what is asked of them.
 
     Attributes:
-        runs: the settings that distinguish each run, and its result.
-        notes: a line for each path and each run that is left out.
+        baseline: the settings of the rows to which the others are compared; if none are asked for, compressor none.
+        rows: of the table.
+        columns: of the table.
 
     Raises:
-        ConfigError: a path that does not exist, no run at all, or a result whose settings are not valid.
+        ConfigError: no run has what the options name.
     """
 
-    def __init__(self, folders: Iterable[str | Path]) -> None:
-        found, skipped = find_results(folders)
-        found, repeated = without_repeats(found)
-        self.notes = skipped + repeated
-        self.configs: list[Config] = []
-        settings = []
-        for file, result in found.items():
-            try:
-                config = Config.from_mapping(result["config"])
-            except ConfigError as error:
-                raise ConfigError(f"{file}: {error}") from None
-            command = command_of(result)
-            settings.append({"command": command, **used(config, command)})
-            if command == FEDERATED:  # a central run has no partition
-                self.configs.append(config)
-        keys = dict.fromkeys(key for s in settings for key in s)
-        differing = [key for key in keys if len({repr(s[key]) for s in settings if key in s}) > 1]
-        chosen = [{key: s[key] for key in differing if key in s} for s in settings]
-        self.runs: list[tuple[dict[str, Any], Result]] = marked(zip(chosen, found.values(), strict=True))
+    def __init__(self, runs: Iterable[tuple[Mapping[str, Any], Result]], options: Options | None = None) -> None:
+        self.options = options or Options()
+        self.runs: list[tuple[dict[str, Any], Result]] = marked(runs)
+        self.baseline: Settings = self.options.baseline
+        if not self.baseline and any(settings.get("compressor") == "none" for settings, _ in self.runs):
+            self.baseline = {"compressor": "none"}
+        self.rows: list[Row] = summarise(self.runs, self.options.goals, self.baseline)
+        self.columns: list[Column] = columns(self.rows, self.options.goals, self.baseline)
 
-    def shares_partition(self) -> bool:
-        """Whether all runs of one seed have the same partition."""
-        return len({repr((c.loading(), c.replace(seed=0).partitioning())) for c in self.configs}) == 1
+    @property
+    def tag(self) -> str:
+        """Of the y axis."""
+        return tag_of(self.options.y, self.runs) if self.options.y else headline_of(self.runs[0][1]).tag
 
-    def figure(self, parts: int = 1) -> Figure:
-        """The headline over uplink, and also over simulated seconds if a run has measured them.
+    @property
+    def over(self) -> tuple[Over, ...]:
+        """The x axes.
+
+        Raises:
+            ConfigError: no run has measured the quantity that was asked for.
+        """
+        measured = measured_over(self.runs, self.tag)
+        for quantity in self.options.x:
+            if quantity not in measured:
+                raise ConfigError(f"--x {quantity}: no run has measured it; there are {', '.join(measured)}")
+        return self.options.x or tuple(q for q in ("uplink", "simulated") if q in measured) or ("rounds",)
+
+    def figure(self, parts: int = 1) -> tuple[Figure, Figure | SubFigure]:
+        """The curves.
 
         Args:
-            parts: subfigures side by side; the first has the curves, and the rest are empty.
-        """
-        simulated = any("time/simulated_total" in row for _, result in self.runs for row in result["rounds"])
-        width = parts + simulated
-        figure = Figure(figsize=(SIZE[0] * width + 1.6, SIZE[1] + 0.6), dpi=150, layout="constrained")
-        shares = [1 + simulated, *[1] * (parts - 1)]
-        first = figure.subfigures(1, parts, squeeze=False, width_ratios=shares)[0, 0]
-        axes = first.subplots(1, 1 + simulated, squeeze=False)[0]
-        draw_curves(axes[0], self.runs)
-        if simulated:
-            draw_curves(axes[1], self.runs, over="simulated")
-        return figure
+            parts: 2 for an empty part beside the curves, on a screen.
 
-    def save(self, folder: Path, figure: Figure) -> None:
-        """Write table.md, table.csv and report.png into ``folder``, and print the table."""
-        rows = summarise(self.runs)
-        text = to_markdown(rows, (len(evaluations(result)) for _, result in self.runs))
+        Returns:
+            The figure, and its last part, which is empty unless there is only one.
+        """
+        options, over = self.options, self.over
+        figure = new_figure(options.size, len(over), {named(settings) for settings, _ in self.runs})
+        part: Figure | SubFigure = figure
+        last: Figure | SubFigure = figure
+        if parts == 2:
+            inches = figure.get_figwidth()
+            figure.set_size_inches(inches + INCHES["screen"][0], INCHES["screen"][1] + 0.6)
+            part, last = figure.subfigures(1, 2, squeeze=False, width_ratios=[inches, INCHES["screen"][0]])[0]
+        with rc_context(fonts(options.size)):
+            draw_curves(part, self.runs, self.tag, over, options.scale, options.size, options.singles)
+        return figure, last
+
+    def save_pictures(self, folder: Path, name: str, figure: Figure) -> list[str]:
+        """Save a figure in each of the formats; returns the names of the files."""
+        names = [f"{name}.{form}" for form in self.options.formats]
+        with rc_context({**FILES, **fonts(self.options.size)}):
+            for file in names:
+                figure.savefig(folder / file)
+        return names
+
+    def write_tables(self, folder: Path) -> str:
+        """Write table.md, table.csv and table.tex into ``folder``; returns the first."""
+        text = to_markdown(self.rows, self.columns)
+        text += f"\n{explanation(self.rows, (len(evaluations(result)) for _, result in self.runs))}\n"
+        parts = stages(self.rows)
+        if parts:
+            text += f"\nSeconds by part of a round, summed over clients:\n\n{to_markdown(self.rows, parts)}"
         (folder / "table.md").write_text(text, encoding="utf-8")
-        (folder / "table.csv").write_text(to_csv(rows), encoding="utf-8")
-        figure.savefig(folder / "report.png")
-        print(f"{text}\ntable.md, table.csv and report.png are in {folder}")
+        (folder / "table.csv").write_text(to_csv(self.rows, [*self.columns, *parts]), encoding="utf-8")
+        (folder / "table.tex").write_text(to_latex(self.rows, self.columns), encoding="utf-8")
+        return text

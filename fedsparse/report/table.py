@@ -1,96 +1,112 @@
-"""Tables in Markdown and CSV, with means and 95% confidence intervals of runs that differ only in their seed."""
+"""The rows of a table: one for all runs that differ only in their seed, and its difference to a baseline."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from scipy.special import stdtrit
-
-from fedsparse.report.results import Result, evaluations, headline_of
-from fedsparse.telemetry.progress import human_bytes
+from fedsparse.config import GROUPS
+from fedsparse.errors import ConfigError
+from fedsparse.report.estimate import UNKNOWN, Estimate, paired
+from fedsparse.report.measures import NO_GOALS, Goals, measure
+from fedsparse.report.results import Result, headline_of
 from fedsparse.telemetry.tags import Headline
 
 Settings = Mapping[str, Any]
-MEASURES = ("uplink-bytes", "downlink-bytes", "seconds", "simulated-seconds")
-"""What every run measures beside its headline metric."""
-MOST_EVALUATIONS = 10
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, and the half width of its 95% confidence interval (Student's t); NaN for a single seed."""
-
-    mean: float
-    half_width: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
-        n = len(values)
-        if n < 2:
-            return cls(float(np.mean(values)), math.nan)
-        return cls(float(np.mean(values)), float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n)))
-
-
-UNKNOWN = Estimate(math.nan, math.nan)
-"""Of a measure that a row lacks."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ only in their seed: their settings, the number of seeds, and an Estimate of each measure.
+    """Runs that differ only in their seed.
 
     Attributes:
+        settings: those that distinguish the row from the others.
+        by_seed: of each measure, the values by seed.
         headline: the metric of the runs' task, which is one of the measures.
+        above: the difference of the headline to the baseline's, seed by seed.
     """
 
     settings: dict[str, Any]
-    seeds: int
-    measures: dict[str, Estimate]
+    by_seed: dict[str, dict[int, float]]
     headline: Headline
+    above: Estimate = UNKNOWN
+
+    def __getitem__(self, measure: str) -> Estimate:
+        """The estimate of a measure over the seeds that have it; ``above`` is a measure too."""
+        if measure == "above":
+            return self.above
+        values = [value for value in self.by_seed.get(measure, {}).values() if not math.isnan(value)]
+        return Estimate.of(values) if values else UNKNOWN
+
+    @property
+    def seeds(self) -> int:
+        """How many runs the row has."""
+        return len(self.by_seed[self.headline.name])
 
     @property
     def result(self) -> Estimate:
         """The estimate of the headline."""
-        return self.measures[self.headline.name]
+        return self[self.headline.name]
+
+    def count(self, measure: str) -> int:
+        """How many seeds have a measure."""
+        return sum(not math.isnan(value) for value in self.by_seed.get(measure, {}).values())
 
 
-def last_evaluations(evaluated: int) -> int:
-    """How many of a run's last evaluations are averaged to its result: a quarter of all evaluations, but 1 to 10.
-
-    A single evaluation is too noisy, because under heterogeneous data accuracy changes by ten points between rounds.
-    """
-    return max(1, min(MOST_EVALUATIONS, evaluated // 4))
-
-
-def measure(result: Result) -> dict[str, float]:
-    """The headline and the MEASURES of one run: total bytes, seconds; NaN for a measure that the run lacks."""
-    evaluated = evaluations(result)
-    last = evaluated[-last_evaluations(len(evaluated)) :]
-    totals = {m: result["summary"].get(m) for m in MEASURES}
-    return {headline_of(result).name: float(np.mean(last)) if last else math.nan} | {
-        m: math.nan if value is None else value for m, value in totals.items()
-    }
-
-
-def summarise(runs: Iterable[tuple[Settings, Result]]) -> list[Row]:
+def summarise(
+    runs: Iterable[tuple[Settings, Result]], goals: Goals = NO_GOALS, baseline: Settings | None = None
+) -> list[Row]:
     """One row for all runs that differ only in ``seed``, in the order of the rows' first runs.
 
     Args:
         runs: the settings that distinguish each run, and its result.
+        goals: what is asked of each run.
+        baseline: settings of the rows to which the others are compared; see ``with_baseline``.
+
+    Raises:
+        ConfigError: no row has the baseline's settings.
     """
-    groups: dict[tuple[tuple[tuple[str, Any], ...], Headline], list[dict[str, float]]] = {}
+    rows: dict[Any, Row] = {}
     for settings, result in runs:
-        key = tuple((k, v) for k, v in settings.items() if k != "seed")
-        groups.setdefault((key, headline_of(result)), []).append(measure(result))
-    return [
-        Row(dict(key), len(found), {m: Estimate.of([f[m] for f in found]) for m in found[0]}, headline)
-        for (key, headline), found in groups.items()
-    ]
+        chosen = {key: value for key, value in settings.items() if key != "seed"}
+        headline = headline_of(result)
+        row = rows.setdefault((tuple(chosen.items()), headline), Row(chosen, {}, headline))
+        for name, value in measure(result, goals).items():
+            row.by_seed.setdefault(name, {})[result["config"].get("seed", 0)] = value
+    return with_baseline(list(rows.values()), baseline) if baseline else list(rows.values())
+
+
+def with_baseline(rows: Sequence[Row], baseline: Settings) -> list[Row]:
+    """The rows, each with its difference to its baseline, if there is just one.
+
+    A row's baseline has the given settings, and agrees with the row in all others, but in those of the same groups: the
+    baseline ``compressor=none`` has neither the density nor the values of the row, but has its partition.
+
+    Raises:
+        ConfigError: no row has these settings.
+    """
+    found = [row for row in rows if all(str(row.settings.get(key)) == str(baseline[key]) for key in baseline)]
+    if not found:
+        key = next((key for key in baseline if any(key in row.settings for row in rows)), min(baseline))
+        tried = ", ".join(dict.fromkeys(str(row.settings[key]) for row in rows if key in row.settings))
+        words = " ".join(f"{k}={v}" for k, v in baseline.items())
+        have = f"they differ in {key} = {tried}" if tried else f"they do not differ in {key}"
+        raise ConfigError(f"--baseline {words}: no run has these settings; {have}")
+    groups = [[name.replace("_", "-") for name in group.model_fields] for group in GROUPS]
+    may_differ = {key for keys in groups if baseline.keys() & set(keys) for key in keys}
+
+    def fits(row: Row, other: Row) -> bool:
+        same = (row.settings.keys() & other.settings.keys()) - may_differ
+        return row.headline == other.headline and all(row.settings[key] == other.settings[key] for key in same)
+
+    compared = []
+    for row in rows:
+        fitting = [other for other in found if fits(row, other)]
+        name = row.headline.name
+        is_one = len(fitting) == 1 and fitting[0] is not row
+        above = paired(row.by_seed[name], fitting[0].by_seed[name]) if is_one else UNKNOWN
+        compared.append(replace(row, above=above))
+    return compared
 
 
 def headlines(rows: Sequence[Row]) -> list[Headline]:
@@ -98,72 +114,6 @@ def headlines(rows: Sequence[Row]) -> list[Headline]:
     return list(dict.fromkeys(row.headline for row in rows))
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
+def settings_of(rows: Sequence[Row]) -> list[str]:
     """The settings of all rows, in the order in which they first appear."""
     return list(dict.fromkeys(key for row in rows for key in row.settings))
-
-
-def to_markdown(rows: Sequence[Row], evaluations: Iterable[int]) -> str:
-    """The table for people, and a line that says how its results were computed.
-
-    Args:
-        evaluations: how many evaluations each run had.
-    """
-    forms = dict(zip(MEASURES, (_bytes, _bytes, _seconds, _seconds), strict=True))
-    forms |= {headline.name: partial(_metric, headline) for headline in headlines(rows)}
-    measures = _measured(rows)
-    header = [*columns(rows), "seeds", *(m.removesuffix("-bytes").replace("-", " ") for m in measures)]
-    lines = [header, ["---"] * len(columns(rows)) + ["---:"] * (1 + len(measures))]
-    for row in rows:
-        settings = [_plain(row.settings.get(key, "")) for key in columns(rows)]
-        lines.append([*settings, str(row.seeds), *(forms[m](row.measures.get(m, UNKNOWN)) for m in measures)])
-    counts = sorted({last_evaluations(n) for n in evaluations})
-    many = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "no"
-    last = "last evaluation" if many == "1" else f"last {many} evaluations"
-    name = " and ".join(headline.name for headline in headlines(rows)).capitalize()
-    note = f"{name}: mean over each run's {last}, then mean ± 95% confidence interval over seeds."
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{note}\n"
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """The table for programs: the mean of every measure and the half width of its interval, in full precision."""
-    out = io.StringIO()
-    measures = _measured(rows)
-    names = [name for m in measures for name in (m, f"{m} ±")]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*columns(rows), "seeds", *names])
-    for row in rows:
-        numbers = [n for m in measures for n in astuple(row.measures.get(m, UNKNOWN))]
-        settings = [row.settings.get(key, "") for key in columns(rows)]
-        writer.writerow([*settings, row.seeds, *("" if math.isnan(n) else repr(n) for n in numbers)])
-    return out.getvalue()
-
-
-def _measured(rows: Sequence[Row]) -> list[str]:
-    """The headlines and the MEASURES, without the simulated seconds if no run measured them."""
-    off = all(math.isnan(row.measures[MEASURES[-1]].mean) for row in rows)
-    return [*(headline.name for headline in headlines(rows)), *MEASURES[: len(MEASURES) - off]]
-
-
-def _bytes(count: Estimate) -> str:
-    return human_bytes(count.mean)
-
-
-def _seconds(seconds: Estimate) -> str:
-    return "" if math.isnan(seconds.mean) else f"{seconds.mean:.1f}" + _plus_minus(seconds.half_width, ".1f")
-
-
-def _metric(headline: Headline, result: Estimate) -> str:
-    if math.isnan(result.mean):
-        return ""
-    return headline.shown(result.mean) + _plus_minus(
-        *((100 * result.half_width, ".1f") if headline.form.endswith("%") else (result.half_width, headline.form))
-    )
-
-
-def _plus_minus(half_width: float, form: str) -> str:
-    return "" if math.isnan(half_width) else f" ± {half_width:{form}}"
-
-
-def _plain(value: Any) -> str:
-    return str(value).replace("|", "\\|")

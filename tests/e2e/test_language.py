@@ -9,6 +9,7 @@ import pytest
 
 from fedsparse.commands import main
 from fedsparse.report.compare import Comparison
+from fedsparse.report.found import FoundRuns
 
 MODEL = """
 from torch import nn
@@ -76,7 +77,7 @@ def test_a_report_shows_perplexity_on_a_logarithmic_axis(
     assert "| perplexity |" in shown
     assert f"| {results['1']['summary']['perplexity']:.2f} |" in shown
     assert "Perplexity: mean over" in shown
-    axes = Comparison(runs).figure().axes[0]
+    axes = Comparison(FoundRuns(runs).runs).figure()[0].axes[0]
     assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "perplexity")
 
 

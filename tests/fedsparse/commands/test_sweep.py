@@ -36,7 +36,9 @@ def test_a_sweep_leaves_a_result_a_cell_and_one_table_and_plot(
     run_sweep(plan(tmp_path, "{lr: [0.1, 0.2], seed: [0, 1]}"), STANDIN, 2)
     folder = tmp_path / "runs/try"
     assert len(list(folder.glob("*/result.json"))) == 4
-    assert {p.name for p in folder.iterdir() if p.is_file()} == {"table.md", "table.csv", "plot.png"}
+    assert {p.name for p in folder.iterdir() if p.is_file()} == {
+        *("table.md", "table.csv", "table.tex", "plot.png", "curves.png"),
+    }
     assert "| 0.2 | 2 | 50.5% ± 6.4 |" in (folder / "table.md").read_text()
     assert "| 0.2 | 2 | 50.5% ± 6.4 |" in capsys.readouterr().out
 

@@ -7,8 +7,10 @@ import pytest
 
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError
-from fedsparse.report.compare import Comparison
-from fedsparse.report.table import Row, measure, summarise
+from fedsparse.report.found import FoundRuns
+from fedsparse.report.measures import measure
+from fedsparse.report.results import marked
+from fedsparse.report.table import Row, summarise
 from fedsparse.telemetry.recorder import Recorder
 from tests.fedsparse.report.made_up import result
 
@@ -21,34 +23,34 @@ def write(folder: Path, content: object) -> Path:
 
 def test_a_run_that_is_named_twice_counts_once(tmp_path: Path) -> None:
     run = write(tmp_path / "a", result([0.1, 0.5]))
-    assert len(Comparison([run, run / "result.json", tmp_path]).runs) == 1
+    assert len(FoundRuns([run, run / "result.json", tmp_path]).runs) == 1
 
 
 def test_a_result_of_another_command_is_refused_alone_and_skipped_with_a_line_among_others(tmp_path: Path) -> None:
     write(tmp_path / "a", result([0.1, 0.5]))
     for name, content in (("b", {"command": "prune", "config": {}, "accuracy": {}}), ("c", {"accuracy": {}})):
         other = write(tmp_path / name, content)
-        assert len(Comparison([tmp_path]).runs) == 1
-        comparison = Comparison([tmp_path / "a", other])
-        assert len(comparison.runs) == 1
-        (note,) = comparison.notes
+        assert len(FoundRuns([tmp_path]).runs) == 1
+        found = FoundRuns([tmp_path / "a", other])
+        assert len(found.runs) == 1
+        (note,) = found.notes
         assert str(other) in note
         with pytest.raises(ConfigError, match="is not the result of a run"):
-            Comparison([other])
+            FoundRuns([other])
 
 
 def test_folders_without_a_result_are_skipped_with_one_line_each(tmp_path: Path) -> None:
     run = write(tmp_path / "a", result([0.1, 0.5]))
     (tmp_path / "report").mkdir()
-    comparison = Comparison([run, tmp_path / "report"])
-    assert len(comparison.runs) == 1
-    assert comparison.notes == [
+    found = FoundRuns([run, tmp_path / "report"])
+    assert len(found.runs) == 1
+    assert found.notes == [
         f"left out: {tmp_path / 'report'} holds no result.json: it is not the folder of a run",
     ]
     with pytest.raises(ConfigError, match="holds no result"):
-        Comparison([tmp_path / "report"])
+        FoundRuns([tmp_path / "report"])
     with pytest.raises(ConfigError, match="there is no run folder"):
-        Comparison([run, tmp_path / "nowhere"])
+        FoundRuns([run, tmp_path / "nowhere"])
 
 
 def test_a_damaged_result_among_others_is_not_skipped(tmp_path: Path) -> None:
@@ -56,26 +58,26 @@ def test_a_damaged_result_among_others_is_not_skipped(tmp_path: Path) -> None:
     write(tmp_path / "b", {})
     (tmp_path / "b" / "result.json").write_text("{")
     with pytest.raises(ConfigError, match="is not JSON"):
-        Comparison([tmp_path])
+        FoundRuns([tmp_path])
 
 
 @pytest.mark.parametrize("part", [{"summary": {}}, {"summary": []}, {"rounds": [1]}, {"rounds": {}}])
 def test_a_damaged_result_is_refused_in_one_line(tmp_path: Path, part: dict) -> None:
     with pytest.raises(ConfigError, match="is damaged"):
-        Comparison([write(tmp_path / "a", result([0.1]) | part)])
+        FoundRuns([write(tmp_path / "a", result([0.1]) | part)])
 
 
 def test_settings_that_are_not_valid_are_told_with_the_file(tmp_path: Path) -> None:
     run = result([0.1, 0.5])
     run["config"]["nonsense"] = 1
     with pytest.raises(ConfigError, match=r"a/result\.json: unknown setting nonsense"):
-        Comparison([write(tmp_path / "a", run)])
+        FoundRuns([write(tmp_path / "a", run)])
 
 
 def rows(tmp_path: Path, *results: dict) -> list[Row]:
     for number, content in enumerate(results):
         write(tmp_path / str(number), content)
-    return summarise(Comparison([tmp_path]).runs)
+    return summarise(marked(FoundRuns([tmp_path]).runs))
 
 
 def test_a_central_run_is_no_seed_of_the_federation(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_a_run_that_was_cut_short_is_marked_and_averaged_with_no_other(tmp_path:
     first, second = rows(tmp_path, *sound, result([0.1, 0.2], seed=2, rounds=2, **flaw))
     assert (first.seeds, first.settings) == (2, {"ended": ""})
     assert (second.seeds, second.settings) == (1, {"ended": f"{mark}, round 1 of 2"})
-    assert first.measures["accuracy"].mean == 0.8
+    assert first["accuracy"].mean == 0.8
 
 
 def test_a_single_run_that_was_cut_short_is_marked(tmp_path: Path) -> None:
@@ -114,11 +116,11 @@ def test_the_same_seed_counts_once_and_the_complete_run_stays(tmp_path: Path) ->
     again["config"] |= {"workers": 2, "name": "again", "logdir": "elsewhere"}
     for number, content in enumerate((cut, whole, again, other)):
         write(tmp_path / str(number), content)
-    comparison = Comparison([tmp_path])
-    (row,) = summarise(comparison.runs)
+    found = FoundRuns([tmp_path])
+    (row,) = summarise(found.runs)
     assert row.seeds == 2
-    assert row.measures["accuracy"].mean == pytest.approx(0.85)
-    assert comparison.notes == [f"left out: {tmp_path / name} repeats another run" for name in "02"]
+    assert row["accuracy"].mean == pytest.approx(0.85)
+    assert found.notes == [f"left out: {tmp_path / name} repeats another run" for name in "02"]
 
 
 def test_a_killed_run_is_read_from_its_rounds(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_killed_run_is_read_from_its_rounds(tmp_path: Path) -> None:
     recorder.record(1, {"eval/accuracy": 0.6, "eval/loss": 1.0, "comm/uplink_bytes": 30.0, "time/round": 1.5})
     with (tmp_path / "rounds.csv").open("a") as file:
         file.write("2,0.5,0.")  # the kill came in the middle of a row
-    ((settings, killed),) = Comparison([tmp_path]).runs
+    ((settings, killed),) = marked(FoundRuns([tmp_path]).runs)
     assert settings == {"ended": "killed or running, round 1 of 5"}
     assert killed["command"] == "run"
     assert killed["rounds"] == recorder.rounds
@@ -139,7 +141,7 @@ def test_a_killed_run_without_a_round_is_skipped(tmp_path: Path) -> None:
     run = write(tmp_path / "a", result([0.1, 0.5]))
     (tmp_path / "b").mkdir()
     Recorder(Config().flat(), tmp_path / "b", "", 5, dense_bytes=1000)
-    assert "has no rounds" in Comparison([run, tmp_path / "b"]).notes[0]
+    assert "has no rounds" in FoundRuns([run, tmp_path / "b"]).notes[0]
 
 
 @pytest.mark.parametrize("line", ["1,x", "1" + ",1" * 100])
@@ -148,4 +150,4 @@ def test_damaged_rounds_are_refused_in_one_line(tmp_path: Path, line: str) -> No
     with (tmp_path / "rounds.csv").open("a") as file:
         file.write(f"{line}\n")
     with pytest.raises(ConfigError, match="is damaged"):
-        Comparison([tmp_path])
+        FoundRuns([tmp_path])

@@ -1,22 +1,24 @@
-"""The content of plots, read from matplotlib's objects."""
+"""Plots of the rows of a sweep, read from matplotlib's objects."""
 
 import io
 
 from matplotlib.figure import Figure
 
-from fedsparse.report.plot import draw_curves, plot_rows
+from fedsparse.report.row_plot import plot_rows
 from fedsparse.report.table import summarise
 from tests.fedsparse.report.made_up import result
 
 RUNS = [
-    ({"compressor": c, "density": d, "beta": b, "seed": s}, result([0.1, 0.5 + d / 2 + s / 100]))
+    ({"compressor": c, "density": d, "beta": b, "seed": s}, result([0.1, 0.5 + d / 2 + s / 100], seed=s))
     for c in ("topk", "randomk")
     for d in (0.5, 0.1)
     for b in (0.1, 1.0)
     for s in (0, 1)
 ]
 BASELINE = [
-    ({"compressor": "none", "beta": b, "seed": s}, result([0.1, 0.7 + s / 100])) for b in (0.1, 1.0) for s in (0, 1)
+    ({"compressor": "none", "beta": b, "seed": s}, result([0.1, 0.7 + s / 100], seed=s))
+    for b in (0.1, 1.0)
+    for s in (0, 1)
 ]
 
 
@@ -71,34 +73,11 @@ def test_settings_that_are_words_make_an_axis_of_words() -> None:
 
 
 def test_a_sweep_over_seeds_alone_is_one_point() -> None:
-    figure = plot_rows(summarise([({"seed": s}, result([0.1, 0.5])) for s in (0, 1)]))
+    figure = plot_rows(summarise([({"seed": s}, result([0.1, 0.5], seed=s)) for s in (0, 1)]))
     assert len(figure.axes[0].containers) == 1
     assert not figure.legends
 
 
 def test_accuracy_never_leaves_0_to_100_percent_however_wide_the_interval() -> None:
-    figure = plot_rows(summarise([({"seed": s}, result([0.1, 0.9 * s])) for s in (0, 1)]))
+    figure = plot_rows(summarise([({"seed": s}, result([0.1, 0.9 * s], seed=s)) for s in (0, 1)]))
     assert figure.axes[0].get_ylim() == (0, 1)
-
-
-def test_curves_are_drawn_over_simulated_seconds_too() -> None:
-    run = result([0.1, 0.5, 0.6])
-    for row in run["rounds"]:
-        row["time/simulated_total"] = 7.0 * row["round"]
-    draw_curves(axes := Figure().add_subplot(), [({}, run)], over="simulated")
-    assert [list(line.get_xdata()) for line in axes.lines] == [[7.0, 14.0]]
-    assert axes.get_xlabel() == "seconds on the simulated network"
-
-
-def test_curves_of_one_setting_share_a_name_and_a_colour() -> None:
-    axes = Figure().add_subplot()
-    draw_curves(axes, [({"compressor": c, "seed": s}, result([0.1, 0.5])) for c in ("topk", "none") for s in (0, 1)])
-    assert len(axes.lines) == 4
-    assert axes.lines[0].get_color() == axes.lines[1].get_color() != axes.lines[2].get_color()
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["topk", "none"]
-
-
-def test_runs_of_more_settings_than_colours_stay_apart_by_their_dashes() -> None:
-    axes = Figure().add_subplot()
-    draw_curves(axes, [({"lr": n}, result([0.1, 0.5])) for n in range(20)])
-    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20

@@ -1,0 +1,141 @@
+"""Axes and legends of pictures: sizes, ticks that are right at any range, and no legend over data."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from fedsparse.report.options import Scale, Size
+from fedsparse.report.style import Style
+from fedsparse.telemetry.tags import LESS_IS_BETTER
+
+INCHES: Mapping[Size, tuple[float, float]] = {
+    "screen": (5.6, 4.0),
+    "one-column": (3.35, 2.1),
+    "two-columns": (6.9, 2.2),
+}
+"""The size of a picture in a paper, without its legend, and on a screen that of a single pair of axes."""
+
+FILES: Any = {
+    "pdf.fonttype": 42,  # TrueType, because publishers refuse matplotlib's Type 3
+    "svg.fonttype": "none",  # text that can be searched and read aloud
+}
+"""matplotlib's settings for files."""
+
+LINES = 20
+"""Most lines of a column of a legend beside the axes."""
+FEW = 10
+"""The least factor between the ends of a logarithmic axis of bytes; a shorter one may show no number."""
+
+
+def new_figure(size: Size, panels: int, names: Iterable[str] = ()) -> Figure:
+    """An empty figure for some pairs of axes side by side.
+
+    Args:
+        names: of the lines; the figure has room for their legend, beside the axes or below them.
+    """
+    (width, height), names = INCHES[size], list(names)
+    columns = legend_columns(size, names)
+    if size == "screen":
+        width = width * panels + columns * _inches_of_a_name(names, size)
+    else:
+        height += 0.18 * math.ceil(len(names) / columns)
+    return Figure(figsize=(width, height), dpi=150 if size == "screen" else 300, layout="constrained")
+
+
+def legend_columns(size: Size, names: Sequence[str]) -> int:
+    """How many columns a legend has: beside the axes of a screen as few, and below those of a paper as many as fit."""
+    if size == "screen":
+        return math.ceil(len(names) / LINES)
+    return max(1, min(len(names), int(INCHES[size][0] / _inches_of_a_name(names, size))))
+
+
+def _inches_of_a_name(names: Sequence[str], size: Size) -> float:
+    """The width of a column of a legend, about."""
+    return 0.7 + (0.085 if size == "screen" else 0.065) * max(map(len, names), default=0)
+
+
+def fonts(size: Size) -> Any:
+    """matplotlib's settings for text that is as large as a paper's captions, or as a screen needs it."""
+    return {"font.size": 10 if size == "screen" else 8}
+
+
+def bytes_axis(axis: Axis) -> None:
+    """Ticks as 500 kB, 1 MB; logarithmic where the data span a factor of ten."""
+    low, high = axis.axes.dataLim.intervalx if axis is axis.axes.xaxis else axis.axes.dataLim.intervaly
+    if low > 0 and high > FEW * low:
+        axis._set_axes_scale("log")  # type: ignore[attr-defined]
+        subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(EngFormatter(unit="B"))
+
+
+def metric_axis(axes: Axes, tag: str, scale: Scale = "auto") -> None:
+    """The y axis of a metric: percent for an accuracy, logarithmic for a perplexity, which falls by factors."""
+    name = tag.rpartition("/")[2]
+    if scale == "log" or (scale == "auto" and name in LESS_IS_BETTER):
+        axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:g}"))
+    if name == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 1))  # the interval of two seeds may reach beyond 0 and 1
+    axes.set_ylabel(tag.removeprefix("eval/"))
+
+
+def plain(axes: Axes) -> None:
+    """A light grid, and no frame but the two axes."""
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend(figure: Figure | SubFigure, handles: Mapping[str, Any], size: Size, title: str = "") -> None:
+    """A legend outside the axes: beside them on a screen, and below them in a paper, where width is scarce.
+
+    Args:
+        handles: the lines by name.
+    """
+    if set(handles) <= {""}:  # a single line needs no name
+        return
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside right center" if size == "screen" else "outside lower center",
+        ncols=legend_columns(size, list(handles)),
+        frameon=False,
+        title=title or None,
+        fontsize="small" if size == "screen" else "medium",
+    )
+
+
+def line_style(style: Style, size: Size) -> dict[str, Any]:
+    """A style as matplotlib's arguments."""
+    small = size != "screen"
+    return {
+        "color": style.colour,
+        "marker": style.marker,
+        "linestyle": style.dash,
+        "linewidth": 1.1 if small else 1.6,
+        "markersize": 3.5 if small else 5,
+    }
+
+
+def show_all(axes: Axes, lows: np.ndarray, highs: np.ndarray, least: float, most: float) -> None:
+    """Limits that show all means, and of the bands as much as leaves the means room.
+
+    Args:
+        lows, highs: the ends of the bands.
+        least, most: of the means.
+    """
+    room = 0.6 * (most - least) or abs(most) * 0.05 or 1.0
+    low, high = max(lows.min(), least - room), min(highs.max(), most + room)
+    pad = 0.04 * (high - low) or room
+    if np.isfinite([low, high]).all():
+        axes.set_ylim(low - pad if low - pad > 0 or least <= 0 else low, high + pad)
