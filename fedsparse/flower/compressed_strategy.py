@@ -149,13 +149,14 @@ class CompressedStrategy(Strategy):
         if node not in self._asked:
             log.warning("the reply of node %d is dropped: it was not asked in this round, or answered before", node)
             return None
-        asked, sent = self._asked.pop(node)
+        asked, sent = self._asked[node]
         try:
             reply.content = decoded(reply, sent, self._round, every_coordinate=self.every_coordinate)
         except PayloadError as error:
             told = one_line(f"the reply of node {node} is refused: {error}")
             log.warning("%s", told)
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, told), reply_to=asked)
+        del self._asked[node]
         return reply
 
     def _count(self, messages: Iterable[Message], way: str) -> None:

@@ -75,7 +75,8 @@ class DecodedArray(Array):
     def numpy(self) -> np.ndarray:
         """sent + change, of the dtype that was sent."""
         wide = np.result_type(self._base, np.float32)
-        return np.add(self._base, self._update.change(self._index), dtype=wide).astype(self.dtype, copy=False)
+        total = np.add(self._base, self._update.change(self._index), dtype=wide)
+        return np.asarray(total, self.dtype)  # of arrays without dimensions, NumPy's sum is a scalar
 
     @property
     def data(self) -> bytes:  # type: ignore[override]

@@ -46,7 +46,7 @@ def written(values: np.ndarray, like: Array) -> Array:
     dtype = np.dtype(like.dtype)
     if np.issubdtype(dtype, np.integer):
         values = np.rint(values)
-    return Array(values.astype(dtype))
+    return Array(np.asarray(values, dtype))
 
 
 def pinned(arrays: ArrayRecord, before: ArrayRecord) -> ArrayRecord:

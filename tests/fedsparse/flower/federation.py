@@ -42,7 +42,7 @@ def client_app(*mods: Any, train: Train = drift, seen: list[RecordDict] | None =
         for name, record in message.content.array_records.items():
             arrays = {key: array.numpy() for key, array in record.items()}
             new = train(arrays, context.node_id, int(config["server-round"]))  # type: ignore[arg-type]
-            content[name] = ArrayRecord({key: Array(array) for key, array in new.items()})
+            content[name] = ArrayRecord({key: Array(np.asarray(array)) for key, array in new.items()})
         return Message(RecordDict(content), reply_to=message)
 
     @made.evaluate()
@@ -63,6 +63,11 @@ class Network(LocalGrid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         return self.between(super().send_and_receive(messages, timeout=timeout))
+
+
+def wire(replies: list[Message]) -> list[dict[str, tuple[str, str]]]:
+    """What is in each reply's arrays, by name: stype and dtype."""
+    return [{k: (a.stype, a.dtype) for r in m.content.array_records.values() for k, a in r.items()} for m in replies]
 
 
 def play(

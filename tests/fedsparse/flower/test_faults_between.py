@@ -1,0 +1,86 @@
+"""Replies that are lost, late, repeated, forged, or dropped by a strategy: nothing of an update is lost or doubled."""
+
+import random
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+from flwr.serverapp.strategy import FedAvg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsparse.flower import CompressedStrategy, CompressMod
+from tests.fedsparse.flower.federation import SIZE, client_app, drift, play
+
+NODES, ROUNDS = 4, 7
+
+
+class Notes(FedAvg):
+    """FedAvg that notes what each node's accepted replies changed, and makes no use of some rounds' replies."""
+
+    def __init__(self, unused: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        super().__init__(min_available_nodes=NODES, fraction_evaluate=0)
+        self.unused, self.changes = unused, defaultdict(lambda: np.zeros(SIZE))
+
+    def configure_train(self, server_round, arrays, config, grid):  # type: ignore[no-untyped-def]
+        self.before = arrays["w"].numpy()
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
+        replies = list(replies)
+        if server_round in self.unused:
+            return None, None
+        for reply in replies:
+            if reply.has_content():
+                change = reply.content["arrays"]["w"].numpy() - self.before.astype(np.float64)
+                self.changes[reply.metadata.src_node_id] += change
+        return super().aggregate_train(server_round, replies)
+
+
+@given(seed=st.integers(0, 10**6), unused=st.sets(st.integers(1, 6)), state=st.sampled_from(["context", "files"]))
+@settings(max_examples=12, deadline=None)
+def test_what_was_accepted_and_what_clients_kept_are_all_their_updates(
+    seed: int, unused: set[int], state: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chance, late = random.Random(seed), list[Message]()
+    trained: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(SIZE))
+    folder = tmp_path_factory.mktemp("state") if state == "files" else None
+    parts = {"values": "f32", "residual_decay": 1, "state_folder": folder}
+    usual, whole = CompressMod("topk", density=0.05, **parts), CompressMod("topk", density=1.0, **parts)
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        is_last = message.content["config"]["server-round"] == ROUNDS
+        return (whole if is_last else usual)(message, context, call_next)
+
+    def train(arrays: dict[str, np.ndarray], node: int, round: int) -> dict[str, np.ndarray]:
+        new = drift(arrays, node, round)
+        trained[node] += new["w"].astype(np.float64) - arrays["w"]
+        return new
+
+    def faulty(replies: list[Message]) -> list[Message]:
+        if not replies:  # of the evaluation
+            return []
+        arrived = list(late)
+        late.clear()
+        rounds.append(len(replies))
+        is_last = len(rounds) == ROUNDS
+        for reply in replies:
+            fate = "arrives" if is_last else chance.choice(["arrives", "arrives", "lost", "late", "twice"])
+            arrived += [copy_of(reply) for _ in range({"arrives": 1, "twice": 2}.get(fate, 0))]
+            late.extend([reply] * (fate == "late"))
+        return arrived
+
+    rounds = list[int]()
+    strategy = Notes(unused)
+    play(CompressedStrategy(strategy), client_app(mod, train=train), rounds=ROUNDS, nodes=NODES, between=faulty)
+    for node, sum_of_updates in trained.items():
+        np.testing.assert_allclose(strategy.changes[node], sum_of_updates, atol=1e-5)
+
+
+def copy_of(reply: Message) -> Message:
+    """The same reply once more, as it came."""
+    again = Message(reply.content.copy(), reply_to=reply)
+    again.metadata.__dict__.update(reply.metadata.__dict__)
+    return again

@@ -1,0 +1,166 @@
+"""What cannot work is refused in one line, and what a client sends is hostile until it is checked."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message
+from flwr.serverapp.strategy import (
+    Bulyan,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedAvg,
+    FedMedian,
+    FedTrimmedAvg,
+    Krum,
+    MultiKrum,
+    Strategy,
+)
+
+from fedsparse.errors import ConfigError
+from fedsparse.flower import CompressedStrategy, CompressMod
+from tests.fedsparse.flower.federation import SIZE, client_app, play
+
+
+@pytest.mark.parametrize("strategy", [FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan])
+def test_a_strategy_that_votes_by_coordinate_is_refused_unless_every_coordinate_is_sent(
+    strategy: type[FedAvg],
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{strategy.__name__} compares clients coordinate by coordinate"):
+        CompressedStrategy(strategy())
+    with pytest.raises(ConfigError, match="every_coordinate=True"):
+        CompressedStrategy(DifferentialPrivacyServerSideFixedClipping(strategy(), 1.0, 1.0, 4))
+
+
+@pytest.mark.parametrize("strategy", [FedMedian, FedTrimmedAvg])
+def test_it_votes_over_replies_with_every_coordinate(strategy: type[FedAvg]) -> None:
+    wrapped = CompressedStrategy(strategy(), every_coordinate=True)
+    start = {"w": np.zeros(20, np.float32)}
+    plain, _ = play(strategy(), client_app(), start)
+    result, _ = play(wrapped, client_app(CompressMod("none", values="f32")), start)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), plain.arrays["w"].numpy(), atol=1e-6)
+
+
+def test_sparse_replies_to_such_a_strategy_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    strategy = CompressedStrategy(FedMedian(), every_coordinate=True)
+    result, _ = play(strategy, client_app(CompressMod("topk", density=0.01)), rounds=1)
+    assert not result.arrays
+    assert "it leaves coordinates out" in caplog.text
+
+
+def dp(strategy: Strategy) -> Strategy:
+    return DifferentialPrivacyServerSideFixedClipping(
+        strategy, noise_multiplier=0, clipping_norm=0.5, num_sampled_clients=4
+    )
+
+
+def test_differential_privacy_clips_what_was_decoded() -> None:
+    wrapped = CompressedStrategy(dp(FedAvg()))
+    result, _ = play(wrapped, client_app(CompressMod("none", values="f32")), rounds=2)
+    plain, _ = play(dp(FedAvg()), client_app(), rounds=2)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), plain.arrays["w"].numpy(), atol=1e-6)
+
+
+def test_a_wrapper_around_it_is_refused_before_the_first_round() -> None:
+    with pytest.raises(ConfigError, match="put it outside"):
+        play(dp(CompressedStrategy(FedAvg())), client_app(CompressMod("eden")))
+    with pytest.raises(ConfigError, match="must be the outermost"):
+        CompressedStrategy(dp(CompressedStrategy(FedAvg())))
+
+
+def test_clipping_on_clients_is_refused() -> None:
+    with pytest.raises(ConfigError, match="its privacy bound would not hold"):
+        CompressedStrategy(DifferentialPrivacyClientSideFixedClipping(FedAvg(), 1.0, 1.0, 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"compressor": "topq"}, "compressor = topq: did you mean topk"),
+        ({"compressor": "topk", "density": 2}, "density = 2"),
+        ({"compressor": "eden", "density": 0.1}, "density = 0.1 has no effect"),
+        ({"compressor": "topk", "rounds": 3}, "CompressMod has no setting 'rounds'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_when_the_mod_is_made(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{told}.*$"):
+        CompressMod(**settings)  # type: ignore[arg-type]
+
+
+def test_a_server_without_the_wrapper_gets_dense_replies_and_one_that_reads_payloads_fails_loudly() -> None:
+    result, _ = play(FedAvg(), client_app(CompressMod("topk", density=0.01)))
+    plain, _ = play(FedAvg(), client_app())
+    assert np.array_equal(result.arrays["w"].numpy(), plain.arrays["w"].numpy())
+    with pytest.raises(TypeError, match="fedsparse/1"):
+        Array("float32", (3,), "fedsparse/1", b"").numpy()
+
+
+def test_the_wrapper_passes_replies_of_clients_without_the_mod_through() -> None:
+    small = CompressMod("none", values="f32")
+
+    def mod(message, context, call_next):  # type: ignore[no-untyped-def]
+        if context.node_id % 2:
+            return small(message, context, call_next)
+        del message.content["fedsparse"]
+        return call_next(message, context)
+
+    result, _ = play(CompressedStrategy(FedAvg()), client_app(mod))
+    plain, _ = play(FedAvg(), client_app())
+    np.testing.assert_allclose(result.arrays["w"].numpy(), plain.arrays["w"].numpy(), atol=1e-6)
+
+
+def payload(change: Callable[[bytes], bytes]) -> Callable[[ArrayRecord], ArrayRecord]:
+    def forge(record: ArrayRecord) -> ArrayRecord:
+        (old,) = record.values()
+        return ArrayRecord({"fedsparse/payload": Array(old.dtype, old.shape, old.stype, change(old.data))})
+
+    return forge
+
+
+FORGED: dict[str, Callable[[ArrayRecord], ArrayRecord]] = {
+    "cut": payload(lambda data: data[:-5]),
+    "flipped": payload(lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:]),
+    "empty": payload(lambda data: b""),
+    "long": payload(lambda data: data + bytes(10**6)),
+    "two payloads": lambda record: ArrayRecord({"a": next(iter(record.values())), "b": next(iter(record.values()))}),
+    "no numbers": lambda record: ArrayRecord({"w": Array("float32", (SIZE,), "numpy.ndarray", b"x"), **record}),
+    "other shape": lambda record: ArrayRecord({"w": Array(np.zeros(3, np.float32)), **record}),
+}
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_a_forged_reply_becomes_an_error_reply_with_one_line_and_the_round_goes_on(
+    forge: Callable[[ArrayRecord], ArrayRecord], caplog: pytest.LogCaptureFixture
+) -> None:
+    def between(replies: list[Message]) -> list[Message]:
+        if replies and "arrays" in replies[0].content:
+            of_1 = next(reply for reply in replies if reply.metadata.src_node_id == 1)
+            of_1.content["arrays"] = forge(of_1.content["arrays"])
+        return replies
+
+    strategy = CompressedStrategy(FedAvg())
+    result, _ = play(strategy, client_app(CompressMod("none", values="int8")), rounds=2, between=between)
+    refused = [r.getMessage() for r in caplog.records if r.name == "fedsparse" and r.levelno == logging.WARNING]
+    assert len(refused) == 2
+    assert all(line.startswith("the reply of node 1 is refused: ") and "\n" not in line for line in refused)
+    assert np.count_nonzero(result.arrays["w"].numpy())
+    assert "Received 3 results and 1 failures" in caplog.text
+
+
+def test_another_clients_payload_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    def between(replies: list[Message]) -> list[Message]:
+        if replies and "arrays" in replies[0].content:
+            by_node = {reply.metadata.src_node_id: reply for reply in replies}
+            by_node[1].content["arrays"] = by_node[0].content["arrays"]
+        return replies
+
+    play(CompressedStrategy(FedAvg()), client_app(CompressMod("eden")), rounds=1, between=between)
+    assert "node 1 is refused: payload is damaged, or it is another client's" in caplog.text
+
+
+def test_the_package_imports_no_torch() -> None:
+    program = "import sys, fedsparse.flower as f; f.CompressMod('eden'); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
