@@ -28,6 +28,7 @@ from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.report.compare import Comparison
 from fedsparse.report.grid import Cell, Sweep
 from fedsparse.report.measures import measure
+from fedsparse.report.page import write_page
 from fedsparse.report.results import FEDERATED, Result, command_of, headline_of, identity, is_complete, read_result
 from fedsparse.report.row_plot import plot_rows
 from fedsparse.telemetry.progress import human_bytes
@@ -74,14 +75,14 @@ def run_sweep(sweep: Sweep, command: Sequence[str], jobs: int | Literal["auto"])
         raise RunFailed(f"{len(failures)} of {len(sweep.cells)} cells failed; {failures[0]}")
 
 
-def finished(folder: Path) -> dict[object, Result]:
-    """The complete results in a sweep's folder, by ``identity`` of their settings."""
-    found: dict[object, Result] = {}
+def finished(folder: Path) -> dict[object, tuple[Path, Result]]:
+    """The complete results in a sweep's folder, each with its file, by ``identity`` of their settings."""
+    found: dict[object, tuple[Path, Result]] = {}
     for path in sorted(folder.glob("*/result.json")):
         with suppress(ConfigError):  # half a file, or somebody else's: as good as none
             result = read_result(path)
             if command_of(result) == FEDERATED and is_complete(result):
-                found[identity(result["config"])] = result
+                found[identity(result["config"])] = path, result
     return found
 
 
@@ -94,17 +95,18 @@ def job_count(jobs: int | Literal["auto"], cell: Cell) -> int:
 
 
 def write_report(sweep: Sweep, folder: Path) -> None:
-    """Write the tables, plot.png and the curves of the finished cells into ``folder``, and print the table."""
+    """Write tables, pictures and the page of the finished cells into ``folder``, and print the table."""
     done = finished(folder)
-    runs = [(cell.chosen, done[key]) for cell in sweep.cells if (key := identity(cell.config.flat())) in done]
-    if not runs:
+    cells = [(cell.chosen, *done[key]) for cell in sweep.cells if (key := identity(cell.config.flat())) in done]
+    if not cells:
         return
-    comparison = Comparison(runs)
+    comparison = Comparison((chosen, result) for chosen, _, result in cells)
     print(f"\n{comparison.write_tables(folder)}")
     plot_rows(comparison.rows, **sweep.plot).savefig(folder / "plot.png")
     comparison.save_pictures(folder, "curves", comparison.figure()[0])
-    written = "table.md, table.csv, table.tex, plot.png and curves.png"
-    print(f"{len(runs)} of {len(sweep.cells)} cells; {written} are in {folder}")
+    write_page(folder, comparison, [file for _, file, _ in cells])
+    written = "report.html, plot.png, curves.png, table.md, table.csv and table.tex"
+    print(f"{len(cells)} of {len(sweep.cells)} cells; {written} are in {folder}")
 
 
 def _run_cells(cells: Sequence[Cell], folder: Path, command: Sequence[str], jobs: int) -> list[str]:

@@ -11,6 +11,7 @@ from fedsparse.partitions.downloads import without_downloads
 from fedsparse.report.compare import Comparison
 from fedsparse.report.found import FoundRuns
 from fedsparse.report.options import Options
+from fedsparse.report.page import write_page
 from fedsparse.telemetry.folder import create_run_folder
 
 
@@ -24,16 +25,17 @@ def report(settings: Given, *folders: str, **flags: str) -> None:
     for note in found.notes:
         print(note, file=sys.stderr)
     comparison = Comparison(found.runs, options)
-    is_shared = options.size == "screen" and found.shares_partition()
-    shared = _split_data(found.configs[0]) if is_shared else None
-    figure, last = comparison.figure(parts=2 if shared else 1)
-    if shared:
-        data, partition = shared
-        data.draw(partition, last)
+    shared = _split_data(found.configs[0]) if found.shares_partition() else None
+    beside = shared is not None and options.size == "screen"
+    figure, last = comparison.figure(parts=2 if beside else 1)
+    partition = shared[0].plot(shared[1]) if shared else None
+    if shared and beside:
+        shared[0].draw(shared[1], last)
     folder = create_run_folder(config.logdir, "report")
     text = comparison.write_tables(folder)
     names = comparison.save_pictures(folder, "report", figure)
-    print(f"{text}\ntable.md, table.csv, table.tex and {', '.join(names)} are in {folder}")
+    write_page(folder, comparison, found.files, partition, found.notes)
+    print(f"{text}\nreport.html, {', '.join(names)}, table.md, table.csv and table.tex are in {folder}")
 
 
 def _split_data(config: Config) -> tuple[Dataset, Partition] | None:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from fedsparse.report.curves import Floats
 from fedsparse.report.options import Scale, Size
 from fedsparse.report.style import Style
 from fedsparse.telemetry.tags import LESS_IS_BETTER
@@ -76,14 +76,23 @@ def bytes_axis(axis: Axis) -> None:
     axis.set_major_formatter(EngFormatter(unit="B"))
 
 
+def percent(tag: str) -> bool:
+    """Whether a metric is a share that is shown in percent."""
+    return tag.rpartition("/")[2] == "accuracy"
+
+
+def falls_by_factors(tag: str, scale: Scale) -> bool:
+    """Whether a metric stands on a logarithmic axis: as asked, or because it is a perplexity."""
+    return scale == "log" or (scale == "auto" and tag.rpartition("/")[2] in LESS_IS_BETTER)
+
+
 def metric_axis(axes: Axes, tag: str, scale: Scale = "auto") -> None:
     """The y axis of a metric: percent for an accuracy, logarithmic for a perplexity, which falls by factors."""
-    name = tag.rpartition("/")[2]
-    if scale == "log" or (scale == "auto" and name in LESS_IS_BETTER):
+    if falls_by_factors(tag, scale):
         axes.set_yscale("log")
         for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             which(FuncFormatter(lambda value, _: f"{value:g}"))
-    if name == "accuracy":
+    if percent(tag):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0), min(high, 1))  # the interval of two seeds may reach beyond 0 and 1
@@ -127,15 +136,9 @@ def line_style(style: Style, size: Size) -> dict[str, Any]:
     }
 
 
-def show_all(axes: Axes, lows: np.ndarray, highs: np.ndarray, least: float, most: float) -> None:
-    """Limits that show all means, and of the bands as much as leaves the means room.
-
-    Args:
-        lows, highs: the ends of the bands.
-        least, most: of the means.
-    """
+def visible(means: Floats, lows: Floats, highs: Floats) -> tuple[float, float]:
+    """The ends of a y axis: all means, and of the bands as much as leaves the means room."""
+    least, most = float(means.min()), float(means.max())
     room = 0.6 * (most - least) or abs(most) * 0.05 or 1.0
-    low, high = max(lows.min(), least - room), min(highs.max(), most + room)
-    pad = 0.04 * (high - low) or room
-    if np.isfinite([low, high]).all():
-        axes.set_ylim(low - pad if low - pad > 0 or least <= 0 else low, high + pad)
+    low, high = max(float(lows.min()), least - room), min(float(highs.max()), most + room)
+    return (low if low > 0 or least <= 0 else min(least, 0.0)), high

@@ -1,6 +1,5 @@
 """The curves of runs, made of matplotlib's objects, without pyplot and its global state."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from fedsparse.report.axes import bytes_axis, legend, line_style, metric_axis, plain, show_all
+from fedsparse.report.axes import bytes_axis, legend, line_style, metric_axis, plain, visible
 from fedsparse.report.curves import QUANTITIES, Curve, curves
 from fedsparse.report.options import Over, Scale, Size
 from fedsparse.report.results import Result
@@ -66,6 +65,7 @@ def _dress(axes: Axes, over: Over, drawn: Sequence[Curve], singles: bool) -> Non
         return
     means = np.concatenate([curve.mean for curve in drawn])
     halves = np.concatenate([np.nan_to_num(curve.half_width) for curve in drawn])
-    ends = [single[1] for curve in drawn for single in curve.singles] if singles else [means]
-    least, most = (math.nan,) * 2 if not means.size else (min(map(np.min, ends)), max(map(np.max, ends)))
-    show_all(axes, means - halves, means + halves, float(least), float(most))
+    ends = np.concatenate([single[1] for curve in drawn for single in curve.singles]) if singles else means
+    low, high = visible(ends, means - halves, means + halves)
+    pad = 0.04 * (high - low) or abs(high) * 0.04 or 0.5
+    axes.set_ylim(low - pad if low - pad > 0 or low <= 0 else low, high + pad)

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ def read_killed(folder: Path) -> Result:
     # A federation records its first weights as round 0. Central training has no round 0.
     command = CENTRAL if rows[0]["round"] else FEDERATED
     config, origin = read_yaml(folder / "config.yaml"), _provenance(folder / "provenance.json")
+    with suppress(ConfigError):  # of another version: its settings stay text
+        config = Config.from_mapping(config).flat()
     return {"command": command, "config": config, "provenance": origin, "rounds": rows, "summary": summary}
 
 

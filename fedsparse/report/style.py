@@ -29,7 +29,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 """The settings whose values are methods. A method's place decides its colour and marker."""
 
-BASELINES = ("none", "dense")
+BASELINES = ("none", "dense", "auto")
 """Methods that are black."""
 
 

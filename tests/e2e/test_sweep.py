@@ -23,14 +23,14 @@ def test_a_sweep_runs_every_cell_and_report_compares_them(tmp_path: Path, capsys
     none, topk = csv.DictReader((folder / "table.csv").open())
     assert (none["compressor"], topk["compressor"]) == ("none", "topk")
     assert float(topk["uplink-bytes"]) < float(none["uplink-bytes"]) / 5
-    assert all((folder / name).stat().st_size > 1000 for name in ("plot.png", "curves.png"))
+    assert all((folder / name).stat().st_size > 1000 for name in ("plot.png", "curves.png", "report.html"))
     capsys.readouterr()
     assert main(sweep) == 0
     assert "2 of 2 cells are finished already" in capsys.readouterr().out
 
     assert main(["report", str(folder), "--logdir", str(tmp_path / "reports")]) == 0
     (written,) = (tmp_path / "reports").iterdir()
-    assert {p.name for p in written.iterdir()} == {"table.md", "table.csv", "table.tex", "report.png"}
+    assert {p.name for p in written.iterdir()} == {"table.md", "table.csv", "table.tex", "report.png", "report.html"}
     assert "| topk |" in capsys.readouterr().out
 
 

@@ -37,7 +37,7 @@ def test_a_sweep_leaves_a_result_a_cell_and_one_table_and_plot(
     folder = tmp_path / "runs/try"
     assert len(list(folder.glob("*/result.json"))) == 4
     assert {p.name for p in folder.iterdir() if p.is_file()} == {
-        *("table.md", "table.csv", "table.tex", "plot.png", "curves.png"),
+        *("table.md", "table.csv", "table.tex", "plot.png", "curves.png", "report.html"),
     }
     assert "| 0.2 | 2 | 50.5% ± 6.4 |" in (folder / "table.md").read_text()
     assert "| 0.2 | 2 | 50.5% ± 6.4 |" in capsys.readouterr().out

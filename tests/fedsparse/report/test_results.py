@@ -133,6 +133,7 @@ def test_a_killed_run_is_read_from_its_rounds(tmp_path: Path) -> None:
     assert settings == {"ended": "killed or running, round 1 of 5"}
     assert killed["command"] == "run"
     assert killed["rounds"] == recorder.rounds
+    assert killed["config"] == Config(rounds=5).flat()
     assert measure(killed)["uplink-bytes"] == 30
     assert measure(killed)["seconds"] == 1.5
 
