@@ -6,15 +6,12 @@ from flwr.app import ArrayRecord, Context, Message
 from fedsparse.clients.state_store import state_files
 from fedsparse.clients.workbench import Workbench
 from fedsparse.compression import ClientState, SparseUpdate, decode
+from fedsparse.compression.changes import ROUND, WEIGHTS, follow, keep
 from fedsparse.compression.sparse_update import Segment
 from fedsparse.engine.client_store import load_state, save_state
-from fedsparse.vector import Layout, digest
+from fedsparse.vector import Layout
 
-KIND, WEIGHTS, ROUND = "-weights", "weights", "round"  # the kind of this client state, and the names of its two arrays
-
-
-class MissedChange(RuntimeError):
-    """The changes do not lead from the client's weights to the server's. The server sends all weights next time."""
+KIND = "-weights"  # of this client state
 
 
 def receive_weights(bench: Workbench, context: Context, message: Message, layout: Layout, client: int) -> SparseUpdate:
@@ -42,17 +39,9 @@ def receive(arrays: ArrayRecord, layout: Layout, state: ClientState) -> SparseUp
     """
     if "weights" in arrays:
         update = decode(arrays["weights"].data, layout)
-        weights, round = update.to_dense(), update.round
+        keep(state, update.to_dense(), update.round)
     else:
-        if WEIGHTS not in state.memory:
-            raise MissedChange("changes of the global weights for a client that holds none")
-        weights, round = np.array(state.memory[WEIGHTS]), int(state.memory[ROUND][0])
-        changes = [decode(array.data, layout) for name, array in arrays.items() if name != "hash"]
-        for change in sorted(changes, key=lambda c: c.round):
-            if change.round > round:  # earlier changes came with a message whose reply was lost
-                change.add_to(weights)
-                round = change.round
-        if digest(weights) != arrays["hash"].data:
-            raise MissedChange(f"the global weights of round {round} differ from the server's")
-    state.memory[WEIGHTS], state.memory[ROUND] = weights, np.array([round], np.float32)
-    return SparseUpdate(layout, round, (Segment(0, layout.size, None, weights),))
+        payloads = [array.data for name, array in arrays.items() if name != "hash"]
+        follow(state, payloads, arrays["hash"].data, layout)
+    weights = np.asarray(state.memory[WEIGHTS])
+    return SparseUpdate(layout, int(state.memory[ROUND][0]), (Segment(0, layout.size, None, weights),))

@@ -18,6 +18,7 @@ Purpose = Literal[
     "attack",
     "support",
     "noise",
+    "downlink",
 ]
 PURPOSES = get_args(Purpose)
 

@@ -1,38 +1,28 @@
-"""The server sends its whole weights, or compressed changes of the weights that clients hold.
-
-Tang, Yu, Lian, Zhang and Liu, "DoubleSqueeze", ICML 2019 (compression both ways, error feedback on the server);
-Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression", NeurIPS 2021 (MCM): the
-server keeps its exact weights w, and the weights v that clients can hold. The server sends C(w - v), and both sides add
-C(w - v) to v. The next difference contains what C left out of this one: that is the error feedback.
-"""
+"""The server sends its whole weights, or compressed changes of the weights that clients hold."""
 
 from typing import Any
 
-import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord
-from torch import Tensor
+from torch import Tensor, from_numpy
 
-from fedsparse.compression import ClientState, UpdateCodec
+from fedsparse.compression.changes import Changes
 from fedsparse.config import Config
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
-from fedsparse.vector import Layout, digest
+from fedsparse.vector import Layout
 
 
 class Downlink:
-    """Keeps the changes of the last rounds, and sends a client the shorter of missing changes and whole weights.
+    """Sends a client the shorter of the changes that it misses and the whole weights.
 
     Attributes:
-        round: the round of the weights v.
+        round: the round of the weights v that clients hold: see ``fedsparse.compression.changes``.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.round = 0
-        self._layout: Layout | None = None
-        self._known: np.ndarray | None = None  # v: float32, shape (layout.size,)
-        self._changes: dict[int, bytes] = {}  # round -> the payload that made its v from the v before
+        self._changes: Changes | None = None
 
     def advance(self, weights: Tensor, layout: Layout, round: int) -> Tensor:
         """The weights v that clients of ``round`` train from, given the server's: float32, shape ``(layout.size,)``.
@@ -45,39 +35,26 @@ class Downlink:
         """
         if self.config.downlink_is_whole:
             return weights
-        if self._layout is None or self._known is None or layout.fingerprint != self._layout.fingerprint:
-            self._begin(layout, weights.numpy().copy())
+        changes = self._changes
+        if changes is None or layout.fingerprint != changes.layout.fingerprint:
+            changes = self._changes = Changes(layout, weights.numpy().copy(), round, self.config.downlink_compression())
         elif round > self.round:
             seed = derive_seed(self.config.seed, "compress", round=round, partition_id=self.config.clients)
-            payload, _ = self._codec.encode(weights.numpy() - self._known, self._state, round=round, seed=seed)
-            self._codec.decode(payload).add_to(self._known)
-            self._changes[round] = payload
-            while sum(map(len, self._changes.values())) > 4 * self._layout.size:  # beyond, whole weights are shorter
-                del self._changes[min(self._changes)]
+            changes.advance(weights.numpy(), round, seed)
         self.round = round
-        return torch.from_numpy(self._known)
+        return from_numpy(changes.known)
 
     def state_dict(self) -> dict[str, Any]:
         """The weights v, the changes that led to them, and the memory of their compressor."""
-        if self._known is None:
-            return {}
-        memory = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in self._state.to_dict().items()}
-        changes = {str(round): payload for round, payload in self._changes.items()}
-        return {"round": self.round, "known": torch.from_numpy(self._known), "changes": changes, "memory": memory}
+        return {} if self._changes is None else self._changes.state_dict() | {"round": self.round}
 
     def load_state_dict(self, state: dict[str, Any], layout: Layout) -> None:
         """Restore a state that ``state_dict`` returned, for weights of this layout."""
-        if not state:
-            return
-        self._begin(layout, state["known"].numpy().copy())
-        self.round = state["round"]
-        self._changes = {int(round): payload for round, payload in state["changes"].items()}
-        memory = {k: v.numpy().copy() if isinstance(v, Tensor) else v for k, v in state["memory"].items()}
-        self._state = ClientState.from_dict(memory)
-
-    def _begin(self, layout: Layout, known: np.ndarray) -> None:
-        self._layout, self._known, self._changes = layout, known, {}
-        self._codec, self._state = UpdateCodec(layout, **self.config.downlink_compression()), ClientState()
+        if state:
+            known = state["known"].numpy().copy()
+            self._changes = Changes(layout, known, state["round"], self.config.downlink_compression())
+            self._changes.load_state_dict(state)
+            self.round = state["round"]
 
     def arrays_for(self, held: int, whole: ArrayRecord) -> ArrayRecord:
         """The arrays from which a client learns v: the changes since the weights of round ``held``, or ``whole``.
@@ -85,12 +62,11 @@ class Downlink:
         Args:
             held: the round of the weights that the client surely holds; 0 when the server cannot know it.
         """
-        layout = self._layout
-        if layout is None or self._known is None or not held:
+        changes = self._changes
+        missing = changes.since(held) if changes else None
+        if changes is None or missing is None:
             return whole
-        missing = {r: payload for r, payload in self._changes.items() if r > held}
-        length = sum(map(len, missing.values())) + 8
-        if len(missing) < self.round - held or length >= sum(len(array.data) for array in whole.values()):
+        if sum(map(len, missing.values())) + len(changes.hash) >= sum(len(array.data) for array in whole.values()):
             return whole
-        arrays = {f"change-{r}": payload_array(payload, layout) for r, payload in missing.items()}
-        return ArrayRecord(arrays | {"hash": Array("uint64", (), "little-endian", digest(self._known))})
+        arrays = {f"change-{r}": payload_array(payload, changes.layout) for r, payload in missing.items()}
+        return ArrayRecord(arrays | {"hash": Array("uint64", (), "little-endian", changes.hash)})

@@ -11,12 +11,10 @@ from fedsparse.config.communication_settings import CommunicationSettings
 from fedsparse.config.effects import without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
+from fedsparse.flower.names import ACCEPTED, RECORD
 
 if TYPE_CHECKING:
     from fedsparse.flower.upload import Uploads
-
-RECORD = "fedsparse"
-"""The name of the ConfigRecord that the server's ``CompressedStrategy`` adds to a message, for this mod alone."""
 
 
 class CompressMod:
@@ -69,15 +67,16 @@ class CompressMod:
         task = content.get(RECORD)
         if not isinstance(task, ConfigRecord):
             return call_next(message, context)
-        from fedsparse.flower.upload import Uploads  # here, because it imports torch
+        from fedsparse.flower.shared_arrays import SharedArrays  # here, because they import torch
+        from fedsparse.flower.upload import Uploads
 
         self._uploads = self._uploads or Uploads(self.config, self.dense, self.state_folder)
-        received = self._uploads.received(content)
-        message.content = RecordDict({name: record for name, record in content.items() if name != RECORD})
+        message.content = self._uploads.received(content, task, message, context)
+        received = SharedArrays(message.content.array_records)
         try:
             reply = call_next(message, context)
         finally:
             message.content = content  # because the server's process may be this one
-        if reply.has_content():
+        if reply.has_content() and ACCEPTED in task:
             reply.content = self._uploads.compressed(reply.content, received, task, message, context)
         return reply

@@ -19,10 +19,13 @@ from flwr.serverapp.strategy import (
 )
 
 from fedsparse.compression import PayloadError
+from fedsparse.config.effects import without_mistakes
+from fedsparse.config.settings import Given
 from fedsparse.engine.records import array_bytes
 from fedsparse.errors import ConfigError, one_line
-from fedsparse.flower.compress_mod import RECORD
+from fedsparse.flower.broadcast import Broadcast
 from fedsparse.flower.decoded import decoded
+from fedsparse.flower.names import ACCEPTED, RECORD, ROUND
 from fedsparse.flower.plain_arrays import pinned, record_of
 from fedsparse.flower.shared_arrays import SharedArrays
 
@@ -51,6 +54,11 @@ class CompressedStrategy(Strategy):
         every_coordinate: refuse replies that leave coordinates out. Strategies that vote coordinate by coordinate
             (median, trimmed mean, Krum, Bulyan) need it; clients need a compressor that sends every coordinate, such as
             ``CompressMod("eden")``.
+        downlink: a compressor or preset, as for ``CompressMod``, in which messages tell how the arrays have changed
+            since those that a client holds. A client that missed changes is sent all of them, or the whole arrays.
+            Every client needs ``CompressMod`` then, and keeps the arrays in its state.
+        downlink_density: the share of the coordinates that a change carries.
+        seed: of the downlink's random draws.
 
     The bytes of the arrays in all messages and replies so far are ``downlink_bytes`` and ``uplink_bytes``. Those of a
     round are in its metrics, as ``comm/downlink_bytes`` and ``comm/uplink_bytes``.
@@ -59,15 +67,28 @@ class CompressedStrategy(Strategy):
         ConfigError: the strategy cannot work with compressed replies; one line.
     """
 
-    def __init__(self, strategy: Strategy, *, every_coordinate: bool = False) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        every_coordinate: bool = False,
+        downlink: str = "none",
+        downlink_density: float | None = None,
+        seed: int = 0,
+    ) -> None:
         check_strategy(strategy, every_coordinate)
+        given = {"downlink-compressor": downlink, "downlink-density": downlink_density}
+        settings = Given({name: value for name, value in given.items() if value is not None} | {"seed": seed})
+        settings.typed = frozenset(settings)
+        config = without_mistakes(settings)
+        self._broadcast = None if config.downlink_is_whole else Broadcast(config)
         self.strategy, self.every_coordinate = strategy, every_coordinate
         self._bytes, self._of_phase = {UPLINK: 0, DOWNLINK: 0}, {UPLINK: 0, DOWNLINK: 0}
         self._round = 0  # of this object, because a second `start` begins at 1 again
         self._accepted: dict[int, int] = {}  # node id -> the last round whose payload was accepted
         self._asked: dict[int, tuple[Message, SharedArrays]] = {}  # by node id, of the present round, until it answers
         self._dtypes = ArrayRecord()  # the arrays that the round began with
-        self._is_started = False
+        self._is_started = self._is_broadcast = False
 
     def __getattr__(self, name: str) -> Any:
         """What the strategy has besides, such as the attributes that its own ``start`` uses."""
@@ -81,7 +102,7 @@ class CompressedStrategy(Strategy):
         try:
             return type(self.strategy).start(self, *positional, **keywords)
         finally:
-            self._is_started = False
+            self._is_started = self._is_broadcast = False
 
     def summary(self) -> None:
         """Log the strategy's summary.
@@ -102,24 +123,38 @@ class CompressedStrategy(Strategy):
         """The strategy's messages, each with content of its own and the record for ``CompressMod``."""
         self._round, self._asked, self._dtypes = self._round + 1, {}, arrays
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        contents, shared = [message.content for message in messages], dict[tuple[int, ...], SharedArrays]()
-        for message, content in zip(messages, contents, strict=True):
-            node, records = message.metadata.dst_node_id, content.array_records
-            sent = shared.setdefault(tuple(map(id, records.values())), SharedArrays(records))
-            task = ConfigRecord({"round": self._round, "accepted-round": self._accepted.get(node, 0)})
-            own = {name: record_of(r) if isinstance(r, ArrayRecord) else r for name, r in content.items()}
-            message.content = RecordDict({**own, RECORD: task})
+        for message, sent in self._own_arrays(messages, training=True):
+            node = message.metadata.dst_node_id
+            self._prepare(message, sent, {ROUND: self._round, ACCEPTED: self._accepted.get(node, 0)})
             self._asked[node] = message, sent
         self._count(messages, DOWNLINK)
         return messages
+
+    def _own_arrays(self, messages: list[Message], *, training: bool) -> list[tuple[Message, SharedArrays]]:
+        """Each message with its arrays, which are one object where messages share them."""
+        known: dict[tuple[int, ...], SharedArrays] = {}
+        records = [message.content.array_records for message in messages]
+        keys = [tuple(map(id, record.values())) for record in records]
+        pairs = [(m, known.setdefault(k, SharedArrays(r))) for m, k, r in zip(messages, keys, records, strict=True)]
+        self._is_broadcast = bool(
+            self._broadcast and len(known) == 1 and self._broadcast.advance(pairs[0][1], training=training)
+        )
+        return pairs
+
+    def _prepare(self, message: Message, sent: SharedArrays, task: dict[str, Any]) -> None:
+        """Give a message content of its own, with the record for ``CompressMod``."""
+        records = {name: record_of(arrays) for name, arrays in sent.records.items()}
+        if self._broadcast and self._is_broadcast:
+            records, more = self._broadcast.message(sent, message.metadata.dst_node_id)
+            task |= more
+        own: dict[str, Any] = {name: records.get(name, record) for name, record in message.content.items()}
+        message.content = RecordDict({**own, RECORD: ConfigRecord(task)})
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """What the strategy makes of the decoded replies."""
-        replies = list(replies)
-        self._count(replies, UPLINK)
-        plain = [reply for reply in map(self._read, replies) if reply]
+        plain = [reply for reply in map(self._read, self._received(replies)) if reply]
         arrays, metrics = self.strategy.aggregate_train(server_round, plain)
         if arrays is not None:  # else the strategy made no use of the replies, and they return to the residuals
             self._accepted |= {r.metadata.src_node_id: self._round for r in plain if r.has_content()}
@@ -131,15 +166,17 @@ class CompressedStrategy(Strategy):
     ) -> Iterable[Message]:
         """The strategy's messages, counted."""
         messages = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
+        if self._broadcast:
+            for message, sent in self._own_arrays(messages, training=False):
+                self._prepare(message, sent, {ROUND: self._round})
         self._count(messages, DOWNLINK)
         return messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """What the strategy makes of the replies, counted."""
-        replies = list(replies)
-        self._count(replies, UPLINK)
-        metrics = self.strategy.aggregate_evaluate(server_round, replies)
-        return self._with_bytes(metrics) if replies else metrics
+        arrived = self._received(replies)
+        metrics = self.strategy.aggregate_evaluate(server_round, arrived)
+        return self._with_bytes(metrics) if arrived else metrics
 
     def _read(self, reply: Message) -> Message | None:
         """A reply as the client's app had written it; None for one that this round has no use for."""
@@ -158,6 +195,15 @@ class CompressedStrategy(Strategy):
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, told), reply_to=asked)
         del self._asked[node]
         return reply
+
+    def _received(self, replies: Iterable[Message]) -> list[Message]:
+        """The replies, counted, with what they say of the arrays that their nodes hold."""
+        arrived = list(replies)
+        self._count(arrived, UPLINK)
+        if self._broadcast:
+            for reply in arrived:
+                self._broadcast.answered(reply.metadata.src_node_id, failed=reply.has_error())
+        return arrived
 
     def _count(self, messages: Iterable[Message], way: str) -> None:
         count = sum(array_bytes(message.content) for message in messages if message.has_content())

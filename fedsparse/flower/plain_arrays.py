@@ -37,14 +37,13 @@ def read(array: Array) -> np.ndarray:
     return values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
 
 
-def written(values: np.ndarray, like: Array) -> Array:
-    """An Array of ``values`` in the dtype of ``like``; whole numbers are rounded to the nearest."""
-    if like.dtype == "bfloat16":
+def written(values: np.ndarray, dtype: str) -> Array:
+    """An Array of ``values`` in this dtype; whole numbers are rounded to the nearest."""
+    if dtype == "bfloat16":
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
         nearest = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # ties to even; there are no NaNs
         return Array("bfloat16", values.shape, NUMPY, Array(nearest.astype(np.uint16).view("V2")).data)
-    dtype = np.dtype(like.dtype)
-    if np.issubdtype(dtype, np.integer):
+    if np.issubdtype(np.dtype(dtype), np.integer):
         values = np.rint(values)
     return Array(np.asarray(values, dtype))
 
@@ -53,7 +52,7 @@ def pinned(arrays: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
     """The arrays, each with the dtype that the array of its name had before."""
     return record_of(
         {
-            name: written(read(array), old)
+            name: written(read(array), old.dtype)
             if (old := before.get(name)) and old.dtype != array.dtype and array.stype == old.stype == NUMPY
             else array
             for name, array in arrays.items()

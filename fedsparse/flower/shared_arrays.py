@@ -14,8 +14,6 @@ from flwr.app import ArrayRecord
 from fedsparse.flower.plain_arrays import is_float, read
 from fedsparse.vector import Entry, Layout
 
-PAYLOAD = "fedsparse/payload"
-"""The name, in a reply's ArrayRecord, of the Array that holds the payload."""
 Place = tuple[str, str]
 """An ArrayRecord's name in the message, and an Array's name in it."""
 
@@ -59,20 +57,25 @@ class SharedArrays:
         return {place: values for place, values in floats.items() if np.isfinite(values).all()}
 
     def part(self, chosen: Iterable[Place]) -> Part:
-        """What a payload with the arrays at these places holds: first weights, then running statistics."""
+        """What a payload with the arrays at these places holds."""
         key = frozenset(chosen)
         if key not in self._parts:
-            places = sorted((place for place in self.values if place in key), key=is_running)
-            several = len({record for record, _ in places}) > 1
-            entries, start, parameters = [], 0, 0
-            for record, name in places:
-                values = self.values[record, name]
-                entries.append(Entry(f"{record}/{name}" if several else name, values.shape, start, values.size))
-                start += values.size
-                parameters = parameters if is_running((record, name)) else start
-            largest = min((float(np.finfo(self.values[place].dtype).max) / 2 for place in places), default=0.0)
-            self._parts[key] = Part(places, Layout(tuple(entries), parameters, start), largest)
+            self._parts[key] = part_of({place: values for place, values in self.values.items() if place in key})
         return self._parts[key]
+
+
+def part_of(arrays: Mapping[Place, np.ndarray]) -> Part:
+    """What a payload with arrays of these shapes and dtypes holds: first weights, then running statistics."""
+    places = sorted(arrays, key=is_running)
+    several = len({record for record, _ in places}) > 1
+    entries, start, parameters = [], 0, 0
+    for record, name in places:
+        shape, size = arrays[record, name].shape, arrays[record, name].size
+        entries.append(Entry(f"{record}/{name}" if several else name, shape, start, size))
+        start += size
+        parameters = parameters if is_running((record, name)) else start
+    largest = min((float(np.finfo(array.dtype).max) / 2 for array in arrays.values()), default=0.0)
+    return Part(places, Layout(tuple(entries), parameters, start), largest)
 
 
 def is_running(place: Place) -> bool:

@@ -16,8 +16,10 @@ from fedsparse.config import Config
 from fedsparse.engine.client_store import load_state, save_state
 from fedsparse.engine.records import payload_array
 from fedsparse.engine.state_files import StateFiles
+from fedsparse.flower.names import ACCEPTED, ARRAYS, PAYLOAD, ROUND
 from fedsparse.flower.plain_arrays import is_float, read, record_of
-from fedsparse.flower.shared_arrays import PAYLOAD, Part, Place, SharedArrays
+from fedsparse.flower.restored import KIND, restored
+from fedsparse.flower.shared_arrays import Part, Place, SharedArrays
 from fedsparse.seeds import derive_seed
 from fedsparse.vector import Layout
 
@@ -38,9 +40,21 @@ class Uploads:
         self._codec: UpdateCodec | None = None
         self._is_warned = False
 
-    def received(self, content: RecordDict) -> SharedArrays:
-        """The arrays of a message."""
-        return SharedArrays(content.array_records)
+    def received(self, content: RecordDict, task: ConfigRecord, message: Message, context: Context) -> RecordDict:
+        """A message's content as a plain server would send it, without the record for ``CompressMod``.
+
+        Raises:
+            MissedChange: see ``restored``.
+        """
+        if ARRAYS in task:
+            content = restored(content, task, context, self._files(KIND, task, message))
+        return RecordDict({name: record for name, record in content.items() if record is not task})
+
+    def _files(self, kind: str, task: ConfigRecord, message: Message) -> StateFiles | None:
+        if self.state_folder is None:
+            return None
+        name = f"{message.metadata.run_id}-{message.metadata.dst_node_id}{kind}"
+        return StateFiles(self.state_folder / name, int(task[ROUND]))  # type: ignore[arg-type]
 
     def compressed(
         self, content: RecordDict, received: SharedArrays, task: ConfigRecord, message: Message, context: Context
@@ -99,9 +113,9 @@ class Uploads:
         self, update: np.ndarray, layout: Layout, task: ConfigRecord, message: Message, context: Context
     ) -> bytes:
         """The payload of an update, bound to this node and run; the node's state advances."""
-        round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
+        round, accepted = int(task[ROUND]), int(task[ACCEPTED])  # type: ignore[arg-type]
         node, run = message.metadata.dst_node_id, message.metadata.run_id
-        files = StateFiles(self.state_folder / f"{run}-{node}", round) if self.state_folder else None
+        files = self._files("", task, message)
         codec, state = self._codec_for(layout), load_state(context, files)
         if state.topology and state.topology != layout.fingerprint.to_bytes(8):
             log.warning("CompressMod: the message has other arrays than before; the residual is dropped")

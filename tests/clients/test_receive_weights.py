@@ -7,8 +7,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 
-from fedsparse.clients.receive_weights import MissedChange, receive
+from fedsparse.clients.receive_weights import receive
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec
+from fedsparse.compression.changes import MissedChange
 from fedsparse.config import Config
 from fedsparse.engine.records import payload_array
 from fedsparse.strategies.downlink import Downlink
