@@ -23,7 +23,7 @@ def measure(flags: list[str], folder: Path) -> list[tuple[float, int, int]]:
     write = Saver._write
 
     def timed(self: Saver, round: int) -> None:
-        changed, began = len(self.cohort.changed), time.perf_counter()
+        changed, began = len(self.cohort.ledger.changed), time.perf_counter()
         write(self, round)
         seconds = time.perf_counter() - began
         files = self.checkpoints.folder.glob(f"*-{round}*.safetensors")

@@ -111,10 +111,10 @@ class Books:
         """Write down what clients of this process encode, and what cohorts accept."""
         encode_update, upload = client_app.encode_update, Cohort.upload
 
-        def encoding(bench: Any, context: Any, task: Any, update: Any, own: Any, client: int) -> Any:
+        def encoding(bench: Any, context: Any, task: Any, update: Any, own: Any, codec: Any, client: int) -> Any:
             parameters = to_numpy(update[: bench.layout.parameters]).astype(np.float64)
             self.made[client] = self.made.get(client, 0) + parameters
-            return encode_update(bench, context, task, update, own, client)
+            return encode_update(bench, context, task, update, own, codec, client)
 
         def uploading(cohort: Cohort, client: int, *rest: Any) -> Any:
             self.cohort, accepted = cohort, upload(cohort, client, *rest)
@@ -132,7 +132,7 @@ class Books:
     def held(self, client: int, grid: LocalGrid, codec: UpdateCodec) -> np.ndarray:
         """What a client still has to send: its residual, with the last payload if that was not accepted."""
         state = load_state(Context(1, client, {}, grid.state_of(client), {}), None)
-        codec.settle(state, Known(*self.cohort.known(client)).accepted_round)  # type: ignore[arg-type]
+        codec.settle(state, Known(*self.cohort.ledger.known(client)).accepted_round)  # type: ignore[arg-type]
         return np.zeros(1) if state.residual is None else as_float32(to_numpy(state.residual)).astype(np.float64)
 
     def missing(self, grid: LocalGrid, config: Config) -> list[float]:

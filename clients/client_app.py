@@ -10,13 +10,15 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 from torch import Tensor
 
-from fedsparse.clients.exchange import encode_update, receive_topology, report_array
+from fedsparse.clients.exchange import encode_update, receive_topology, report_array, update_array
 from fedsparse.clients.prune_upload import prune_upload
 from fedsparse.clients.receive_weights import receive_weights
+from fedsparse.clients.secure import answer_phases, masked_array
 from fedsparse.clients.state_store import kept_moments
 from fedsparse.clients.workbench import TRAINING, SparseModel, Workbench, workbench
+from fedsparse.compression import UpdateCodec
 from fedsparse.config import Config
-from fedsparse.engine.records import mask_array
+from fedsparse.engine.records import plain_array
 from fedsparse.engine.step_records import RECORD, step_record
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
@@ -34,6 +36,7 @@ from fedsparse.training.loop import train as train_model
 from fedsparse.training.stacked import train_cohort
 
 app = ClientApp()
+answer_phases(app)
 
 
 @app.query()
@@ -167,14 +170,28 @@ def _reply(
         if report is not None and report.indices.numel():
             arrays["report"] = report_array(report, model.layout, task, client)
     if own.bits != held.bits:
-        arrays["mask"] = mask_array(encode_mask(own.topology, held.topology))
+        arrays["mask"] = plain_array(encode_mask(own.topology, held.topology))
     update = model.vector.sub_(bench.received)  # in place, because the next message loads the model anew
-    arrays["update"], stats = encode_update(bench, context, task, update, own, client)
+    codec = codec_for(bench, own, round, len(indices))
+    payload, stats = encode_update(bench, context, task, update, own, codec, client)
+    if bench.config.secure_aggregation:
+        with timer("mask"):
+            arrays["masked"] = masked_array(bench, context, message, payload, own, len(indices))
+    else:
+        arrays["update"] = update_array(payload, own, task, client)
     metrics: dict[str, Any] = {"num-examples": len(indices), **score.tagged("train/", bench.task)}
     metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
     metrics |= {f"compress/{name}": value for name, value in stats.items()}
     return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+def codec_for(bench: Workbench, own: SparseModel, round: int, samples: int) -> UpdateCodec:
+    """The codec of an update that was trained on so many samples."""
+    if bench.config.secure_aggregation:
+        return bench.fixed_sum.codec(own.codec, samples)
+    votes = bench.method.clients_vote and bench.method.is_readjustment(round)
+    return own.whole_codec if votes else own.codec
 
 
 @app.query("saliency")

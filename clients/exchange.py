@@ -6,6 +6,7 @@ from torch import Tensor
 from fedsparse.clients.perturb import perturbed
 from fedsparse.clients.state_store import load_topology, save_topology, state_files
 from fedsparse.clients.workbench import SparseModel, Workbench
+from fedsparse.compression import UpdateCodec
 from fedsparse.compression.wire import bind, binding
 from fedsparse.engine.client_store import load_state, save_state
 from fedsparse.engine.records import payload_array
@@ -44,8 +45,9 @@ def receive_topology(
 
 
 def encode_update(
-    bench: Workbench, context: Context, task: ConfigRecord, update: Tensor, own: SparseModel, client: int
-) -> tuple[Array, dict[str, float]]:
+    bench: Workbench, context: Context, task: ConfigRecord, update: Tensor, own: SparseModel, codec: UpdateCodec,
+    client: int,
+) -> tuple[bytes, dict[str, float]]:  # fmt: skip
     """The payload of the client's update under its own topology, and the codec's statistics.
 
     The client's state moves to this topology first: the residual of a weight that no longer exists is dropped.
@@ -54,31 +56,30 @@ def encode_update(
         ValueError: an earlier attempt at this round left a payload under another topology.
     """
     round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
-    bound, files = binding(str(task["run"]), client), state_files(task, client)
-    state = load_state(context, files)
+    state = load_state(context, files := state_files(task, client))
     if state.payload and state.sent_round == round:
         # A SuperNode may run the same message twice. The first attempt saved its state with the payload in a file, so
         # the second one answers with that payload: another update on top of that state would be sent twice.
         if state.topology != own.bits:
             raise ValueError(f"a second attempt at round {round} ended in another topology than the first")
-        return payload_array(bind(state.payload, bound), own.compact.layout), {
-            "compress_seconds": 0.0,
-            "encode_seconds": 0.0,
-        }
+        return state.payload, {"compress_seconds": 0.0, "encode_seconds": 0.0}
     last = bench.under_bits(state.topology)
     last.codec.settle(state, accepted)
     if last.bits != own.bits:
         move_state(state, last.compact, own.compact)
         state.topology = own.bits
-    votes = bench.method.clients_vote and bench.method.is_readjustment(round)
-    codec = own.whole_codec if votes else own.codec
     vector, support = own.compact.gather(update), bench.config.support_seed(round)
     if bench.config.is_private:
         vector = perturbed(vector, codec, bench.config, round, float(task["dp-noise"]))  # type: ignore[arg-type]
     seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
     payload, stats = codec.encode(vector, state, round=round, seed=seed, support=support)
     save_state(context, files, state)
-    return payload_array(bind(payload, bound), own.compact.layout), stats
+    return payload, stats
+
+
+def update_array(payload: bytes, own: SparseModel, task: ConfigRecord, client: int) -> Array:
+    """The payload of ``encode_update`` for the server, bound to this client."""
+    return payload_array(bind(payload, binding(str(task["run"]), client)), own.compact.layout)
 
 
 def report_array(report: Report, layout: Layout, task: ConfigRecord, client: int) -> Array:

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Context
 
 from fedsparse.compression import ClientState
 from fedsparse.engine.client_store import flat_from_files, flat_to_files, load_state, save_state
-from fedsparse.engine.state_files import StateFiles
+from fedsparse.engine.state_files import SECRETS, StateFiles
 from fedsparse.sparsity import TopologyMethod
 
 MOMENTS = "-moments"
@@ -43,6 +43,26 @@ def kept_moments(context: Context, task: ConfigRecord, client: int, method: Topo
     yield memory
     if state.sent_round != round:
         save_state(context, files, ClientState(memory=memory, sent_round=round), MOMENTS)
+
+
+def load_secrets(context: Context, files: StateFiles | None) -> dict[str, bytes]:
+    """What the client keeps for secure aggregation until the round is over; empty after that."""
+    record: Any = flat_from_files(files) if files else context.state.get(SECRETS, {})
+    return {name: bytes(value) for name, value in record.items()}
+
+
+def save_secrets(context: Context, files: StateFiles | None, secrets: dict[str, bytes]) -> None:
+    """Replace what ``load_secrets`` loads, and leave nothing of what was there before."""
+    if not files:
+        context.state.pop(SECRETS, None)
+        if secrets:
+            context.state[SECRETS] = ConfigRecord(dict(secrets))
+        return
+    if secrets:
+        flat_to_files(files, dict(secrets))
+    for file in files.folder.glob("*"):
+        if not secrets or file != files.next:
+            file.unlink()
 
 
 def load_topology(context: Context, files: StateFiles | None) -> bytes:

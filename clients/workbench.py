@@ -70,6 +70,8 @@ class Workbench(Experiment):
         compact = Compact(self.layout, topology := topology.to(self.device))
         settings = self.config.compression()
         codec = UpdateCodec(compact.layout, **settings)
+        if self.config.secure_aggregation:  # whole numbers lose something even where float32 would not
+            codec.error_feedback = settings["error_feedback"]
         return SparseModel(bits, topology, compact, codec, whole_codec(codec, settings))
 
     def under(self, topology: Topology) -> SparseModel:

@@ -36,6 +36,7 @@ from fedsparse.partitions import partition as split
 from fedsparse.partitions.downloads import without_downloads
 from fedsparse.partitions.partition_file import owners_from
 from fedsparse.plugins import blamed, call, is_own, named
+from fedsparse.privacy.fixed_sum import FixedSum
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
 from fedsparse.sparsity.small_dense import width_for
@@ -209,6 +210,12 @@ class Experiment:
             if not isinstance(method, TopologyMethod):
                 raise PluginError(f"{config.topology_method}: should be a subclass of TopologyMethod")
         return method
+
+    @cached_property
+    def fixed_sum(self) -> FixedSum:
+        """The whole numbers that clients send for secure aggregation."""
+        config, most = self.config, int(self.partition.sizes.max())
+        return FixedSum(config.secure_limit, config.secure_bits, config.clients_per_round, most)
 
     @cached_property
     def attackers(self) -> set[int]:

@@ -15,7 +15,8 @@ from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.privacy.client_level import ClientLevel
-from fedsparse.sparsity import weight_layers
+from fedsparse.privacy.one_support import check_one_support
+from fedsparse.sparsity import TopologyMethod, weight_layers
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.training.batchnorm import check_batches
@@ -26,7 +27,7 @@ CHECKED = (
     *OWN, "data-dir", "init", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
-    "clients-per-round",
+    "clients-per-round", "secure-aggregation",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -70,8 +71,8 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         if not isinstance(experiment.method, Dense | UploadPruning):
             experiment.method.counts(layers, config.sparsity)
         _check_own(config, layout)
-        if training == "federated" and config.is_private:
-            ClientLevel(config, layout, experiment.method)
+        if training == "federated":
+            _check_privacy(config, layout, experiment.method)
         for key, settings in (
             ("compressor", config.compression()),
             ("downlink-compressor", config.downlink_compression()),
@@ -90,6 +91,13 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         if config.upload_pruning == "off":
             chooser = f"topology = {config.topology_method}"
         raise ConfigError(f"aggregator = {config.aggregator}: has no votes, by which {chooser} decides; use mean")
+
+
+def _check_privacy(config: Config, layout: Layout, method: TopologyMethod) -> None:
+    if config.is_private:
+        ClientLevel(config, layout, method)
+    if config.secure_aggregation:
+        check_one_support("secure-aggregation = true", config, layout, method)
 
 
 def _check_model(experiment: Experiment) -> nn.Module:

@@ -1,4 +1,6 @@
-"""Which clients a round asks first."""
+"""Which clients a round asks."""
+
+from collections.abc import Iterable, Set
 
 import numpy as np
 
@@ -21,3 +23,19 @@ def sampled(config: Config, round: int, secret: bool = False) -> list[int]:
     if config.noise_by_server:
         size = int(rng.binomial(config.clients, size / config.clients))
     return sorted(rng.choice(config.clients, size, replace=False).tolist())
+
+
+def sampled_again(config: Config, round: int, attempt: int, asked: Set[int], missing: Iterable[int]) -> list[int]:
+    """The clients of another cohort of the same round, ascending: first of those that were not asked.
+
+    Args:
+        attempt: 2 for the second cohort of the round.
+        asked: the clients that were asked in this round.
+        missing: those of them whose update was not accepted.
+    """
+    rng = np.random.default_rng(derive_seed(config.seed, "sample", round=round, partition_id=attempt))
+    size, chosen = config.clients_per_round, set[int]()
+    while len(chosen) < min(size, config.clients - len(asked)):  # by trial, because there may be a million clients
+        chosen |= {int(rng.integers(config.clients))} - asked
+    rest = rng.permutation(sorted(missing))[: size - len(chosen)].tolist()
+    return sorted(chosen | set(rest))

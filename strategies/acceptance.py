@@ -31,8 +31,10 @@ from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.tags import Range, measured_by_clients
 from fedsparse.vector import Entry, Layout
 
-ARRAYS, RECORDS = {"update", "mask", "report"}, {"arrays", "metrics", RECORD}
+ARRAYS, RECORDS = {"update", "mask", "report", "masked"}, {"arrays", "metrics", RECORD}
 """The names that a reply may have."""
+MOST_ARRAYS = 3
+"""A reply has no more arrays as large as the model, because ``masked`` comes in place of ``update``."""
 MOST_METRICS = 200
 TIMES = 10
 """An update may be so many times longer than the median of all updates, where ``max-update-norm`` is auto."""
@@ -65,7 +67,7 @@ def check_content(content: RecordDict, layout: Layout) -> None:
             raise Refused("content", f"it has an array {one_line(unknown[0])!r} that no message asks for")
         if len(record) > MOST_METRICS:
             raise Refused("content", f"its record {name} has {len(record)} entries")
-    size, most = array_bytes(content), len(ARRAYS) * (4 * layout.size + 64)
+    size, most = array_bytes(content), MOST_ARRAYS * (4 * layout.size + 64)
     if size > most:
         raise Refused("content", f"its arrays have {size} bytes; {most} are the most for this model")
 

@@ -3,10 +3,8 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import astuple, replace
+from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -19,13 +17,12 @@ from fedsparse.engine.step_records import Steps, read_steps
 from fedsparse.errors import harmless, reason
 from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
-from fedsparse.sampling import sampled
-from fedsparse.seeds import derive_seed
+from fedsparse.sampling import sampled, sampled_again
 from fedsparse.strategies.acceptance import Gate, Refused
 from fedsparse.strategies.downlink import Downlink
-from fedsparse.strategies.ledger import Known
+from fedsparse.strategies.ledger import Ledger
 from fedsparse.strategies.nodes import Nodes
-from fedsparse.strategies.replies import Measures, Upload
+from fedsparse.strategies.replies import Checked, Content, Measures, Upload, with_derived
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.timers import StageTimer
 
@@ -45,7 +42,7 @@ class Cohort:
         state_folder: the folder of the clients' state files; empty when clients keep their state in their Context.
         kept_rounds: the rounds of the checkpoints that are kept; clients keep their state files of those rounds.
         told: further entries of every message's task record.
-        changed: the clients that were sampled since the last checkpoint.
+        ledger: what the server knows of each client.
         metrics: what the present round measured so far, under telemetry's tags.
         failures: the present round's failed clients, each with its reason.
         gate: checks the replies.
@@ -62,24 +59,19 @@ class Cohort:
         self.state_folder = ""
         self.kept_rounds: list[int] = []
         self.told: dict[str, float] = {}
-        self.changed = set[int]()
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
         self.timer = StageTimer()
         self.steps: dict[int, Steps] = {}
         self.late, self.asked, self.is_hopeless, self._longest = 0, 0, False, (0.0, 0)
-        self._task, self.gate = experiment.task, Gate(experiment, topology)
+        self._task_of_data, self.gate = experiment.task, Gate(experiment, topology)
         self._settings = ConfigRecord(self.config.flat())
-        self._ledger: dict[int, Known] = defaultdict(lambda: Known(topology.start))  # by partition id
-        self._settled: dict[int, Known] = {}  # lines of the ledger at the last `settle`, of clients sampled since
+        self.ledger = Ledger(topology.start)
         self._members: dict[int, int] = {}  # node id -> partition id
         self._asked: list[Metadata] = []  # of the last messages; Flower fills in their ids when it sends them
         self._asked_at = 0.0
         self._measures = Measures()
         self.clock = self._new_clock()
-
-    def __len__(self) -> int:
-        return len(self._members)
 
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""
@@ -98,48 +90,21 @@ class Cohort:
             attempt: 2 for the second cohort of the round.
         """
         with self.timer("sample"):
-            rng = np.random.default_rng(derive_seed(self.config.seed, "sample", round=round, partition_id=attempt))
-            size, left = self.config.clients_per_round, self.config.clients - self.asked
-            asked = {client for client, known in self._ledger.items() if known.asked_round == round}
-            missing = sorted(client for client in asked if self._ledger[client].accepted_round < round)
-            chosen: set[int] = set()
-            while len(chosen) < min(size, left):  # by trial, because a federation may have a million clients
-                chosen |= {int(rng.integers(self.config.clients))} - asked
-            rest = rng.permutation(missing)[: size - len(chosen)].tolist()
-            self._choose(sorted(chosen | set(rest)), grid)
+            asked = self.ledger.asked_in(round)
+            missing = [client for client in asked if self.ledger[client].accepted_round < round]
+            self._choose(sampled_again(self.config, round, attempt, asked, missing), grid)
 
     def _choose(self, chosen: list[int], grid: Grid) -> None:
         moved = self.nodes.update(grid)
-        for client in {*chosen, *moved}:
-            self._settled.setdefault(client, replace(self._ledger[client]))
+        self.ledger.sampled({*chosen, *moved})
         for client in moved:  # a client at a new node has lost its Context
-            self._ledger[client].lost()
+            self.ledger[client].lost()
         self._members = {self.nodes.ids[client]: client for client in chosen}
 
     def settle(self) -> None:
-        """Say that the round is whole: what ``known`` returns is of this moment, until the next call."""
+        """Say that the round is whole."""
         self.gate.limits.settle()
-        self.changed |= self._settled.keys()
-        self._settled.clear()
-
-    def known(self, client: int) -> list[int | None]:
-        """The ledger's line of a client at the last ``settle``."""
-        return list(astuple(self._settled.get(client) or self._ledger[client]))
-
-    @property
-    def met(self) -> list[int]:
-        """The clients that were ever sampled, ascending."""
-        return sorted(self._ledger)
-
-    def restore(self, client: int, known: list[int | None], *, keeps_state: bool) -> None:
-        """Put a line of ``known`` into the ledger.
-
-        Args:
-            keeps_state: whether the client has the state that it had then; else it holds no topology and no weights.
-        """
-        self._ledger[client] = Known(*known)  # type: ignore[arg-type]
-        if not keeps_state:
-            self._ledger[client].lost()
+        self.ledger.settle()
 
     def _new_clock(self) -> SimulatedClock:
         return SimulatedClock(self.config.network(), self.config.compute_seconds, self.config.round_deadline)
@@ -147,35 +112,60 @@ class Cohort:
     def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
         """One message a client: the weights or their changes, all settings, the last round accepted from the client,
         and the mask unless the client holds it."""
-        messages, sent = [], 0
-        fixed = ConfigRecord({"round": round, "state-folder": self.state_folder, "run": self.gate.run})
-        for name, value in {**self.topology.named, **self.told}.items():
-            fixed[name] = value
-        if self.state_folder:
-            fixed["kept-rounds"] = list(self.kept_rounds)
+        messages, fixed = [], self._task(round)
         for node, client in self._members.items():
-            known, task = self._ledger[client], fixed.copy()
+            known, task = self.ledger[client], fixed.copy()
             task["accepted-round"] = known.accepted_round
             arrays = self.downlink.arrays_for(known.weights_round, weights)
             content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
+            content.update(self._extras(kind, client))
             if mask := self.topology.mask_for(known.topology):
                 content["topology"] = mask
                 known.topology = None  # until the client answers, because it may fail before or after it saves the mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
-            self.asked += known.asked_round != round
-            known.asked_round = round
+            self._count_asked(client, round)
             known.sent_round, known.sent_bytes = self.downlink.round, array_bytes(content)
-            sent += known.sent_bytes
+        self._sending(messages)
+        return messages
+
+    def _extras(self, kind: str, client: int) -> dict[str, ArrayRecord]:
+        """Further records of the message to a client."""
+        return {}
+
+    def _task(self, round: int) -> ConfigRecord:
+        """What every message of a round says beside the settings."""
+        task = ConfigRecord({"round": round, "state-folder": self.state_folder, "run": self.gate.run})
+        for name, value in {**self.topology.named, **self.told}.items():
+            task[name] = value
+        if self.state_folder:
+            task["kept-rounds"] = list(self.kept_rounds)
+        return task
+
+    def _count_asked(self, client: int, round: int) -> None:
+        self.asked += self.ledger[client].asked_round != round
+        self.ledger[client].asked_round = round
+
+    def _sending(self, messages: list[Message]) -> None:
+        """Remember the messages that are about to be sent, and count their bytes."""
         self._asked, self._asked_at = [message.metadata for message in messages], time.monotonic()
+        sent = sum(array_bytes(message.content) for message in messages)
         self.metrics["comm/messages"] = self.metrics.get("comm/messages", 0) + len(messages)
         self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sent
-        return messages
 
     def answers(self, replies: Iterable[Message], round: int) -> list[tuple[int, Message]]:
         """Each client that answered without an error, with its reply, by ascending partition id.
 
         That order is fixed because floating-point addition depends on it. The ledger is brought up to date.
         """
+        usable = self._usable(replies, round)
+        for client, _ in usable:
+            known = self.ledger[client]
+            known.topology, known.weights_round = self.topology.current.hash, known.sent_round
+        self.gate.begin(usable)
+        return usable
+
+    def _usable(self, replies: Iterable[Message], round: int) -> list[tuple[int, Message]]:
+        """The answers of the cohort's clients to the messages that were last sent; the failures are noted."""
         # When a node is gone, the SuperLink sends the reply itself, with its own node id as the source.
         asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
         answered: dict[int | None, Message] = {}
@@ -190,7 +180,7 @@ class Cohort:
         waited = time.monotonic() - self._asked_at > self.config.round_timeout
         usable, raised = [], 0
         for client, node in sorted((client, node) for node, client in self._members.items()):
-            reply, known = answered.get(node), self._ledger[client]
+            reply, known = answered.get(node), self.ledger[client]
             if reply is None:
                 limit = f" within round-timeout = {self.config.round_timeout:g} s" if waited else ": its node has left"
                 self._fail(client, round, f"no reply{limit}")
@@ -201,27 +191,41 @@ class Cohort:
             elif not reply.has_content():
                 self._fail(client, round, "its reply is empty")
             else:
-                known.topology, known.weights_round = self.topology.current.hash, known.sent_round
                 usable.append((client, reply))
-        self.is_hopeless = raised == len(self._members)
-        self.gate.begin(usable)
+        self.is_hopeless = 0 < raised == len(self._members)
         return usable
 
-    def upload(self, client: int, reply: Message, round: int, weights: Tensor) -> Upload | None:
-        """One client's reply to a train message, checked and decoded; None, and a failure noted, when it is refused.
+    def uploads(self, answers: Iterable[tuple[int, Message]], round: int, weights: Tensor) -> Iterator[Upload]:
+        """What the answers to a round's train messages bring, checked and decoded; failures are noted.
 
         Args:
             weights: the global weights, shape ``(layout.size,)``.
         """
+        for client, reply in answers:
+            if upload := self.upload(client, reply, round, weights):
+                yield upload
+
+    def upload(self, client: int, reply: Message, round: int, weights: Tensor) -> Upload | None:
+        """What one client's answer brings; None, and a failure noted, when it is refused."""
+        if checked := self._checked(client, reply, round, lambda: self.gate.update(client, reply, round, weights)):
+            self._longest = max(self._longest, (self.gate.limits.present[-1].weights, client))
+            self._accept(client, round, checked)
+        return checked and Upload(*checked.content, checked.samples, checked.measured)
+
+    def _checked(self, client: int, reply: Message, round: int, read: Callable[[], Content]) -> Checked[Content] | None:
+        """One client's reply to a train message; None, and a failure noted, when it is refused or comes too late.
+
+        Args:
+            read: checks and decodes what was uploaded.
+        """
         received = array_bytes(reply.content)
         self._measures.count("comm/uplink_bytes", received)
-        known = self._ledger[client]
+        known = self.ledger[client]
         try:
             samples, measured = self.gate.metrics(client, reply, least=1)
             steps = read_steps(reply.content) if self.config.log_interval else None
             with self.timer("decode"):
-                update, topology, report = self.gate.update(client, reply, round, weights)
-            upload = Upload(update, topology, report, samples, measured)
+                content = read()
         except PayloadError as error:
             self._refuse(client, round, error)
             return None
@@ -233,13 +237,15 @@ class Cohort:
         if self.clock.network:
             links = self.clock.network.seconds(client, downlink=known.sent_bytes, uplink=received, compute=0.0)
             self._measures.count("time/transfer", links)
-        if steps:
-            self.steps[client] = steps
-        known.accepted_round = round
-        self._longest = max(self._longest, (self.gate.limits.present[-1].weights, client))
+        return Checked(content, samples, measured, steps)
+
+    def _accept(self, client: int, round: int, checked: Checked) -> None:
+        """Acknowledge a client's update, and count what the client measured."""
+        if checked.steps:
+            self.steps[client] = checked.steps
+        self.ledger[client].accepted_round = round
         self._measures.count("comm/clients", 1)
-        self._measures.add(measured, samples)
-        return upload
+        self._measures.add(checked.measured, checked.samples)
 
     @property
     def longest(self) -> str:
@@ -249,7 +255,7 @@ class Cohort:
 
     def close(self, samples: int) -> None:
         """End a train phase: add the means of what its clients measured on ``samples`` samples to ``metrics``."""
-        self.metrics |= self._derived(self._measures.means(samples))
+        self.metrics |= with_derived(self._measures.means(samples), self._task_of_data)
         if self.clock.seconds is not None:
             self.metrics["time/simulated"] = self.clock.seconds
 
@@ -268,15 +274,7 @@ class Cohort:
                     sums[tag] += samples * value
             total += samples
         means = {tag: value / total for tag, value in sums.items()} if total else {}
-        self.metrics |= self._derived(means)
-        return means
-
-    def _derived(self, means: dict[str, float]) -> dict[str, float]:
-        """The means, with what follows from the mean loss; a mean of perplexities is not the perplexity of the mean."""
-        for phase in ("train/", "eval/client_"):
-            if f"{phase}loss" in means:
-                measured = self._task.derived(means[f"{phase}loss"])
-                means |= {f"{phase}{name}": measured[name] for name in self._task.metrics if name in measured}
+        self.metrics |= with_derived(means, self._task_of_data)
         return means
 
     def _refuse(self, client: int, round: int, error: PayloadError) -> None:

@@ -31,6 +31,7 @@ from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.downlink import Downlink
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Replies
+from fedsparse.strategies.secure_cohort import SecureCohort
 from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
 
@@ -61,7 +62,8 @@ class FedAvg(Strategy):
         self.config, self.layout = experiment.config, experiment.layout
         self.topology, self.weights = topology, weights
         self.downlink = Downlink(self.config)
-        self.cohort = Cohort(experiment, Nodes(nodes), topology, self.downlink)
+        cohort = SecureCohort if self.config.secure_aggregation else Cohort
+        self.cohort = cohort(experiment, Nodes(nodes), topology, self.downlink)
         with blamed("strategy", self.config.strategy):
             make = named(STRATEGIES, self.config.strategy)
             self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
@@ -150,10 +152,9 @@ class FedAvg(Strategy):
         """Check, decode and add up a cohort's replies."""
         answers = self.cohort.answers(replies, round)
         self._attack.poison(answers, round)
-        for client, reply in answers:
-            if upload := self.cohort.upload(client, reply, round, self.weights):
-                with self.cohort.timer("aggregate"), blamed("aggregator", self.config.aggregator):
-                    received.add(upload)
+        for upload in self.cohort.uploads(answers, round, self.weights):
+            with self.cohort.timer("aggregate"), blamed("aggregator", self.config.aggregator):
+                received.add(upload)
 
     def _needs_more(self, received: Replies) -> bool:
         """Whether too few updates are usable, and not only because all others came too late.

@@ -1,6 +1,8 @@
-"""The line of the server's ledger for each client."""
+"""What the server knows of each client."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 
 
 @dataclass
@@ -26,3 +28,57 @@ class Known:
     def lost(self) -> None:
         """Forget what the client holds, because it failed or moved to a new node."""
         self.topology, self.weights_round = None, 0
+
+
+class Ledger:
+    """The lines of all clients, by partition id; a line is made when it is first asked for.
+
+    A round that was cut short is played again from its start, so that a checkpoint needs the lines of that moment.
+
+    Args:
+        topology: the hash of the mask that a new client holds.
+
+    Attributes:
+        changed: the clients that were sampled since the last checkpoint.
+    """
+
+    def __init__(self, topology: int) -> None:
+        self.changed = set[int]()
+        self._lines: dict[int, Known] = defaultdict(lambda: Known(topology))
+        self._settled: dict[int, Known] = {}  # lines at the last `settle`, of clients sampled since
+
+    def __getitem__(self, client: int) -> Known:
+        return self._lines[client]
+
+    def sampled(self, clients: Iterable[int]) -> None:
+        """Remember the lines of these clients before they change."""
+        for client in clients:
+            self._settled.setdefault(client, replace(self._lines[client]))
+
+    def asked_in(self, round: int) -> set[int]:
+        """The clients that were asked to train in this round."""
+        return {client for client, known in self._lines.items() if known.asked_round == round}
+
+    def settle(self) -> None:
+        """Say that the round is whole: what ``known`` returns is of this moment, until the next call."""
+        self.changed |= self._settled.keys()
+        self._settled.clear()
+
+    def known(self, client: int) -> list[int | None]:
+        """The line of a client at the last ``settle``."""
+        return list(astuple(self._settled.get(client) or self._lines[client]))
+
+    @property
+    def met(self) -> list[int]:
+        """The clients that were ever sampled, ascending."""
+        return sorted(self._lines)
+
+    def restore(self, client: int, known: list[int | None], *, keeps_state: bool) -> None:
+        """Put back a line of ``known``.
+
+        Args:
+            keeps_state: whether the client has the state that it had then; else it holds no topology and no weights.
+        """
+        self._lines[client] = Known(*known)  # type: ignore[arg-type]
+        if not keeps_state:
+            self._lines[client].lost()

@@ -1,7 +1,7 @@
 """Adds up a cohort's accepted replies, one by one."""
 
 from collections import Counter, defaultdict
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -10,8 +10,21 @@ from torch import Tensor
 from fedsparse.aggregation import Aggregator, VotingAggregator, result_of
 from fedsparse.aggregation.mean import Votes
 from fedsparse.compression import SparseUpdate
+from fedsparse.engine.step_records import Steps
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.readjust import Report, ReportSum
+from fedsparse.tasks import Task
+
+Content = TypeVar("Content")
+
+
+class Checked(NamedTuple, Generic[Content]):
+    """A reply to a train message that was checked: what was uploaded, and what the client measured."""
+
+    content: Content
+    samples: int
+    measured: dict[str, float]
+    steps: Steps | None
 
 
 class Upload(NamedTuple):
@@ -23,6 +36,7 @@ class Upload(NamedTuple):
         report: the client's gradient report on weights; None when it sent none.
         samples: how many samples the client trained on.
         measured: the client's measurements by telemetry's tags.
+        clients: how many clients' mean the update is; more than 1 with secure aggregation.
     """
 
     update: SparseUpdate
@@ -30,6 +44,7 @@ class Upload(NamedTuple):
     report: Report | None
     samples: int
     measured: dict[str, float]
+    clients: int = 1
 
 
 class Replies:
@@ -53,7 +68,7 @@ class Replies:
         """Add a client's upload, weighted by its number of samples."""
         with np.errstate(over="ignore", invalid="ignore"):  # without max-update-norm; FedAvg checks the result
             self._aggregator.add(upload.update, upload.samples, upload.topology.mask if upload.topology else None)
-        self.samples, self.count = self.samples + upload.samples, self.count + 1
+        self.samples, self.count = self.samples + upload.samples, self.count + upload.clients
         if upload.topology:
             self._wish(upload.topology.mask & upload.topology.prunable)
         if upload.report:
@@ -121,3 +136,12 @@ class Measures:
             / (samples if tag.startswith("train/") else self._clients[tag] if tag.startswith("compress/") else 1)
             for tag, value in self._sums.items()
         }
+
+
+def with_derived(means: dict[str, float], task: Task) -> dict[str, float]:
+    """The means, with what follows from the mean loss; a mean of perplexities is not the perplexity of the mean."""
+    for phase in ("train/", "eval/client_"):
+        if f"{phase}loss" in means:
+            measured = task.derived(means[f"{phase}loss"])
+            means |= {f"{phase}{name}": measured[name] for name in task.metrics if name in measured}
+    return means

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedsparse.checkpoint import Checkpoints, Saved, State
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.saved_contexts import from_plain, to_plain
-from fedsparse.engine.state_files import go_back, sync_states
+from fedsparse.engine.state_files import SECRETS, go_back, sync_states
 from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
@@ -77,8 +77,8 @@ class Saver:
     def _write(self, round: int) -> None:
         """Write a checkpoint; a failure is a warning, because the run can go on."""
         began = time.monotonic()
-        everything = self.checkpoints.wants_all(len(self.cohort.changed))
-        clients = self.cohort.met if everything else sorted(self.cohort.changed)
+        everything = self.checkpoints.wants_all(len(self.cohort.ledger.changed))
+        clients = self.cohort.ledger.met if everything else sorted(self.cohort.ledger.changed)
         try:
             server = {
                 "strategy": self.strategy.state_dict(),
@@ -95,7 +95,7 @@ class Saver:
         else:
             self._written = round
             self.cohort.kept_rounds = list(self.checkpoints.rounds)
-            self.cohort.changed.clear()
+            self.cohort.ledger.changed.clear()
         self._since = time.monotonic()
         self._pause = max(SECONDS, (self._since - began) / SHARE)
 
@@ -103,8 +103,10 @@ class Saver:
         """What decides the future of each client: the ledger's line, and the state in its Context or its files."""
         folder = self.cohort.state_folder
         for client in clients:
-            state: State = {"known": self.cohort.known(client)}
-            if self.grid and (context := to_plain(self.grid.state_of(client))):
+            state: State = {"known": self.cohort.ledger.known(client)}
+            context = to_plain(self.grid.state_of(client)) if self.grid else {}
+            context.pop(SECRETS, None)  # of a client that dropped out
+            if context:
                 state["context"] = context
             if folder:
                 state["files"] = sync_states(Path(folder), client, round)
@@ -123,14 +125,14 @@ def restore(saved: Saved, strategy: FedAvg, grid: Grid, folder: Path) -> None:
     lost = 0
     for client, state in saved.clients.items():
         complete = reachable and all((folder / name).is_file() for name in state.get("files", ()))
-        cohort.restore(client, state["known"], keeps_state=complete)
+        cohort.ledger.restore(client, state["known"], keeps_state=complete)
         lost += not complete
         if isinstance(grid, LocalGrid) and "context" in state:
             grid.restore(client, from_plain(state["context"]))
     if lost:
         log.warning("the states of %d clients are not in the checkpoint; these clients start without residuals", lost)
     cohort.settle()
-    cohort.changed.clear()
+    cohort.ledger.changed.clear()
 
 
 def going_on(checkpoints: Checkpoints, run: Path) -> Saved | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsparse.aggregation.mean import Votes
 from fedsparse.checkpoint import State
 from fedsparse.compression import PayloadError, SparseUpdate, decode
-from fedsparse.engine.records import mask_array
+from fedsparse.engine.records import plain_array
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed
 from fedsparse.seeds import derive_seed
@@ -108,7 +108,7 @@ class ServerTopology:
         base = self._recent.get(held) if held is not None else None
         key = base.hash if base else None
         if key not in self._masks:
-            self._masks[key] = ArrayRecord({"mask": mask_array(encode_mask(self.current, base))})
+            self._masks[key] = ArrayRecord({"mask": plain_array(encode_mask(self.current, base))})
         return self._masks[key]
 
     def read(self, content: RecordDict, round: int, bound: int) -> tuple[SparseUpdate, Topology | None, Report | None]:

@@ -21,6 +21,7 @@ import xxhash
 
 from fedsparse.catalogue import VALUES
 from fedsparse.compression.factors import factor_counts, matrix_shape, product
+from fedsparse.compression.fixed import FixedPoint
 from fedsparse.compression.indices import IndexCodec, IndexFault, draw_bits, pack, positions, unpack
 from fedsparse.compression.sparse_update import Segment, SparseUpdate
 from fedsparse.compression.values import F32, ValueCodec, value_codec
@@ -33,7 +34,7 @@ CHECKSUM = struct.Struct("<I")
 WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one group for each entry of the layout
 KINDS = set(IndexCodec)
 MOST_SEGMENTS = 1 << 14  # of a payload for any layout, because each segment takes the receiver 20 microseconds
-CODECS = {codec.code: codec for codec in map(value_codec, VALUES)}
+CODECS: dict[int, ValueCodec] = {codec.code: codec for codec in (*map(value_codec, VALUES), FixedPoint())}
 
 
 class PayloadError(ValueError):

@@ -18,7 +18,7 @@ from fedsparse.config.data_settings import FILES, DataSettings
 from fedsparse.config.federation_settings import FederationSettings
 from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.network_settings import NetworkSettings
-from fedsparse.config.presets import FACTORIZATIONS
+from fedsparse.config.presets import FACTORIZATIONS, PRESETS
 from fedsparse.config.privacy_settings import PrivacySettings
 from fedsparse.config.run_settings import RunSettings, core_count
 from fedsparse.config.settings import Settings
@@ -74,6 +74,7 @@ class Config(
             )
         self._check_attack()
         self._check_privacy()
+        self._check_secure_aggregation()
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
@@ -121,6 +122,29 @@ class Config(
         sent = self.compression()
         shared = sent["compressor"] == "randomk" and self.shared_support and not sent["error_feedback"]
         return sent["values"] == "f32" and (sent["compressor"] == "none" or shared)
+
+    def _check_secure_aggregation(self) -> None:
+        """Refuse what needs more than the sum of a cohort's updates, each with the same coordinates."""
+        if not self.secure_aggregation:
+            return
+        chosen, least, says = self.compression(), 3, "secure-aggregation = true"
+        if chosen["compressor"] != "none" and not (chosen["compressor"] == "randomk" and self.shared_support):
+            raise ValueError(
+                f"{says}: clients of compressor = {self.compressor} send different coordinates, which have no sum; "
+                "choose none, or randomk with shared-support"
+            )
+        if self.values != "auto" or self.compressor in PRESETS:
+            named = "values" if self.values != "auto" else "compressor"
+            raise ValueError(f"{says}: has its own coding of values; leave {named} = {getattr(self, named)} out")
+        if self.clients_per_round < least:
+            raise ValueError(f"{says}: the sum of {self.clients_per_round} clients hides little; it takes {least}")
+        for key, harmless in (("aggregator", "mean"), ("attack", "none"), ("upload-pruning", "off")):
+            if (value := self.flat()[key]) != harmless:
+                raise ValueError(f"{says}: {key} = {value} looks at each client's update; use {key} = {harmless}")
+        if isinstance(self.max_update_norm, float):
+            raise ValueError(f"{says}: the server cannot see the norm of an update; leave max-update-norm out")
+        if self.is_private:
+            raise ValueError(f"{says}: dp-noise and dp-epsilon cannot be had with it")
 
     def _check_topology(self) -> None:
         n, _, m = self.nm.partition(":")

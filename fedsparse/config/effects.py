@@ -96,8 +96,10 @@ def either(names: Sequence[str]) -> str:
 NOT_PRUNED = one_of("upload-pruning", "off")  # a client that prunes uploads every weight that is left
 LOSSY = Need(
     "updates that are not sent whole",
-    ("compressor", "values"),
-    lambda config: (meant(config, "compressor"), meant(config, "values")) != ("none", "f32"),
+    ("compressor", "values", "secure-aggregation"),
+    lambda config: (
+        config.secure_aggregation or (meant(config, "compressor"), meant(config, "values")) != ("none", "f32")
+    ),
 )
 FROM_TORCHVISION = [name for name, place in MODELS.items() if place.startswith("fedsparse.models.torchvision_models:")]
 VISION_MODEL = one_of("model", *FROM_TORCHVISION)
@@ -195,6 +197,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "nm": (one_of("upload-pruning", "sparsegpt", "magnitude"),),
     **dict.fromkeys(("dp-delta", "dp-clip", "dp-noise-by"), (PRIVATE,)),
+    "secure-limit": (one_of("secure-aggregation", "true"),),
+    "secure-bits": (one_of("secure-aggregation", "true"),),
+    "max-update-norm": (one_of("secure-aggregation", "false"),),
     "client-timeout": (one_of("engine", "local"),),
     "cohort-batching": (one_of("engine", "local"),),
 }

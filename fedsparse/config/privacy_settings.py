@@ -1,4 +1,4 @@
-"""Privacy: what the released weights may tell of any one client."""
+"""Privacy: what the released weights may tell of any one client, and what the server sees of each."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from fedsparse.config.settings import Settings
 
 
 class PrivacySettings(Settings):
-    """Privacy: what the released weights may tell of any one client."""
+    """Privacy: what the released weights may tell of any one client, and what the server sees of each."""
 
     dp_noise: Annotated[float, Field(ge=0.05, le=1e6)] | Literal["off"] = "off"
     """Client-level differential privacy: standard deviation of the noise in a round's sum of updates, in multiples of
@@ -22,6 +22,13 @@ class PrivacySettings(Settings):
     dp_noise_by: Literal["server", "clients"] = "server"
     """Who adds the noise. clients: each adds so much that the sum of min-replies replies has enough, for a server that
     sees sums alone."""
+    secure_aggregation: bool = False
+    """The server sees the sum of a cohort's updates alone (compressors none, and randomk with shared-support)."""
+    secure_limit: float = Field(1.0, gt=0, le=1e6)
+    """secure-aggregation: the largest magnitude of a value of an update, times the client's samples as a share of the
+    largest client's. What is above is cut off, and stays in the residual if there is one."""
+    secure_bits: int = Field(16, ge=2, le=16)
+    """secure-aggregation: bits of such a value; it travels in log2 of clients-per-round bits more."""
 
     @property
     def is_private(self) -> bool:

@@ -15,9 +15,9 @@ def payload_array(payload: bytes, layout: Layout) -> Array:
     return Array("float32", (layout.size,), STYPE, payload)
 
 
-def mask_array(mask: bytes) -> Array:
-    """A mask, coded by ``sparsity.masks.encode_mask``, as an Array."""
-    return Array("uint8", (len(mask),), STYPE, mask)
+def plain_array(data: bytes) -> Array:
+    """Bytes without a layout, such as a mask coded by ``sparsity.masks.encode_mask``, as an Array."""
+    return Array("uint8", (len(data),), STYPE, data)
 
 
 def array_bytes(content: RecordDict) -> int:

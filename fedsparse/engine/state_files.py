@@ -15,6 +15,8 @@ from fedsparse.files import sync
 KINDS = ("", "-weights", "-topology", "-moments")
 """What a client keeps apart: its compressor's state, the weights and the topology that it holds, and its optimizer's
 moments."""
+SECRETS = "-secrets"
+"""What a client keeps for secure aggregation until the end of a round. It is in no checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ def sync_states(root: Path, client: int, until: int) -> list[str]:
 
 
 def go_back(root: Path, round: int) -> None:
-    """Remove every state after a round, and folders without another one."""
+    """Remove every state after a round, all secrets, and folders without another state."""
     for folder in root.iterdir() if root.is_dir() else ():
         for file in folder.iterdir():
-            if not file.stem.isdecimal() or int(file.stem) > round:
+            if not file.stem.isdecimal() or int(file.stem) > round or folder.name.endswith(SECRETS):
                 file.unlink()
         if not any(folder.iterdir()):
             shutil.rmtree(folder)

@@ -12,6 +12,8 @@ STAGES = (
     "prune",
     "compress",
     "encode",
+    "mask",
+    "secure",
     "decode",
     "aggregate",
     "evaluate",
@@ -21,7 +23,7 @@ STAGES = (
 PARTS: Mapping[str, tuple[str, ...]] = {
     "forward": ("data", "forward"),
     "backward": ("backward",),
-    "compress": ("prune", "compress", "encode", "decode"),
+    "compress": ("prune", "compress", "encode", "mask", "secure", "decode"),
     "transfer": ("transfer",),
     "update": ("optimizer", "sample", "aggregate"),
 }

@@ -111,6 +111,6 @@ def test_a_second_attempt_that_ends_in_another_topology_does_not_send_the_first_
     sparse = bench.under_bits(np.packbits(~whole.topology.prunable).tobytes())
     task = ConfigRecord({"round": 1, "accepted-round": 0, "run": "", "state-folder": str(tmp_path)})
     context = Context(1, CLIENT, {}, RecordDict(), {})
-    encode_update(bench, context, task, torch.ones(layout.size), whole, CLIENT)
+    encode_update(bench, context, task, torch.ones(layout.size), whole, whole.codec, CLIENT)
     with pytest.raises(ValueError, match="a second attempt at round 1 ended in another topology"):
-        encode_update(bench, context, task, torch.ones(layout.size), sparse, CLIENT)
+        encode_update(bench, context, task, torch.ones(layout.size), sparse, sparse.codec, CLIENT)

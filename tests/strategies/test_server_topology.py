@@ -10,7 +10,7 @@ from fedsparse.compression import ClientState, PayloadError, UpdateCodec, wire
 from fedsparse.compression.values import F32
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from fedsparse.engine.records import mask_array, payload_array
+from fedsparse.engine.records import payload_array, plain_array
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.masks import decode_mask, encode_mask
@@ -51,7 +51,7 @@ def own_reply(
     payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(update), ClientState(), round=round, seed=0)
     arrays = ArrayRecord({"update": payload_array(wire.bind(payload, binding_of(message)), compact.layout)})
     if own is not strategy.topology.current:
-        arrays["mask"] = mask_array(encode_mask(own, strategy.topology.current))
+        arrays["mask"] = plain_array(encode_mask(own, strategy.topology.current))
     metrics = MetricRecord({"num-examples": samples, "train/loss": 1.0})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 

@@ -15,6 +15,7 @@ from fedsparse.report.results import used
 
 Settings = dict[str, Any]
 READJUSTED, LOWRANK = {"sparsity": 0.5, "topology": "rigl"}, {"compressor": "lowrank"}
+SECURE = {"compressor": "none", "secure-aggregation": True}
 
 PAIRS: dict[str, tuple[Settings, Settings]] = {
     "tokenizer": ({"dataset": "shakespeare-mini"}, {"dataset": "mnist"}),
@@ -72,6 +73,9 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "dp-delta": ({"dp-epsilon": 8}, {}),
     "dp-clip": ({"dp-noise": 1}, {}),
     "dp-noise-by": ({"dp-noise": 1, "compressor": "none"}, {}),
+    "secure-limit": (SECURE, {}),
+    "secure-bits": (SECURE, {}),
+    "max-update-norm": ({}, SECURE),
     "client-timeout": ({"engine": "local"}, {"engine": "flower"}),
     "cohort-batching": ({"engine": "local"}, {"engine": "flower"}),
 }
@@ -92,6 +96,7 @@ OTHER_VALUES: Settings = {
     **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True, "feedback-decay": 0.5},
     **{"byzantine": 0.3, "attackers": 0.4, "shared-support": True},
     **{"dp-delta": 0.5, "dp-clip": 2.0, "dp-noise-by": "clients"},
+    **{"secure-limit": 2.0, "secure-bits": 12, "max-update-norm": 7.0},
 }
 BESIDE = [settings for pair in PAIRS.values() for settings in pair]
 
@@ -205,4 +210,6 @@ def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
         "dp-delta",
         "dp-clip",
         "dp-noise-by",
+        "secure-limit",
+        "secure-bits",
     ]
