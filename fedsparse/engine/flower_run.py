@@ -7,7 +7,7 @@ needs no network beyond this machine, and leaves nothing behind.
 import json
 import math
 import os
-import signal
+import secrets
 import socket
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from fedsparse.config import Config
+from fedsparse.engine import flower_end
 from fedsparse.engine.sockets import socket_folder
 from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.telemetry.progress import WRITTEN
@@ -43,7 +44,9 @@ publisher = "fedsparse"
 [tool.flwr.app.config]
 {settings}"""
 """The pyproject.toml of a Flower app without code. PYTHONPATH leads to this process's own, wherever it is installed."""
-SAVING_SECONDS = 10  # that the run gets after Ctrl-C, to save what it measured
+PREFIX = "fedsparse-"
+CONNECTIONS = Path("/proc/net/tcp")
+"""By which ``own_superlink`` knows the users of connections."""
 
 
 def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
@@ -62,8 +65,10 @@ def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
             f"device = {config.device}: Ray numbers the GPUs of its clients itself; use --device cuda with "
             f"CUDA_VISIBLE_DEVICES={index} in the environment"
         )
-    with tempfile.TemporaryDirectory(prefix="fedsparse-flower-") as home, _superlink(Path(home)) as environment:
-        app = Path(home) / "app"
+    for door in _open_doors():
+        print(f"open: {door}", file=sys.stderr)
+    with _superlink() as (home, environment):
+        app = home / "app"
         app.mkdir()
         settings = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
         components = f'serverapp = "{serverapp}"\nclientapp = "{clientapp}"'
@@ -106,11 +111,51 @@ def _gpu_share(config: Config) -> float:
 
 
 @contextmanager
-def _superlink(home: Path) -> Iterator[dict[str, str]]:
-    """Start a SuperLink in simulation mode, yield the environment in which `flwr` finds it, and stop it at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def _superlink() -> Iterator[tuple[Path, dict[str, str]]]:
+    """Start a SuperLink in simulation mode; yield its folder, and the environment in which `flwr` finds it.
+
+    Only this user can enter the folder, and so reach Ray's sockets. However this process ends, all processes of the run
+    end, and the folder is removed.
+    """
+    place = os.environ.get("RAY_TMPDIR") or socket_folder(len(f"/{PREFIX}12345678{RAY_SOCKET}"))
+    home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    ending = subprocess.Popen(
+        [sys.executable, "-I", flower_end.__file__, home], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    assert ending.stdin
+    assert ending.stdout
+    superlink = None
+    try:
+        ending.stdout.readline()  # it has begun
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environment, log = _environment(home, port), home / "superlink.log"
+        command = [sys.executable, "-m", "fedsparse.engine.own_superlink", "--insecure", "--simulation"]
+        with log.open("w") as output:
+            superlink = subprocess.Popen(
+                [*command, "--port", str(port)], env=environment, stdout=output, stderr=output, cwd=home,
+                start_new_session=True,
+            )  # fmt: skip
+        _wait_until_ready(superlink, port, log)
+        yield home, environment
+    finally:
+        ending.stdin.close()
+        while ending.poll() is None:
+            with suppress(KeyboardInterrupt):  # a second Ctrl-C has no effect here
+                ending.wait()
+        if superlink:
+            superlink.terminate()  # for systems without /proc, where flower_end finds no process
+            superlink.wait()
+
+
+def _environment(home: Path, port: int) -> dict[str, str]:
+    """The environment of all processes of a run. ``home`` is where Flower and Ray keep their files."""
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
+        encoding="utf-8",
+    )
     environment = os.environ | {
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLWR_HOME": str(home),
@@ -118,30 +163,26 @@ def _superlink(home: Path) -> Iterator[dict[str, str]]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or socket_folder(len(RAY_SOCKET)),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",  # Flower's commands decorate what they say
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # where a user's own modules are found
     }
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
-        encoding="utf-8",
-    )
-    log = home / "superlink.log"
-    command = [str(SCRIPTS / "flower-superlink"), "--insecure", "--simulation", "--port", str(port)]
-    superlink = None
-    try:
-        with log.open("w") as output:
-            superlink = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, cwd=home, start_new_session=True
-            )
-        _wait_until_ready(superlink, port, log)
-        yield environment
-    finally:
-        _end_all(f"FLWR_HOME={home}")
-        if superlink:
-            superlink.terminate()  # for systems without /proc, where _end_all finds no process
-            superlink.wait()
+    if "RAY_ADDRESS" in os.environ:  # then Ray is not this run's own
+        return environment
+    return environment | {
+        "RAY_TMPDIR": str(home),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # so that Ray hears 127.0.0.1 alone, on Linux too
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+def _open_doors() -> Iterator[str]:
+    """What stays open to others while the run goes on, a line each."""
+    if not CONNECTIONS.exists():
+        yield "this system does not tell who connects; every user of this machine can run code in this run's SuperLink"
+    if "RAY_ADDRESS" in os.environ and os.environ.get("RAY_AUTH_MODE") != "token":
+        yield "whoever reaches the ports of this Ray cluster can run code in it; RAY_AUTH_MODE=token closes them"
 
 
 def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -178,37 +219,3 @@ def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
             print(line, end="", flush=True)
             lines.append(line.rstrip())
     return lines
-
-
-def _end_all(mark: str) -> None:
-    """End every process with ``mark`` in its environment, because Ray's daemons outlive the SuperLink and its session.
-
-    A run that still goes on is interrupted first, so that it saves its results. A second Ctrl-C has no effect here.
-    """
-    handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        for pid in _marked(mark, "flwr-simulation"):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT)
-        deadline = time.monotonic() + SAVING_SECONDS
-        while _marked(mark, "flwr-simulation") and time.monotonic() < deadline:
-            time.sleep(0.1)
-        while left := _marked(mark):
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _marked(mark: str, name: str = "") -> list[int]:
-    """The ids of other processes with ``mark`` in their environment and ``name`` in their command line."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # the process has ended, or belongs to another user
-            marked = mark.encode() in (folder / "environ").read_bytes().split(b"\0")
-            if marked and int(folder.name) != os.getpid() and name.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return found
