@@ -28,7 +28,7 @@ TOML
 set -m  # each a process group: Flower's processes have children, which end with them
 trap 'trap - EXIT; { for job in $(jobs -p); do kill -- "-$job"; done; wait; } 2>/dev/null' EXIT
 echo "logs: $FLWR_HOME"
-flower-superlink --insecure --port "$port" > "$FLWR_HOME/superlink.log" 2>&1 &
+python -m fedsparse.engine.guarded_superlink --insecure --port "$port" > "$FLWR_HOME/superlink.log" 2>&1 &
 superlink=$!
 for _ in $(seq 100); do
     python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health', timeout=1)" 2>/dev/null && break

@@ -23,6 +23,7 @@ import torch
 
 from fedsparse.config import Config
 from fedsparse.engine import flower_end
+from fedsparse.engine.peers import users_are_known
 from fedsparse.engine.sockets import socket_folder
 from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.telemetry.progress import WRITTEN
@@ -45,8 +46,6 @@ publisher = "fedsparse"
 {settings}"""
 """The pyproject.toml of a Flower app without code. PYTHONPATH leads to this process's own, wherever it is installed."""
 PREFIX = "fedsparse-"
-CONNECTIONS = Path("/proc/net/tcp")
-"""By which ``own_superlink`` knows the users of connections."""
 
 
 def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
@@ -132,10 +131,10 @@ def _superlink() -> Iterator[tuple[Path, dict[str, str]]]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         environment, log = _environment(home, port), home / "superlink.log"
-        command = [sys.executable, "-m", "fedsparse.engine.own_superlink", "--insecure", "--simulation"]
+        command = [sys.executable, "-m", "fedsparse.engine.guarded_superlink", "--insecure", "--simulation"]
         with log.open("w") as output:
             superlink = subprocess.Popen(
-                [*command, "--port", str(port)], env=environment, stdout=output, stderr=output, cwd=home,
+                [*command, "--port", str(port)], env=environment, cwd=home, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
         _wait_until_ready(superlink, port, log)
@@ -179,7 +178,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
 
 def _open_doors() -> Iterator[str]:
     """What stays open to others while the run goes on, a line each."""
-    if not CONNECTIONS.exists():
+    if not users_are_known():
         yield "this system does not tell who connects; every user of this machine can run code in this run's SuperLink"
     if "RAY_ADDRESS" in os.environ and os.environ.get("RAY_AUTH_MODE") != "token":
         yield "whoever reaches the ports of this Ray cluster can run code in it; RAY_AUTH_MODE=token closes them"

@@ -106,7 +106,7 @@ def test_a_ray_client_without_the_runs_token_is_refused(run: Running) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
 def test_another_user_is_refused_by_the_runs_superlink(run: Running) -> None:
-    url = f"http://127.0.0.1:{run.port(b'own_superlink')}/health"
+    url = f"http://127.0.0.1:{run.port(b'guarded_superlink')}/health"
     done = subprocess.run([sys.executable, "-c", HTTP_CLIENT, url], capture_output=True, text=True)
     assert done.stdout == "200 403 403\n", done.stderr
 
