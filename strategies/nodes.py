@@ -47,7 +47,10 @@ def meet_federation(grid: Grid, config: Config) -> tuple[Config, Sequence[int]]:
         if isinstance(answer, str):
             silent = f" (a node does not say its own: {answer})"
         elif answer in held:
-            raise FederationError(f"two nodes hold partition {answer}; give each its own partition-id")
+            raise FederationError(
+                f"nodes {held[answer]} and {node} both say that they hold partition {answer}; give each its own "
+                "partition-id, or unregister the one that lies (flwr supernode unregister)"
+            )
         else:
             held[answer] = node
     if missing := set(range(config.clients)) - set(held):

@@ -67,11 +67,7 @@ def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
     for door in _open_doors():
         print(f"open: {door}", file=sys.stderr)
     with _superlink() as (home, environment):
-        app = home / "app"
-        app.mkdir()
-        settings = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
-        components = f'serverapp = "{serverapp}"\nclientapp = "{clientapp}"'
-        (app / "pyproject.toml").write_text(APP.format(components=components, settings="".join(settings)), "utf-8")
+        _write_app(app := home / "app", config, serverapp, clientapp)
         resources: dict[str, float] = {
             "num-supernodes": config.clients,
             "client-resources-num-cpus": 1,
@@ -100,6 +96,13 @@ def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
         if not written:
             raise RunFailed("the run on Flower's runtime has ended, but its log does not name its folder")
         return Path(written[-1])
+
+
+def _write_app(app: Path, config: Config, serverapp: str, clientapp: str) -> None:
+    settings = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.flat().items())
+    components = f'serverapp = "{serverapp}"\nclientapp = "{clientapp}"'
+    app.mkdir()
+    (app / "pyproject.toml").write_text(APP.format(components=components, settings="".join(settings)), "utf-8")
 
 
 def _gpu_share(config: Config) -> float:

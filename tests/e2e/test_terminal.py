@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from fedsparse.commands import main
 from fedsparse.report.grid import read_sweep
+from tests.e2e.deployment import ROOT
 from tests.e2e.test_main import shell, tiny
 from tests.fedsparse.report.made_up import result as made_up
 
@@ -92,3 +94,25 @@ def test_a_command_without_standard_output_does_its_work(tmp_path: Path) -> None
     command = f"exec >&- 2>&-; exec {sys.executable} {main_py} partition --clients 5 --logdir {tmp_path}"
     assert subprocess.run(["sh", "-c", command], timeout=120).returncode == 0
     assert list(tmp_path.rglob("*.png"))
+
+
+CTRL_C = """
+import os, signal, sys
+
+class CtrlC:
+    def find_spec(self, name, path, target=None):
+        if name == "fedsparse.commands.command_line":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC())
+"""
+
+
+@pytest.mark.parametrize("program", [["main.py"], ["-m", "fedsparse"]])
+def test_ctrl_c_while_a_command_is_still_imported_ends_it_without_a_word(tmp_path: Path, program: list[str]) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, *program, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -78,8 +78,8 @@ def test_a_partition_that_no_node_holds_is_an_error_with_the_reason() -> None:
         meet_federation(Federation({50: 0, 51: None}), settings(2))
 
 
-def test_a_partition_that_two_nodes_hold_is_an_error() -> None:
-    with pytest.raises(FederationError, match="two nodes hold partition 0"):
+def test_a_partition_that_two_nodes_claim_is_an_error_that_names_both_and_what_to_do() -> None:
+    with pytest.raises(FederationError, match=r"nodes 50 and 51 both .* partition 0; .*supernode unregister"):
         meet_federation(Federation({50: 0, 51: 0}), settings(2))
 
 
