@@ -58,6 +58,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process has locked the folder. Nobody who locks it at this moment is kept from it for long."""
+    try:
+        with locked(folder):
+            return False
+    except RunFailed:
+        return True
+
+
 def sync(path: Path) -> None:
     """Wait until the disk has the content of a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -54,7 +54,7 @@ COMMANDS = {
     ),
     "report": Command(
         "fedsparse.commands.report:report",
-        "compare finished runs: accuracy or perplexity against uplink, and a table",
+        "compare runs: tables, curves and a page; of finished, killed and running ones",
         files="RUN_FOLDER...",
         own=FLAGS,
         switches=SWITCHES,

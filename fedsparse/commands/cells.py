@@ -25,6 +25,7 @@ from fedsparse.config.run_settings import core_count
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, RunFailed, reason
+from fedsparse.files import locked
 from fedsparse.report.compare import Comparison
 from fedsparse.report.grid import Cell, Sweep
 from fedsparse.report.measures import measure
@@ -56,11 +57,16 @@ def run_sweep(sweep: Sweep, command: Sequence[str], jobs: int | Literal["auto"])
         jobs: cells at once; auto is one a core, or a single one on a GPU.
 
     Raises:
-        RunFailed: some cells failed; the others went on, and are in the table.
+        RunFailed: some cells failed; the others went on, and are in the table. Or the sweep is running already.
         KeyboardInterrupt: after every cell's process has ended; finished cells are kept and the table is written.
     """
     folder = Path(sweep.cells[0].config.logdir) / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _run_and_report(sweep, folder, command, jobs)
+
+
+def _run_and_report(sweep: Sweep, folder: Path, command: Sequence[str], jobs: int | Literal["auto"]) -> None:
     done = finished(folder)
     todo = [cell for cell in sweep.cells if identity(cell.config.flat()) not in done]
     if skipped := len(sweep.cells) - len(todo):

@@ -26,7 +26,14 @@ FLAGS = {
 }
 """Flags with a value, and their help."""
 
-SWITCHES = {"singles": "draw each seed's line too, faintly"}
+SWITCHES = {
+    "singles": "draw each seed's line too, faintly",
+    "summary": "print again what each run said at its end, and write nothing",
+    "compare-comm": "draw where the bytes go, and write tables",
+    "compare-sparse": "draw the densities of weights and updates, and write tables",
+    "full": "draw and print all of it",
+    "follow": "draw anew while a run or a sweep goes on",
+}
 """Flags without a value, and their help."""
 
 
@@ -42,6 +49,11 @@ class Options:
     formats: tuple[Format, ...] = ("png",)
     size: Size = "screen"
     singles: bool = False
+    summary: bool = False
+    compare_comm: bool = False
+    compare_sparse: bool = False
+    full: bool = False
+    follow: bool = False
     baseline: Mapping[str, str] = field(default_factory=dict)
     goals: Goals = NO_GOALS
 
@@ -53,12 +65,12 @@ class Options:
         scale: str = "auto",
         format: str = "png",
         size: str = "screen",
-        singles: str = "",
         baseline: str = "",
         target: str = "",
         budget: str = "",
+        **switches: str,
     ) -> "Options":
-        """From what was typed."""
+        """From what was typed; the names of ``switches`` are those of SWITCHES, with ``_`` for ``-``."""
         goals = Goals(
             level_of(target, "--target") if target else None, bytes_of(budget, "--budget") if budget else None
         )
@@ -68,9 +80,9 @@ class Options:
             scale=cast(Scale, _one(scale, get_args(Scale), "scale")),
             formats=cast(tuple[Format, ...], _several(format, get_args(Format), "format")),
             size=cast(Size, _one(size, get_args(Size), "size")),
-            singles=bool(singles),
             baseline=_settings(baseline),
             goals=goals,
+            **{name: is_on == "on" for name, is_on in switches.items()},
         )
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fedsparse.files import replaced
 from fedsparse.report.axes import falls_by_factors, percent, visible
 from fedsparse.report.columns import stages
 from fedsparse.report.compare import Comparison
@@ -52,6 +53,7 @@ def write_page(
     files: Sequence[Path],
     partition: Figure | None = None,
     notes: Sequence[str] = (),
+    refresh: int = 0,
 ) -> None:
     """Write report.html.
 
@@ -59,6 +61,7 @@ def write_page(
         files: of each run, from which its result was read.
         partition: who holds what; None where that is not the same for all runs, or cannot be had.
         notes: what was left out.
+        refresh: seconds after which a browser reads it anew; 0 for never.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -71,10 +74,12 @@ def write_page(
         css=Markup((TEMPLATES / "page.css").read_text()),
         js=Markup((TEMPLATES / "page.js").read_text()),
         notes=notes,
+        refresh=refresh,
         partition=_embedded(partition) if partition else "",
         **_content(comparison, files),
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    with replaced(folder / "report.html", synced=False) as file:  # because a browser may read it just now
+        file.write_text(page, encoding="utf-8")
 
 
 def _content(comparison: Comparison, files: Sequence[Path]) -> Mapping[str, Any]:

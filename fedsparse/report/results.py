@@ -19,6 +19,7 @@ from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.training_settings import TrainingSettings
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
+from fedsparse.telemetry.summary import summary_of
 from fedsparse.telemetry.tags import ACCURACY, KILLED, Headline
 
 Result = Mapping[str, Any]
@@ -68,8 +69,11 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def read_killed(folder: Path) -> Result:
+def read_killed(folder: Path, dense_bytes: float | None = None) -> Result:
     """What a run measured until it was killed, from its config.yaml and rounds.csv; or until now, if it goes on.
+
+    Args:
+        dense_bytes: of one message with the whole of the full model, if that is known.
 
     Raises:
         NoRunError: it measured nothing.
@@ -86,22 +90,36 @@ def read_killed(folder: Path) -> Result:
         raise ConfigError(f"{path} is damaged") from None
     if not rows:
         raise NoRunError(f"{path} has no rounds")
-    last = rows[-1]
-    summary = {
-        "ended": KILLED,
-        "diverged": not math.isfinite(next((float(r["eval/loss"]) for r in reversed(rows) if "eval/loss" in r), 0.0)),
-        "rounds": last["round"],
-        "uplink-bytes": last.get("comm/uplink_total", 0),
-        "downlink-bytes": last.get("comm/downlink_total", 0),
-        "seconds": sum(row.get("time/round", 0) for row in rows),
-        "simulated-seconds": last.get("time/simulated_total"),
-    }
+    summary = whole_summary({"rounds": rows, "summary": {}}, dense_bytes)
+    loss = next((float(row["eval/loss"]) for row in reversed(rows) if "eval/loss" in row), 0.0)
+    summary |= {"ended": KILLED, "diverged": not math.isfinite(loss)}
     # A federation records its first weights as round 0. Central training has no round 0.
     command = CENTRAL if rows[0]["round"] else FEDERATED
     config, origin = read_yaml(folder / "config.yaml"), _provenance(folder / "provenance.json")
     with suppress(ConfigError):  # of another version: its settings stay text
         config = Config.from_mapping(config).flat()
     return {"command": command, "config": config, "provenance": origin, "rounds": rows, "summary": summary}
+
+
+def whole_summary(result: Result, dense_bytes: float | None = None) -> dict[str, Any]:
+    """A run's summary, where what it lacks, as an older version's does, is taken from the rounds."""
+    rows = [{tag: float(value) for tag, value in row.items()} for row in result["rounds"]]
+    seconds = sum(row.get("time/round", 0.0) for row in rows)
+    headline = headline_of(result)
+    return summary_of(rows, headline, other_metrics(result), dense_bytes, seconds) | dict(result["summary"])
+
+
+def _read(file: Path) -> Result:
+    """The run in a result.json, or in a rounds.csv; of a run that goes on, the later one of its folder's."""
+    if file.name == "rounds.csv":
+        return read_killed(file.parent)
+    result = read_result(file)
+    if result["summary"].get("ended") == KILLED and (file.parent / "rounds.csv").is_file():
+        uploads = sum(row.get("comm/clients", 0) for row in result["rounds"])
+        dense = result["summary"].get("dense-uplink-bytes")
+        with suppress(NoRunError):
+            return read_killed(file.parent, dense / uploads if dense and uploads else None)
+    return result
 
 
 def _provenance(path: Path) -> Any:
@@ -128,7 +146,7 @@ def find_results(paths: Iterable[str | Path]) -> tuple[dict[Path, Result], list[
         files = list(_result_files(path))
         for file in files:
             try:
-                found[file.resolve()] = read_killed(file.parent) if file.name == "rounds.csv" else read_result(file)
+                found[file.resolve()] = _read(file)
             except NoRunError as error:  # such as the result of prune
                 others.append(str(error))
         if not any(file.resolve() in found for file in files):
@@ -167,9 +185,21 @@ def command_of(result: Result) -> str:
 
 def headline_of(result: Result) -> Headline:
     """The metric that is shown for a run: of the pooled test set, the first that a round has beside the loss."""
+    return next(iter(_metrics(result)), _headline(next(iter(ACCURACY))))
+
+
+def other_metrics(result: Result) -> list[Headline]:
+    """The metrics of the pooled test set beside the loss and the headline."""
+    return _metrics(result)[1:]
+
+
+def _metrics(result: Result) -> list[Headline]:
     rounds = ([tag for tag in row if tag.startswith("eval/") and "/client_" not in tag] for row in result["rounds"])
-    names = [tag.removeprefix("eval/") for tags in rounds for tag in tags if tag != "eval/loss"]
-    name = names[0] if names else next(iter(ACCURACY))
+    names = dict.fromkeys(tag.removeprefix("eval/") for tags in rounds for tag in tags if tag != "eval/loss")
+    return [_headline(name) for name in names]
+
+
+def _headline(name: str) -> Headline:
     return Headline(name, {"accuracy": ".1%", "perplexity": ".2f"}.get(name, ".4g"))
 
 

@@ -92,7 +92,8 @@ def _word(key: str, value: Any) -> str:
         return key
     if is_number(value):
         return f"{key} {value}"
-    return "" if value in (False, "auto") else str(value)
+    off = (False, "auto", "off") if key in METHODS else (False, "auto", "off", "none")  # no compressor is a method too
+    return "" if value in off else str(value)
 
 
 def is_number(value: Any) -> bool:

@@ -96,8 +96,10 @@ def print_summary(
     if summary["downlink-bytes"]:  # 0 in central training, where nothing travels
         table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)
         both = summary["uplink-bytes"] + summary["downlink-bytes"]
-        dense = summary["dense-uplink-bytes"] + summary["dense-downlink-bytes"]
-        below = f", {dense / both:.1f} times below dense" if ratio else ""
+        below = ""
+        if ratio:  # of a killed run the bytes of dense messages may not be known
+            dense = summary["dense-uplink-bytes"] + summary["dense-downlink-bytes"]
+            below = f", {dense / both:.1f} times below dense"
         table.add_row("downlink", human_bytes(summary["downlink-bytes"]))
         table.add_row("both ways", human_bytes(both) + below)
     if summary["epsilon"] is not None:

@@ -4,7 +4,6 @@ import csv
 import math
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +21,8 @@ from fedsparse.files import replaced
 from fedsparse.telemetry.events import cut_events, event_sizes
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
-from fedsparse.telemetry.tags import ACCURACY, EPSILON, KILLED, STAGES, WEIGHTS_HASH, Headline, columns, seconds_by_part
+from fedsparse.telemetry.summary import summary_of
+from fedsparse.telemetry.tags import ACCURACY, KILLED, WEIGHTS_HASH, Headline, columns
 
 
 class Recorder:
@@ -188,44 +188,9 @@ class Recorder:
                 self._board.add_histogram(tag, values, round)
 
     def summary(self) -> dict[str, Any]:
-        """The run in a few numbers: the metrics, bytes, ratio to dense, seconds by stage."""
-        name, tag = self.headline.name, self.headline.tag
-        evaluated = [r for r in self.rounds if tag in r]
-        uplink = self.rounds[-1]["comm/uplink_total"] if self.rounds else 0.0
-        uploads, messages = (sum(r.get(tag, 0.0) for r in self.rounds) for tag in ("comm/clients", "comm/messages"))
-        return {
-            "rounds": int(self.rounds[-1]["round"]) if self.rounds else 0,
-            name: evaluated[-1][tag] if evaluated else None,
-            f"best-{name}": self.headline.best(r[tag] for r in evaluated),
-            "loss": evaluated[-1]["eval/loss"] if evaluated else None,
-            **{name: evaluated[-1].get(f"eval/{name}") if evaluated else None for name, _ in self._others},
-            "uplink-bytes": int(uplink),
-            "downlink-bytes": int(self.rounds[-1]["comm/downlink_total"]) if self.rounds else 0,
-            "dense-uplink-bytes": int(uploads * self.dense_bytes),
-            "dense-downlink-bytes": int(messages * self.dense_bytes),
-            "uplink-ratio": uploads * self.dense_bytes / uplink if uplink else None,
-            "seconds": time.perf_counter() - self._began,
-            "epsilon": self.rounds[-1].get(EPSILON) if self.rounds else None,
-            "simulated-seconds": self.rounds[-1].get("time/simulated_total") if self.rounds else None,
-            "seconds-by-stage": {s: sum(r.get(f"time/{s}", 0.0) for r in self.rounds) for s in STAGES},
-            "seconds-by-part": seconds_by_part(self._sums()),
-            "kept": self._mean("compress/density"),
-            "threshold-error": self._mean("compress/threshold_error"),
-            **self.extra,
-        }
-
-    def _sums(self) -> dict[str, float]:
-        """The sum over rounds of every number."""
-        sums: dict[str, float] = defaultdict(float)
-        for row in self.rounds:
-            for tag, value in row.items():
-                sums[tag] += value
-        return dict(sums)
-
-    def _mean(self, tag: str) -> float | None:
-        """The mean over the rounds that measured a number; None when none did."""
-        values = [row[tag] for row in self.rounds if tag in row]
-        return sum(values) / len(values) if values else None
+        """The run in a few numbers."""
+        seconds = time.perf_counter() - self._began
+        return summary_of(self.rounds, self.headline, self._others, self.dense_bytes, seconds) | self.extra
 
     def _write_result(self, outfile: str) -> None:
         rounds = [{k: _plain(v) for k, v in row.items()} for row in self.rounds]

@@ -15,6 +15,7 @@ import yaml
 from fedsparse.commands import cells as module
 from fedsparse.commands.cells import finished, job_count, run_sweep
 from fedsparse.errors import RunFailed
+from fedsparse.files import locked
 from fedsparse.report.grid import Sweep, read_sweep
 
 STANDIN = [sys.executable, str(Path(__file__).with_name("standin.py"))]
@@ -164,3 +165,11 @@ def test_automatic_jobs_share_the_cores(tmp_path: Path, monkeypatch: pytest.Monk
     (cell,) = plan(tmp_path, "{seed: [0]}", device="cpu", threads=3).cells
     assert job_count("auto", cell) == 2
     assert job_count(5, cell) == 5
+
+
+def test_a_sweep_that_is_running_is_not_run_twice(tmp_path: Path) -> None:
+    sweep = plan(tmp_path, "{seed: [0]}")
+    (tmp_path / "runs/try").mkdir(parents=True)
+    with locked(tmp_path / "runs/try"), pytest.raises(RunFailed, match="is still running"):
+        run_sweep(sweep, STANDIN, 1)
+    run_sweep(sweep, STANDIN, 1)
