@@ -10,6 +10,8 @@ from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import load_dataset, partition_of
 from fedsparse.files import is_locked
+from fedsparse.partitions import Dataset, Partition
+from fedsparse.partitions.downloads import without_downloads
 from fedsparse.report.compare import Comparison
 from fedsparse.report.found import FoundRuns
 from fedsparse.report.options import Options
@@ -17,8 +19,6 @@ from fedsparse.report.page import write_page
 from fedsparse.report.sides import bytes_picture, densities_picture
 from fedsparse.report.summaries import print_summaries
 from fedsparse.telemetry.folder import create_run_folder
-from partitions import Dataset, Partition
-from partitions.downloads import without_downloads
 
 LOOK_EVERY = 5
 """Seconds between two looks at runs that go on."""
