@@ -18,7 +18,6 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedsparse.compression import PayloadError, SparseUpdate
-from fedsparse.compression.arrays import blocks
 from fedsparse.compression.wire import binding
 from fedsparse.config.agreement import run_name
 from fedsparse.engine.records import array_bytes
@@ -171,12 +170,10 @@ def median(norms: Iterable[float]) -> float:
 
 
 def norms_of(update: SparseUpdate) -> Norms:
-    """The norms of a decoded update, finite because float32 values are."""
+    """The norms of a decoded update."""
     squares = [0.0, 0.0]
     for is_buffer, segment in update.split():
-        for block in blocks(segment.values.size):
-            values = segment.values[block].astype(np.float64)
-            squares[is_buffer] += float(values @ values)
+        squares[is_buffer] += segment.sum_of_squares
     return Norms(*map(math.sqrt, squares))
 
 

@@ -139,7 +139,9 @@ class FedAvg(Strategy):
             self._give_up(server_round, received)
         samples = received.samples
         self.stepping = True
-        if not self._is_void(received):
+        if self._is_void(received):
+            log.warning("round %d: %d usable replies; the weights stay", server_round, received.count)
+        else:
             with cohort.timer("aggregate"):
                 self._step(server_round, received)
         if self.privacy:

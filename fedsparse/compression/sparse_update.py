@@ -23,6 +23,12 @@ class Segment:
     indices: np.ndarray | None
     values: np.ndarray
 
+    @property
+    def sum_of_squares(self) -> float:
+        """Of the values, in float64, which float32 values never overflow."""
+        wide = (self.values[block].astype(np.float64) for block in blocks(self.values.size))
+        return sum(float(part @ part) for part in wide)
+
 
 @dataclass(frozen=True)
 class SparseUpdate:

@@ -8,7 +8,6 @@ sum is divided by the expected size of the cohort. Noise stands only where updat
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +43,7 @@ class PrivateSum:
 
     def add(self, update: SparseUpdate, samples: float = 1, mask: Tensor | None = None) -> None:
         """Add a client's update. It counts no more for more samples, which would make its length another."""
-        norm = length(update)
+        norm = math.sqrt(sum(segment.sum_of_squares for segment in update.segments))
         update.add_to(self.total, min(1.0, self.clip / norm) if norm else 1.0)
         self.count, self.clipped = self.count + 1, self.clipped + (norm > self.clip)
 
@@ -57,13 +56,3 @@ class PrivateSum:
                 drawn = torch.from_numpy(gaussian(int(noisy.count_nonzero()), self.bits))
                 self.total[block][noisy] += drawn.mul_(self.deviation)
         return self.total.div_(self.expected).float()
-
-
-def length(update: SparseUpdate) -> float:
-    """The L2 norm of a decoded update."""
-    squares = 0.0
-    for segment in update.segments:
-        for block in blocks(segment.values.size):
-            values = segment.values[block].astype(np.float64)
-            squares += float(values @ values)
-    return math.sqrt(squares)
