@@ -14,7 +14,7 @@ import tempfile
 from contextlib import redirect_stdout
 from typing import Any
 
-import fedsparse
+from fedsparse.python_door import run as run_federation
 from fedsparse.report.estimate import Estimate
 
 JOB = {
@@ -35,7 +35,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """The summary of one run of the job."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        return fedsparse.run({**JOB, **settings, "logdir": folder}).summary
+        return run_federation({**JOB, **settings, "logdir": folder}).summary
 
 
 def main() -> None:

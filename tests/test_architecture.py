@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    "benchmarks main fedsparse.__main__ fedsparse.__init__ fedsparse.python_door",
+    "benchmarks main fedsparse.__main__ fedsparse.__init__",
+    "fedsparse.python_door",
     "fedsparse.commands",
     "fedsparse.strategies fedsparse.clients fedsparse.flower fedsparse.preflight",
     "fedsparse.report fedsparse.provenance",
