@@ -42,7 +42,8 @@ def columns(rows: Sequence[Row], goals: Goals = NO_GOALS, baseline: Mapping[str,
         Column("uplink-ratio", "uplink below dense", _times),
         Column("both-ratio", "both ways below dense", _times),
     ]
-    goal = rows[0].headline.shown(goals.target or 0).replace(".00%", "%").replace(".0%", "%")
+    target = goals.target or 0.0
+    goal = f"{100 * target:g}%" if rows[0].headline.form.endswith("%") else f"{target:g}"
     found.append(Column("target-uplink-bytes", f"uplink to {goal}", _bytes, "never"))
     found.append(Column("target-both-bytes", f"both ways to {goal}", _bytes, "never"))
     found += [Column("simulated-seconds", "simulated seconds", _seconds), Column("seconds", "seconds", _seconds)]

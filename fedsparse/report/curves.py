@@ -61,14 +61,12 @@ def _seconds(result: Result) -> Iterable[float]:
 
 
 def _tokens(result: Result) -> Iterable[float]:
-    """Samples, or tokens of text, on which clients have trained."""
+    """Samples, or tokens of text, on which clients have trained; NaN unless ``local-steps`` says how many."""
     config = result["config"]
-    tokens = config.get("seq-length", 1) if "eval/perplexity" in result["rounds"][-1] else 1
-    steps = config.get("local-steps", 0) * config.get("batch-size", 1) * config.get("accumulate", 1)
-    if steps:
-        return accumulate(row.get("comm/clients", 0) * steps * tokens for row in result["rounds"])
-    passes = config.get("epochs", 1) * tokens
-    return accumulate(row.get("train/samples", 0 if not row["round"] else np.nan) * passes for row in result["rounds"])
+    length = config.get("seq-length", 1) if any("eval/perplexity" in row for row in result["rounds"]) else 1
+    steps = config.get("local-steps", 0) or np.nan
+    a_client = steps * config.get("batch-size", 1) * length
+    return accumulate(row.get("comm/clients", 0) * a_client for row in result["rounds"])
 
 
 QUANTITIES: Mapping[Over, Quantity] = {

@@ -23,7 +23,7 @@ from fedsparse.report.formats import cells, explanation
 from fedsparse.report.layers import layer_densities
 from fedsparse.report.options import Over
 from fedsparse.report.reproduce import command, unusual
-from fedsparse.report.results import Result, evaluations
+from fedsparse.report.results import ENDED, Result, evaluations
 from fedsparse.report.style import COLOURS, Style, named, styles
 from fedsparse.report.svg import Axis, Floats, Line, chart, colour
 from fedsparse.report.table import Row, settings_of
@@ -90,7 +90,7 @@ def _content(comparison: Comparison, files: Sequence[Path]) -> Mapping[str, Any]
         firsts.setdefault(named(settings), (file, result))
     header, *lines = cells(rows, comparison.columns)
     failures = [
-        (named(s, ()) or "the run", failures_of(f, r)) for (s, r), f in zip(comparison.runs, files, strict=True)
+        (named(s, (ENDED,)) or "the run", failures_of(f, r)) for (s, r), f in zip(comparison.runs, files, strict=True)
     ]
     charts = [_curve_chart(comparison, over, looks) for over in _shown(comparison)]
     return {
@@ -154,7 +154,9 @@ def _lines(comparison: Comparison, over: Over, tag: str, looks: Mapping[str, Sty
 def _curve_chart(comparison: Comparison, over: Over, looks: Mapping[str, Style]) -> Chart:
     quantity, tag = QUANTITIES[over], comparison.tag
     lines, name = _lines(comparison, over, tag, looks), tag.removeprefix("eval/")
-    x = Axis.of(quantity.title, "bytes" if quantity.is_bytes else "number", _all(lines, "x"))
+    x = Axis.of(
+        quantity.title, "bytes" if quantity.is_bytes else "count" if over == "rounds" else "number", _all(lines, "x")
+    )
     y = _y_axis(name, lines, percent(tag), falls_by_factors(tag, comparison.options.scale))
     title = f"{name.capitalize()} over {over if over != 'simulated' else 'simulated seconds'}"
     return Chart(title, chart(title, lines, x, y))
@@ -174,7 +176,7 @@ def _further_charts(comparison: Comparison, looks: Mapping[str, Style]) -> list[
     for tag, title, dull in FURTHER:
         lines = [line for line in _lines(comparison, "rounds", tag, looks) if (line.mean != dull).any()]
         if lines:
-            x, y = Axis.of("rounds", "number", _all(lines, "x")), _y_axis(tag, lines)
+            x, y = Axis.of("rounds", "count", _all(lines, "x")), _y_axis(tag, lines)
             charts.append(Chart(title, chart(f"{title} over rounds", lines, x, y)))
     return charts
 
@@ -190,7 +192,7 @@ def _layer_charts(firsts: Mapping[str, tuple[Path, Result]]) -> list[Chart]:
             looks = styles([{"layer": layer} for layer in layers])
             lines = [Line(layer, look, x, y, y, y) for (layer, (x, y)), look in zip(layers.items(), looks, strict=True)]
             title = f"Density of each layer: {name}" if name else "Density of each layer"
-            svg = chart(title, lines, Axis.of("rounds", "number", _all(lines, "x")), _y_axis("density", lines))
+            svg = chart(title, lines, Axis.of("rounds", "count", _all(lines, "x")), _y_axis("density", lines))
             charts.append(Chart(title, svg, tuple(_legend(line.name, line.style) for line in lines)))
     return charts
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 
 from fedsparse.report.axes import bytes_axis, legend, line_style, metric_axis, plain, visible
 from fedsparse.report.curves import QUANTITIES, Curve, curves
@@ -61,6 +62,8 @@ def _dress(axes: Axes, over: Over, drawn: Sequence[Curve], singles: bool) -> Non
     axes.set_xlabel(QUANTITIES[over].title)
     if QUANTITIES[over].is_bytes:
         bytes_axis(axes.xaxis)
+    if over == "rounds":
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if not drawn:
         return
     means = np.concatenate([curve.mean for curve in drawn])

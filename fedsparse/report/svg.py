@@ -18,7 +18,7 @@ from fedsparse.report.style import BASELINE, Style
 Floats = NDArray[np.float64]
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 48
+LEFT, RIGHT, TOP, BOTTOM = 74, 12, 12, 48
 POINTS = 3000
 """Most points of all lines of a chart together, so that a page of hundreds of lines stays small."""
 DASHES = {"-": "", "--": "6 3", ":": "2 3", "-.": "7 3 2 3"}
@@ -41,7 +41,7 @@ class Axis:
     """Of a chart.
 
     Attributes:
-        form: ``bytes``, ``percent`` or ``number``.
+        form: ``bytes``, ``percent``, ``count`` or ``number``.
     """
 
     title: str
@@ -73,7 +73,7 @@ class Axis:
     def ticks(self) -> list[float]:
         """Round numbers between the ends."""
         subs = (1.0,) if self.high > 100 * self.low else (1.0, 2.0, 5.0)
-        locator: Locator = LogLocator(subs=subs) if self.is_log else MaxNLocator(5)
+        locator: Locator = LogLocator(subs=subs) if self.is_log else MaxNLocator(5, integer=self.form == "count")
         return [t for t in locator.tick_values(self.low, self.high) if self.low <= t <= self.high]
 
     def text(self, value: float) -> str:
@@ -163,7 +163,7 @@ def _frame(x: Axis, y: Axis) -> Markup:
     middle = (LEFT + WIDTH - RIGHT) // 2, (TOP + HEIGHT - BOTTOM) // 2
     parts.append(f'<text x="{middle[0]}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.title)}</text>')
     parts.append(
-        f'<text transform="translate(14 {middle[1]}) rotate(-90)" text-anchor="middle">{escape(y.title)}</text>'
+        f'<text transform="translate(12 {middle[1]}) rotate(-90)" text-anchor="middle">{escape(y.title)}</text>'
     )
     parts.append(f'<path class="axes" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     return Markup("".join(parts))
