@@ -1,8 +1,12 @@
-"""What CompressMod and CompressedStrategy cost a message, beside Flower's own handling of a message and its reply: the arrays are read, the client's new ones are written, each message is
-taken apart into objects with a hash each (``deflate``) and put together, and FedAvg adds the reply up. With the two
-lines the mod encodes, a small reply is taken apart and put together, and FedAvg reads what the wrapper decodes.
-The time on the network, which shrinks with the bytes, is not in the table. Milliseconds are the processor's, so that
-other programs beside this one hardly matter.
+"""What CompressMod and CompressedStrategy cost a message, beside Flower's own handling of the dense one.
+
+    python -m benchmarks.flower_mod [REPEATS]
+
+Flower's own handling of a message and its reply: the arrays are read, the client's new ones are written, each message
+is taken apart into objects with a hash each (``deflate``) and put together, and FedAvg adds the reply up. With the two
+lines the mod encodes, a small reply is taken apart and put together, and FedAvg reads what the wrapper decodes. The
+time on the network, which shrinks with the bytes, is not in the table. Milliseconds are the processor's, so that other
+programs beside this one hardly matter.
 """
 
 import statistics
@@ -11,7 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -68,12 +72,11 @@ def one_message(arrays: ArrayRecord, mod: CompressMod | None, context: Context, 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-    print(
-        f"{machine()}\n\n| arrays | CompressMod | ms a message | beside Flower's own | reply |\n|---|---|---:|---:|---:|"
-    )
+    print(f"{machine()}\n\n| arrays | CompressMod | ms a message | beside Flower's own | reply |")
+    print("|---|---|---:|---:|---:|")
     for size, shapes in LAYERS.items():
         rng = np.random.default_rng(0)
-        arrays = ArrayRecord({str(i): Array(rng.standard_normal(s, np.float32)) for i, s in enumerate(shapes)})
+        arrays = ArrayRecord([rng.standard_normal(shape, np.float32) for shape in shapes])
         mods = {name: parts if parts is None else CompressMod(name, **parts) for name, parts in MODS.items()}
         contexts = {name: Context(1, 1, {}, RecordDict(), {}) for name in mods}
         measured: dict[str, list[float]] = {name: [] for name in mods}
