@@ -36,6 +36,8 @@ VOTES = (FedMedian, FedTrimmedAvg, MultiKrum, Bulyan)
 0. (Krum is a MultiKrum.)"""
 CLIPS = (DifferentialPrivacyClientSideFixedClipping, DifferentialPrivacyClientSideAdaptiveClipping)
 """Their clients clip what they send, and a residual that is added afterwards makes it longer again."""
+METHODS = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
+"""What the wrapper does itself."""
 UPLINK, DOWNLINK = "comm/uplink_bytes", "comm/downlink_bytes"
 
 
@@ -88,41 +90,44 @@ class CompressedStrategy(Strategy):
         self._accepted: dict[int, int] = {}  # node id -> the last round whose payload was accepted
         self._asked: dict[int, tuple[Message, SharedArrays]] = {}  # by node id, of the present round, until it answers
         self._dtypes = ArrayRecord()  # the arrays that the round began with
-        self._is_started = self._is_broadcast = False
+        self._inner = {name: getattr(strategy, name) for name in METHODS}
+        self._is_broadcast = False
 
     def __getattr__(self, name: str) -> Any:
-        """What the strategy has besides, such as the attributes that its own ``start`` uses."""
+        """What the strategy has besides, such as attributes of the user's own."""
         if name.startswith("__") or "strategy" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.strategy, name)
 
     def start(self, *positional: Any, **keywords: Any) -> Result:
-        """As the strategy's own ``start``, through this wrapper."""
-        self._is_started = True
+        """The strategy's own ``start``, which may be the user's, with the methods of this wrapper in place of its."""
+        own = vars(self.strategy)
+        before = own.copy()
+        own.update({name: getattr(self, name) for name in METHODS})
         try:
-            return type(self.strategy).start(self, *positional, **keywords)
+            return self.strategy.start(*positional, **keywords)
         finally:
-            self._is_started = self._is_broadcast = False
+            for name in METHODS:
+                own.pop(name)
+            own.update({name: method for name, method in before.items() if name in METHODS})
 
     def summary(self) -> None:
-        """Log the strategy's summary.
+        """Refuse another strategy around this one, whose ``start`` asks for a summary; :meth:`start` does not.
 
         Raises:
-            ConfigError: another strategy is around this one.
+            ConfigError: always.
         """
-        if not self._is_started:
-            raise ConfigError(
-                "CompressedStrategy is inside another strategy, which would read payloads as arrays: "
-                "put it outside, CompressedStrategy(Other(FedAvg()))"
-            )
-        self.strategy.summary()
+        raise ConfigError(
+            "CompressedStrategy is inside another strategy, which would read payloads as arrays: "
+            "put it outside, CompressedStrategy(Other(FedAvg()))"
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The strategy's messages, each with content of its own and the record for ``CompressMod``."""
         self._round, self._asked, self._dtypes = self._round + 1, {}, arrays
-        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        messages = list(self._inner["configure_train"](server_round, arrays, config, grid))
         for message, sent in self._own_arrays(messages, training=True):
             node = message.metadata.dst_node_id
             self._prepare(message, sent, {ROUND: self._round, ACCEPTED: self._accepted.get(node, 0)})
@@ -155,7 +160,7 @@ class CompressedStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """What the strategy makes of the decoded replies."""
         plain = [reply for reply in map(self._read, self._received(replies)) if reply]
-        arrays, metrics = self.strategy.aggregate_train(server_round, plain)
+        arrays, metrics = self._inner["aggregate_train"](server_round, plain)
         if arrays is not None:  # else the strategy made no use of the replies, and they return to the residuals
             self._accepted |= {r.metadata.src_node_id: self._round for r in plain if r.has_content()}
             arrays = pinned(arrays, self._dtypes)
@@ -165,7 +170,7 @@ class CompressedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The strategy's messages, counted."""
-        messages = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
+        messages = list(self._inner["configure_evaluate"](server_round, arrays, config, grid))
         if self._broadcast:
             for message, sent in self._own_arrays(messages, training=False):
                 self._prepare(message, sent, {ROUND: self._round})
@@ -175,7 +180,7 @@ class CompressedStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """What the strategy makes of the replies, counted."""
         arrived = self._received(replies)
-        metrics = self.strategy.aggregate_evaluate(server_round, arrived)
+        metrics = self._inner["aggregate_evaluate"](server_round, arrived)
         return self._with_bytes(metrics) if arrived else metrics
 
     def _read(self, reply: Message) -> Message | None:

@@ -1,12 +1,15 @@
 """The two lines in other people's apps: what travels, what the app and the strategy see."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, RecordDict
-from flwr.serverapp.strategy import FedAdam, FedAvg
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAdam, FedAvg, Result
 
 from fedsparse.flower import CompressedStrategy, CompressMod
-from tests.fedsparse.flower.federation import SIZE, client_app, play
+from tests.fedsparse.flower.federation import SIZE, Network, client_app, play
 
 
 def weights(arrays: ArrayRecord) -> np.ndarray:
@@ -39,3 +42,48 @@ def test_the_app_sees_the_message_that_a_plain_server_sends() -> None:
     play(CompressedStrategy(FedAvg()), client_app(CompressMod("eden"), seen=seen), rounds=1)
     assert [list(content) for content in seen] == [list(content) for content in plain]
     assert len({id(content) for content in seen}) == len(seen)
+
+
+class Keeper(FedAvg):
+    """A user's strategy with a `start` of its own, which looks at what its methods have noted."""
+
+    rounds = 0
+
+    def start(self, *positional: Any, **keywords: Any) -> Result:
+        self.result = super().start(*positional, **keywords)
+        assert self.rounds == keywords["num_rounds"]
+        return self.result
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        self.rounds += 1
+        return super().aggregate_train(server_round, replies)
+
+
+def test_a_strategy_with_a_start_of_its_own_runs_it() -> None:
+    strategy = CompressedStrategy(Keeper())
+    result, _ = play(strategy, client_app(CompressMod("eden")))
+    assert strategy.strategy.result is result
+    assert strategy.rounds == 3
+    assert 0 < strategy.uplink_bytes < strategy.downlink_bytes / 20
+
+
+def test_a_second_start_goes_on_with_the_clients_states() -> None:
+    """Its rounds begin at 1 again, which no client may take for a round that it has answered."""
+    strategy, mod = CompressedStrategy(FedAvg(fraction_evaluate=0)), CompressMod("topk", density=0.02)
+    first, grid = play(strategy, client_app(mod), rounds=1)
+    middle = strategy.uplink_bytes
+    second = strategy.start(grid, first.arrays, num_rounds=1)
+    assert not np.array_equal(weights(first.arrays), weights(second.arrays))
+    assert strategy.uplink_bytes > 1.5 * middle
+
+
+def test_a_loop_of_the_users_own_calls_the_methods() -> None:
+    strategy = CompressedStrategy(FedAvg())
+    grid = Network(client_app(CompressMod("none", values="f32")), 4, list)
+    arrays = ArrayRecord([np.zeros(SIZE, np.float32)])
+    for round in (1, 2):
+        messages = strategy.configure_train(round, arrays, ConfigRecord(), grid)
+        arrays = strategy.aggregate_train(round, grid.send_and_receive(messages))[0]
+    assert np.count_nonzero(weights(arrays)) == SIZE
