@@ -20,9 +20,12 @@ from fedsparse.flower.app_project import node_count, read_project, run_config_of
 from fedsparse.flower.message_log import MessageLog
 from fedsparse.flower.randomness import seed_everything
 from fedsparse.flower.reply_journal import ReplyJournal
+from fedsparse.plugins import last_line
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.events import cut_events
 from fedsparse.telemetry.folder import create_run_folder, write_json
+
+logger = logging.getLogger("fedsparse")
 
 SETTINGS, JOURNAL = "app.json", "journal"
 """In the run folder: the file of what the run was given, and the folder of the journal."""
@@ -100,7 +103,13 @@ def _play(server: ServerApp, grid: AppGrid, folder: Path, settings: Mapping[str,
     cut_events(folder, {})
     with MessageLog(folder, {"command": "run-app", "config": settings}) as log:
         grid.write_into(log, journal)
-        server(grid, Context(TaskIdentity.run_id, TaskIdentity.node_id, {}, RecordDict(), dict(grid.run_config)))
+        try:
+            server(grid, Context(TaskIdentity.run_id, TaskIdentity.node_id, {}, RecordDict(), dict(grid.run_config)))
+        except RunFailed:
+            raise
+        except Exception as error:  # the app's code may raise anything
+            logger.info("the ServerApp failed", exc_info=True)
+            raise RunFailed(f"the ServerApp failed: {last_line(error)} (all of it: {folder / 'log.txt'})") from error
         if log.rows and all(row["failed"] == row["messages"] for row in log.rows):
             raise RunFailed(f"no client has answered: {log.failure}")
     journal.remove()  # because a complete run has nothing to go on with
@@ -129,13 +138,13 @@ def _log_file(folder: Path) -> Iterator[None]:
     """A context in which Flower's log and ours, with the tracebacks of failed clients, go into ``log.txt`` too."""
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("flwr", "fedsparse")]
-    loggers[1].setLevel(logging.INFO)
-    for logger in loggers:
-        logger.addHandler(handler)
+    loggers = [logging.getLogger("flwr"), logger]
+    logger.setLevel(logging.INFO)
+    for each in loggers:
+        each.addHandler(handler)
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
+        for each in loggers:
+            each.removeHandler(handler)
         handler.close()

@@ -11,10 +11,10 @@ from typing import Any, Self
 from flwr.app import Message, MetricRecord
 from rich.console import Console
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
 from fedsparse.engine.records import content_bytes
 from fedsparse.errors import harmless, reason
+from fedsparse.telemetry.events import SummaryWriter
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import WRITTEN, human_bytes
 

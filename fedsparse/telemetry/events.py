@@ -1,11 +1,21 @@
-"""TensorBoard's files of a run that goes on: what the run had written after its checkpoint is cut off."""
+"""TensorBoard's files: their writer, and for a run that goes on, the cut of what came after its checkpoint."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
-from fedsparse.files import sync
+# TensorBoard imports TensorFlow where there is one, unless it finds this module: that would take seconds, and a process
+# with both TensorFlow and triton may crash.
+sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+
+from torch.utils.tensorboard import SummaryWriter  # noqa: E402
+
+from fedsparse.files import sync  # noqa: E402
 
 EVENTS = "events.out.tfevents.*"
+
+__all__ = ["SummaryWriter", "cut_events", "event_sizes"]
 
 
 def event_sizes(folder: Path) -> dict[str, int]:

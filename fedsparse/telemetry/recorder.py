@@ -14,11 +14,10 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from fedsparse.errors import Diverged, RunFailed
 from fedsparse.files import replaced
-from fedsparse.telemetry.events import cut_events, event_sizes
+from fedsparse.telemetry.events import SummaryWriter, cut_events, event_sizes
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
 from fedsparse.telemetry.summary import summary_of

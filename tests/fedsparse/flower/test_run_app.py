@@ -160,6 +160,14 @@ def test_a_run_in_which_no_client_answers_has_failed(tmp_path: Path, home: Path,
     assert json.loads((folder / "result.json").read_text())["summary"]["ended"] == "failed"
 
 
+def test_a_server_that_raises_is_one_line_and_its_traceback_is_in_the_log(tmp_path: Path, home: Path, run: Run) -> None:
+    broken = STRATEGIES.replace("np.save(", "1 / 0 #")
+    with pytest.raises(RunFailed, match=r"^the ServerApp failed: ZeroDivisionError: .* \(strategies\.py, line \d+\)"):
+        run(write_app(tmp_path / "app", strategies=broken))
+    (log,) = (home / "runs").glob("*/log.txt")
+    assert "Traceback" in log.read_text()
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_killed_run_goes_on_with_the_bits_of_a_run_that_was_not_killed(
     tmp_path: Path, home: Path, run: Run, workers: str

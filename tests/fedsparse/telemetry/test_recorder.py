@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -160,3 +162,11 @@ def test_an_unwritable_result_is_reported_before_the_run(tmp_path: Path) -> None
 
 def test_bytes_are_shown_in_decimal_units() -> None:
     assert [human_bytes(n) for n in (0, 999, 1000, 1234567, 2e9)] == ["0 B", "999 B", "1 kB", "1.23 MB", "2 GB"]
+
+
+def test_an_installed_tensorflow_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom fedsparse.telemetry.events import SummaryWriter\n"
+    code += f"SummaryWriter({str(tmp_path)!r}).add_scalar('a', 1.0, 1)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(tmp_path.glob("events.*"))
