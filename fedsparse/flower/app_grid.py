@@ -38,14 +38,18 @@ class AppGrid(LocalGrid):
             self.restore(node, state)
 
     def deliver(self, batch: list[Message], timeout: float | None) -> list[Message]:
+        """As LocalGrid does, but each client has the whole ``timeout`` for itself, as if all worked at once."""
         before = self._journal.answered(batch)
         fresh = [message for message in batch if message.metadata.message_id not in before]
         began = time.perf_counter()
-        answered = super().deliver(fresh, timeout) if fresh else []
+        answered = super().deliver(fresh, None) if fresh else []
         seconds = time.perf_counter() - began
         self.settle()
+        nodes = {reply.metadata.src_node_id for reply in answered if not reply.has_error()}
+        if timeout is not None:
+            made = {message.metadata.message_id: message.metadata.created_at for message in fresh}
+            answered = [r for r in answered if r.metadata.created_at - made[r.metadata.reply_to_message_id] <= timeout]
         if fresh:
-            nodes = {reply.metadata.src_node_id for reply in answered if not reply.has_error()}
             self._journal.add(fresh, answered, {node: self.state_of(node) for node in nodes}, seconds)
         replies = {reply.metadata.reply_to_message_id: reply for reply in answered}
         replies |= {name: answer.reply for name, answer in before.items() if answer.reply}
@@ -66,13 +70,18 @@ def load_client_app(reference: str, seed: int) -> Apps:
 
 
 def isolated(app: App, seed: int) -> App:
-    """The app, called as if each message had come over a network, and with a seed that only the message decides."""
+    """The app, called as if each message had come over a network, and with a seed that only the message decides.
+
+    The reply's time is as if the client had begun when the message was made.
+    """
 
     def answer(message: Message, context: Context) -> Message:
         node, _, number = message.metadata.message_id.partition(".")
         context.state = independent(context.state)
+        began = time.perf_counter()
         with own_draws(derive_seed(seed, "train", round=int(number), partition_id=int(node))):
             reply = app(with_content(message, independent(message.content)), context)
+        vars(reply.metadata)["_created_at"] = message.metadata.created_at + time.perf_counter() - began
         return with_content(reply, independent(reply.content)) if reply.has_content() else reply
 
     return answer

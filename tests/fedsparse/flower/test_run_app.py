@@ -149,6 +149,19 @@ def test_a_client_that_fails_changes_no_state_and_is_counted(
     assert "as told" in (done.folder / "log.txt").read_text()
 
 
+def test_a_client_that_is_slower_than_the_servers_timeout_is_missed_and_costs_no_other_client(
+    tmp_path: Path, home: Path, run: Run
+) -> None:
+    slow = CLIENT.replace(
+        "def evaluate(message, context):",
+        "def evaluate(message, context):\n    import time; time.sleep(0.5 * (context.node_id == 0))",
+    )
+    app = write_app(
+        tmp_path / "app", client=slow, strategies=STRATEGIES.replace("start, num", "start, timeout=0.4, num")
+    )
+    assert [row["failed"] for row in rows(run(app, "rounds=1"), "evaluate")] == [1]
+
+
 def test_a_run_in_which_no_client_answers_has_failed(tmp_path: Path, home: Path, run: Run) -> None:
     silent = CLIENT.replace("def size(message, context):", "def size(message, context):\n    raise ValueError('no')")
     with pytest.raises(RunFailed, match="no client has answered: client 1: ValueError: no"):
