@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
         )
     for door in _open_doors():
         print(f"open: {door}", file=sys.stderr)
-    with _superlink() as (home, environment):
+    with superlink() as (home, environment):
         _write_app(app := home / "app", config, serverapp, clientapp)
         resources: dict[str, float] = {
             "num-supernodes": config.clients,
@@ -75,27 +75,46 @@ def run_flower(config: Config, serverapp: str, clientapp: str) -> Path:
         }
         if "RAY_ADDRESS" not in os.environ:  # because an existing Ray cluster has its own number of CPUs
             resources["init-args-num-cpus"] = config.worker_count()
-        command = [
-            str(SCRIPTS / "flwr"),
-            *("run", str(app), "fedsparse", "--stream"),
-            *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
-        ]
-        log = _stream(command, environment)
-        # Because `flwr run` exits 0 even when the run has failed, this asks for the run's status.
-        status = subprocess.run(
-            [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
-            env=environment,
-            capture_output=True,
-            encoding="utf-8",
-        ).stdout
-        runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
-        if not runs or runs[0]["status"] != "finished:completed":
-            why = reason("\n".join(log), otherwise="its log is above")
-            raise RunFailed(f"the run on Flower's runtime failed: {why}")
+        log = flwr_run(app, environment, resources)
         written = [line.removeprefix(WRITTEN) for line in log if line.startswith(WRITTEN)]
         if not written:
             raise RunFailed("the run on Flower's runtime has ended, but its log does not name its folder")
         return Path(written[-1])
+
+
+def flwr_run(
+    app: Path, environment: Mapping[str, str], resources: Mapping[str, float], run_config: str = ""
+) -> list[str]:
+    """`flwr run` of a Flower app on the SuperLink of ``environment``; returns the lines of its log.
+
+    Args:
+        app: the app's folder.
+        environment: as ``superlink`` yields it.
+        resources: the simulation's configuration.
+        run_config: as Flower's `--run-config` takes it.
+
+    Raises:
+        RunFailed: with the reason from Flower's log.
+    """
+    command = [
+        str(SCRIPTS / "flwr"),
+        *("run", str(app), "fedsparse", "--stream"),
+        *(("--run-config", run_config) if run_config else ()),
+        *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
+    ]
+    log = _stream(command, environment)
+    # Because `flwr run` exits 0 even when the run has failed, this asks for the run's status.
+    status = subprocess.run(
+        [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+    ).stdout
+    runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
+    if not runs or runs[0]["status"] != "finished:completed":
+        why = reason("\n".join(log), otherwise="its log is above")
+        raise RunFailed(f"the run on Flower's runtime failed: {why}")
+    return log
 
 
 def _write_app(app: Path, config: Config, serverapp: str, clientapp: str) -> None:
@@ -113,7 +132,7 @@ def _gpu_share(config: Config) -> float:
 
 
 @contextmanager
-def _superlink() -> Iterator[tuple[Path, dict[str, str]]]:
+def superlink() -> Iterator[tuple[Path, dict[str, str]]]:
     """Start a SuperLink in simulation mode; yield its folder, and the environment in which `flwr` finds it.
 
     Only this user can enter the folder, and so reach Ray's sockets. However this process ends, all processes of the run
@@ -204,7 +223,7 @@ def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) 
     raise RunFailed(f"Flower's SuperLink did not start: {why}")
 
 
-def _stream(command: list[str], environment: dict[str, str]) -> list[str]:
+def _stream(command: list[str], environment: Mapping[str, str]) -> list[str]:
     """Run a command, print every line of its output as it comes, and return the lines."""
     lines = []
     with subprocess.Popen(
