@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fedsparse.catalogue import AGGREGATORS, COMPRESSORS, STRATEGIES, TOPOLOGIES
 from fedsparse.config.presets import PRESETS
+from fedsparse.report.results import ENDED
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BASELINE = "#000000"
@@ -81,19 +82,20 @@ def _numbered(number: int, variant: int) -> Style:
 
 
 def named(settings: Mapping[str, Any], without: Iterable[str] = ("seed",)) -> str:
-    """Settings as the name of a line: ``topk, density 0.01``."""
+    """Settings as the name of a line, such as ``topk, density 0.01``: another name for other settings."""
     words = (_word(key, value) for key, value in settings.items() if key not in without)
     return ", ".join(word for word in words if word)
 
 
 def _word(key: str, value: Any) -> str:
-    """A setting as a word of a legend; empty when it is off or ``auto``."""
+    """A setting as a word of a name; a method needs no key, and ``auto`` no word."""
     if value is True:
         return key
-    if is_number(value):
-        return f"{key} {value}"
-    off = (False, "auto", "off") if key in METHODS else (False, "auto", "off", "none")  # no compressor is a method too
-    return "" if value in off else str(value)
+    if value is False or (value == "" and key != ENDED):
+        return f"no {key}"
+    if value == "auto":
+        return ""
+    return str(value) if key in (*METHODS, ENDED) else f"{key} {value}"
 
 
 def is_number(value: Any) -> bool:

@@ -15,7 +15,7 @@ from fedsparse.errors import ConfigError
 from fedsparse.report.compare import Comparison
 from fedsparse.report.curves import curves
 from fedsparse.report.options import Options
-from fedsparse.report.style import styles
+from fedsparse.report.style import named, styles
 from tests.fedsparse.report.made_up import result
 
 
@@ -147,6 +147,16 @@ def test_every_method_has_one_look_in_all_pictures_and_none_shares_it() -> None:
     assert alone == together
     assert len({(look.colour, look.marker) for look in together.values()}) == len(names)
     assert together["none"].colour == "#000000"
+
+
+def test_other_settings_have_another_name() -> None:
+    values = ("auto", "none", "topk", True, False, 0.1)
+    all_settings = [
+        {"values": a, "downlink-compressor": b, "compressor": c} for a in values for b in values for c in values[1:3]
+    ]
+    names = [named(settings) for settings in all_settings]
+    assert len(set(names)) == len(names)
+    assert named({"compressor": "topk", "density": 0.01, "values": "auto", "seed": 3}) == "topk, density 0.01"
 
 
 def test_lines_of_one_method_have_its_colour_and_other_dashes() -> None:

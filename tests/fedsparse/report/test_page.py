@@ -91,7 +91,7 @@ def test_a_setting_with_marks_of_html_is_text_in_tables_charts_and_attributes(tm
         (tmp_path / str(n) / "result.json").write_text(json.dumps(made))
     elements = Elements(page(tmp_path))
     assert elements.count("script") == 1
-    assert name in {a.get("data-name") for _, a in elements.found}
+    assert f"dataset {name}" in {a.get("data-name") for _, a in elements.found}
 
 
 def test_a_wrapped_warning_is_one_line_and_a_long_log_is_cut(tmp_path: Path) -> None:
