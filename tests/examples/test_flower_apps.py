@@ -9,7 +9,7 @@ import pytest
 from fedsparse.flower import run_app
 
 ROOT = Path(__file__).parents[2]
-SHORT = {"pytorch": ("rounds=2 fraction-train=0.1", 20), "sklearn": ("rounds=2", 3)}
+SHORT = {"pytorch": ("rounds=2 fraction-train=0.02", 100), "sklearn": ("rounds=2", 3), "lora": ("rounds=2 steps=1", 4)}
 """Run configs, and nodes, for a run of seconds."""
 
 
@@ -18,7 +18,7 @@ def test_every_app_is_tested() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="git applies the diff")
-@pytest.mark.parametrize("app", SHORT)
+@pytest.mark.parametrize("app", ["pytorch", "sklearn", pytest.param("lora", marks=pytest.mark.slow)])
 def test_two_lines_make_an_apps_uplink_twenty_times_smaller(app: str, tmp_path: Path) -> None:
     if app == "sklearn":
         pytest.importorskip("sklearn")
