@@ -144,7 +144,9 @@ class Config(
         if isinstance(self.max_update_norm, float):
             raise ValueError(f"{says}: the server cannot see the norm of an update; leave max-update-norm out")
         if self.is_private:
-            raise ValueError(f"{says}: dp-noise and dp-epsilon cannot be had with it")
+            raise ValueError(
+                f"{says}: a sum of rounded noise is not the Gaussian mechanism of dp-noise; leave one of them out"
+            )
 
     def _check_topology(self) -> None:
         n, _, m = self.nm.partition(":")
