@@ -47,8 +47,11 @@ class AppGrid(LocalGrid):
         self.settle()
         nodes = {reply.metadata.src_node_id for reply in answered if not reply.has_error()}
         if timeout is not None:
-            made = {message.metadata.message_id: message.metadata.created_at for message in fresh}
-            answered = [r for r in answered if r.metadata.created_at - made[r.metadata.reply_to_message_id] <= timeout]
+            due = {message.metadata.message_id: message.metadata.created_at + timeout for message in fresh}
+            answered = [
+                reply for reply in answered
+                if reply.has_error() or reply.metadata.created_at <= due[reply.metadata.reply_to_message_id]
+            ]  # fmt: skip
         if fresh:
             self._journal.add(fresh, answered, {node: self.state_of(node) for node in nodes}, seconds)
         replies = {reply.metadata.reply_to_message_id: reply for reply in answered}

@@ -105,7 +105,7 @@ def _play(server: ServerApp, grid: AppGrid, folder: Path, settings: Mapping[str,
         grid.write_into(log, journal)
         try:
             server(grid, Context(TaskIdentity.run_id, TaskIdentity.node_id, {}, RecordDict(), dict(grid.run_config)))
-        except RunFailed:
+        except (ConfigError, RunFailed):
             raise
         except Exception as error:  # the app's code may raise anything
             logger.info("the ServerApp failed", exc_info=True)

@@ -37,6 +37,7 @@ class MessageLog:
 
     Attributes:
         rows: ``batch``, ``round``, ``kind``, the counts, and ``metrics`` of the replies, averaged.
+        failure: the last reason why a message had no good reply.
     """
 
     def __init__(self, folder: Path, head: Mapping[str, Any]) -> None:
