@@ -1,9 +1,9 @@
 """The tables of docs/reliability.md: what every aggregator loses under every attack.
 
-    python main.py sweep configs/attacks.yaml && python -m benchmarks.attacks runs/attacks
+    python main.py sweep configs/attacks.yaml; python -m benchmarks.attacks runs/attacks
 
 Each number is the accuracy minus that of `mean` without an attack, in points, seed by seed, with a 95 % confidence
-interval.
+interval; or, in brackets, the number of seeds, where some are missing.
 """
 
 import argparse
@@ -43,7 +43,8 @@ def difference(runs: dict[int, float], clean: dict[int, float]) -> str:
     estimate = Estimate.of([accuracy - clean[seed] for seed, accuracy in sorted(runs.items())])
     if math.isnan(estimate.mean):
         return "diverged"
-    return f"{estimate.mean:+.1f}" + (f" ± {estimate.half_width:.1f}" if len(runs) > 1 else "")
+    spread = f"± {estimate.half_width:.1f}" if len(runs) == len(clean) > 1 else f"({len(runs)})"
+    return f"{estimate.mean:+.1f} {spread}"
 
 
 def main() -> None:

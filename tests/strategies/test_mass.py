@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import played
+from benchmarks.faults import RATES, measured, played
 from fedsparse.config import Config
 
 FAULTS = dict.fromkeys(("unreached", "lost", "late", "corrupt", "twice"), 0.1)
@@ -40,3 +40,10 @@ def test_books_show_what_a_decaying_residual_takes_away(tiny_dataset: str, tmp_p
     config = settings(tiny_dataset, tmp_path, **{"compressor": "topk", "density": 0.05, "residual-decay": 0.5})
     _, grid, books = played(config, FAULTS)
     assert max(books.missing(grid, config)) > 0.01
+
+
+@pytest.mark.slow
+def test_two_hundred_rounds_over_a_faulty_network_miss_no_mass_and_little_accuracy() -> None:
+    assert measured("--residual-decay 1", 0, RATES)[1] < 1e-6
+    losses = [measured("", seed, {})[0] - measured("", seed, RATES)[0] for seed in range(3)]
+    assert sum(losses) / 3 < 2
