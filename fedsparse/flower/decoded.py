@@ -4,6 +4,7 @@ No dense copy of a client's arrays is kept. Its update is decoded when a strateg
 forgotten when it has read the last: FedAvg, which reads one client's arrays after another's, has one update at a time.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -86,16 +87,17 @@ class DecodedArray(Array):
         return Array, (self.dtype, self.shape, self.stype, self.data)
 
 
-def payload_of(content: RecordDict) -> bytes | None:
+def payload_of(content: RecordDict, twins: Collection[str]) -> bytes | None:
     """The payload in a reply's ArrayRecords; None in a dense reply.
 
     Raises:
-        PayloadError: there are several.
+        PayloadError: there are several, or one is in a record that answers none of the message's.
     """
-    found = [array for record in content.array_records.values() for array in record.values() if array.stype == STYPE]
-    if len(found) > 1:
-        raise PayloadError(f"{len(found)} payloads in one reply")
-    return found[0].data if found else None
+    records = content.array_records
+    found = [(name, array) for name, record in records.items() for array in record.values() if array.stype == STYPE]
+    if len(found) > 1 or (found and found[0][0] not in twins):
+        raise PayloadError(f"{len(found)} payloads, the first in record {one_line(found[0][0])!r}")
+    return found[0][1].data if found else None
 
 
 def check(name: str, array: Array, sent: Array) -> None:
@@ -124,10 +126,10 @@ def decoded(reply: Message, sent: SharedArrays, round: int, *, every_coordinate:
     Raises:
         PayloadError: one line that says what is wrong.
     """
-    payload = payload_of(reply.content)
+    twins, records = sent.twins(reply.content.array_records), dict(reply.content.items())
+    payload = payload_of(reply.content, twins)
     if payload is None:
         return reply.content
-    twins, records = sent.twins(reply.content.array_records), dict(reply.content.items())
     missing = [(twin, key) for name, twin in twins.items() for key in sent.records[twin] if key not in records[name]]
     if unknown := [place for place in missing if place not in sent.values]:
         raise PayloadError(f"its array {unknown[0][1]!r} is missing")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message
+from flwr.clientapp.mod import LocalDpMod
 from flwr.serverapp.strategy import (
     Bulyan,
     DifferentialPrivacyClientSideFixedClipping,
@@ -148,6 +149,28 @@ def test_a_forged_reply_becomes_an_error_reply_with_one_line_and_the_round_goes_
     assert all(line.startswith("the reply of node 1 is refused: ") and "\n" not in line for line in refused)
     assert np.count_nonzero(result.arrays["w"].numpy())
     assert "Received 3 results and 1 failures" in caplog.text
+
+
+def test_a_payload_in_a_record_of_its_own_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """FedAvg ends a run when one client's reply has another number of ArrayRecords."""
+
+    def between(replies: list[Message]) -> list[Message]:
+        if replies and "arrays" in replies[0].content:
+            of_1 = next(reply for reply in replies if reply.metadata.src_node_id == 1)
+            of_1.content["more"] = of_1.content["arrays"]
+            of_1.content["arrays"] = ArrayRecord({"w": Array(np.zeros(SIZE, np.float32))})
+        return replies
+
+    play(CompressedStrategy(FedAvg()), client_app(CompressMod("eden")), rounds=1, between=between)
+    assert "node 1 is refused: 1 payloads, the first in record 'more'" in caplog.text
+
+
+def test_local_differential_privacy_adds_its_noise_before_the_mod_encodes() -> None:
+    noisy = LocalDpMod(clipping_norm=1.0, sensitivity=1.0, epsilon=100.0, delta=1e-5)
+    result, _ = play(CompressedStrategy(FedAvg()), client_app(CompressMod("none", values="f32"), noisy), rounds=1)
+    plain, _ = play(FedAvg(), client_app(), rounds=1)
+    noise = result.arrays["w"].numpy() - plain.arrays["w"].numpy()
+    assert 0.01 < np.std(noise) < 0.1
 
 
 def test_another_clients_payload_is_refused(caplog: pytest.LogCaptureFixture) -> None:
