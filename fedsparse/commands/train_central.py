@@ -32,7 +32,7 @@ def train_central(settings: Given) -> None:
     Writes ``model.pt`` and ``result.json`` into a run folder.
 
     Raises:
-        ConfigError: settings of a sparse network, which this does not train.
+        ConfigError: settings of a sparse network or of differential privacy, which this does not train with.
         Diverged: the loss is not finite.
     """
     train_all(checked(settings, training="central"))
@@ -46,6 +46,8 @@ def train_all(config: Config, until: int | None = None) -> None:
     """
     if config.topology_method != "dense":
         raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
+    if config.is_private:
+        raise ConfigError("train-central adds no noise for privacy: leave dp-noise and dp-epsilon out")
     config = config.replace(strategy="fedavg")  # because fedprox would pull weights back to a round's start
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)

@@ -34,12 +34,13 @@ def verify(settings: Given, folder: str, rounds: str = "") -> None:
     """`main.py verify RUN_FOLDER`: the same settings, up to a round, in a scratch folder on the local engine.
 
     Raises:
-        ConfigError: there is no such run, or it has fewer rounds.
+        ConfigError: there is no such run, it has fewer rounds, or no run can have its bits again.
         RunFailed: the numbers are not the same; the differences between the two runs are printed before.
     """
     if other := sorted(settings.typed - OWN_SETTINGS):
         raise ConfigError(f"--{other[0]} has no effect on verify: the run has its own settings")
     result = run_in(folder)
+    check_repeatable(Config.from_mapping(result["config"]), folder)
     wanted = rounds_to_compare(result, folder, rounds)
     recorded = [row for row in result["rounds"] if row["round"] <= wanted]
     print(f"{folder}: running {wanted} of its {result['rounds'][-1]['round']} rounds again", flush=True)
@@ -63,6 +64,16 @@ def run_in(folder: str) -> Result:
         raise ConfigError(f"{folder} has {len(found)} runs; name the folder of one")
     (result,) = found.values()
     return result
+
+
+def check_repeatable(config: Config, folder: str) -> None:
+    """Check that the random numbers of a run come from its seed.
+
+    Raises:
+        ConfigError: its noise for differential privacy came from the operating system.
+    """
+    if config.noise_by_clients or (config.noise_by_server and config.engine != "local"):
+        raise ConfigError(f"{folder}: its noise for differential privacy is secret, so no run has the same bits again")
 
 
 def rounds_to_compare(result: Result, folder: str, asked: str) -> int:

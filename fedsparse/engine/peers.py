@@ -7,16 +7,20 @@ from contextlib import suppress
 from pathlib import Path
 
 CONNECTIONS = Path("/proc/net/tcp")
-"""Both ends of the machine's IPv4 connections, a line each: number, own address, other address, ..., user (the 8th)."""
+"""Both ends of the machine's IPv4 connections, a line each: number, own address, other address, state, ..., user."""
+ESTABLISHED = "01"
 
 
 def user_of(client: tuple[str, int], server: tuple[str, int]) -> int | None:
-    """The id of the user whose process holds the client's end; None if it is not on this machine, or over IPv6."""
+    """The id of the user whose process holds the client's end; None if it is not on this machine, or over IPv6.
+
+    None, too, if the client has closed its end. No process holds it any more, and the table calls that user 0, root.
+    """
     with suppress(OSError):
-        ends = [_as_in_table(*client), _as_in_table(*server)]
+        wanted = [_as_in_table(*client), _as_in_table(*server), ESTABLISHED]
         for line in CONNECTIONS.read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[1:3] == ends:
+            if fields[1:4] == wanted:
                 return int(fields[7])
     return None
 

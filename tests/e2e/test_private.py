@@ -64,6 +64,11 @@ def test_what_would_break_the_guarantee_is_one_line_and_exit_code_2(
     assert "\n" not in line
 
 
+def test_central_training_has_no_noise_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-central", "--dp-noise", "1"]) == 2
+    assert "train-central adds no noise for privacy" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["server", "clients"])
 def test_a_private_run_on_flowers_runtime_counts_the_same_epsilon(tmp_path: Path, tiny_dataset: str, by: str) -> None:

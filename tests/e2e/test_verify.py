@@ -121,6 +121,15 @@ def test_a_mistake_is_one_line(made: Path, capsys: pytest.CaptureFixture[str], m
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("settings", [{"dp-noise-by": "clients", "compressor": "none"}, {"engine": "flower"}], ids=str)
+def test_a_run_whose_noise_is_secret_has_no_bits_to_verify(
+    copied: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, str]
+) -> None:
+    changed(copied, lambda result: result["config"].update({"dp-noise": 1.0, **settings}))
+    assert main(["verify", str(copied)]) == 2
+    assert "its noise for differential privacy is secret" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_run_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path / "none")]) == 2
     assert main(["verify", str(tmp_path)]) == 2
