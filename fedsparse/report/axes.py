@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
@@ -65,15 +64,15 @@ def fonts(size: Size) -> Any:
     return {"font.size": 10 if size == "screen" else 8}
 
 
-def bytes_axis(axis: Axis) -> None:
-    """Ticks as 500 kB, 1 MB; logarithmic where the data span a factor of ten."""
-    low, high = axis.axes.dataLim.intervalx if axis is axis.axes.xaxis else axis.axes.dataLim.intervaly
+def bytes_axis(axes: Axes) -> None:
+    """Ticks of the x axis as 500 kB, 1 MB; logarithmic where the data span a factor of ten."""
+    low, high = axes.dataLim.intervalx
     if low > 0 and high > FEW * low:
-        axis._set_axes_scale("log")  # type: ignore[attr-defined]
+        axes.set_xscale("log")
         subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
-        axis.set_major_locator(LogLocator(subs=subs))
-        axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(EngFormatter(unit="B"))
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
 
 
 def percent(tag: str) -> bool:

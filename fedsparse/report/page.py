@@ -88,39 +88,37 @@ def _content(comparison: Comparison, files: Sequence[Path]) -> Mapping[str, Any]
     firsts: dict[str, tuple[Path, Result]] = {}
     for (settings, result), file in zip(comparison.runs, files, strict=True):
         firsts.setdefault(named(settings), (file, result))
-    header, *lines = cells(rows, comparison.columns)
     failures = [
         (named(s, (ENDED,)) or "the run", failures_of(f, r)) for (s, r), f in zip(comparison.runs, files, strict=True)
     ]
-    charts = [_curve_chart(comparison, over, looks) for over in _shown(comparison)]
     return {
+        **_table(comparison),
         "settings": [_legend(name, looks[name]) for name in (named(row.settings) for row in rows)],
-        "header": header[len(settings_of(rows)) :],
-        "keys": settings_of(rows),
-        "rows": [
-            (
-                row,
-                line[: len(settings_of(rows))],
-                [*zip(line[len(settings_of(rows)) :], _sort_keys(comparison, row), strict=True)],
-            )
-            for row, line in zip(rows, lines, strict=True)
-        ],
         "explanation": explanation(rows, (len(evaluations(result)) for _, result in comparison.runs)),
-        "charts": charts,
+        "charts": [_curve_chart(comparison, over, looks) for over in _shown(comparison)],
         "fronts": [_front(rows, looks, way, title) for way, title in (("uplink", "uplink"), ("both", "both ways"))],
         "further": _further_charts(comparison, looks) + _layer_charts(firsts),
         "stages": _stage_bars(rows),
         "failures": [(name, found) for name, found in failures if found],
-        "commands": [
-            (
-                named(row.settings) or "all runs",
-                sorted(row.by_seed[row.headline.name]),
-                command(firsts[named(row.settings)][1]),
-            )
-            for row in rows
-        ],
+        "commands": [_command(row, *firsts[named(row.settings)]) for row in rows],
         "common": _common(comparison),
     }
+
+
+def _table(comparison: Comparison) -> Mapping[str, Any]:
+    """The columns' titles; and of each row, the settings, and the texts and sort keys of the numbers."""
+    keys = settings_of(comparison.rows)
+    header, *lines = cells(comparison.rows, comparison.columns)
+    rows = [
+        (line[: len(keys)], [*zip(line[len(keys) :], _sort_keys(comparison, row), strict=True)])
+        for row, line in zip(comparison.rows, lines, strict=True)
+    ]
+    return {"keys": keys, "header": header[len(keys) :], "rows": rows}
+
+
+def _command(row: Row, _: Path, result: Result) -> tuple[str, list[int], str]:
+    """The name of a row, its seeds, and the command for the first of them."""
+    return named(row.settings) or "all runs", sorted(row.by_seed[row.headline.name]), command(result)
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, Style]:

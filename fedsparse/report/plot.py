@@ -61,7 +61,7 @@ def _dress(axes: Axes, over: Over, drawn: Sequence[Curve], singles: bool) -> Non
     plain(axes)
     axes.set_xlabel(QUANTITIES[over].title)
     if QUANTITIES[over].is_bytes:
-        bytes_axis(axes.xaxis)
+        bytes_axis(axes)
     if over == "rounds":
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if not drawn:

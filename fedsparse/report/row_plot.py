@@ -48,7 +48,7 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
         plain(axes)
         axes.set_xlabel(QUANTITIES["uplink"].title if x == "uplink" else x)
         if x == "uplink":
-            bytes_axis(axes.xaxis)
+            bytes_axis(axes)
     metric_axis(figure.axes[0], headline.tag)
     legend(figure, {name: handles[name] for name in style_of if name in handles}, "screen", title=", ".join(lines))
     return figure

@@ -32,10 +32,10 @@ def bytes_picture(rows: Sequence[Row], size: Size) -> Figure:
     bars.margins(x=0.25)
     bars.set_xlabel("bytes of all clients: up (above), down (below)")
     plain(bars)
-    bytes_axis(bars.xaxis)
+    bytes_axis(bars)
     _points(points, rows, [row["both-bytes"].mean for row in rows], size)
     points.set_xlabel("bytes, both ways")
-    bytes_axis(points.xaxis)
+    bytes_axis(points)
     metric_axis(points, rows[0].headline.tag)
     return figure
 
