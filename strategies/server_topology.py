@@ -123,6 +123,8 @@ class ServerTopology:
         arrays = content.get("arrays")
         if not isinstance(arrays, ArrayRecord) or "update" not in arrays:
             raise PayloadError("it has no update")
+        if "masked" in arrays:
+            raise PayloadError("it has a masked update that nobody asked for")
         own, compact = self.current if self.clients_choose(round) else None, self.compact
         if "mask" in arrays:
             if own is None:

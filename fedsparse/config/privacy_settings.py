@@ -24,7 +24,7 @@ class PrivacySettings(Settings):
     sees sums alone."""
     secure_aggregation: bool = False
     """The server sees the sum of a cohort's updates alone (compressors none, and randomk with shared-support)."""
-    secure_limit: float = Field(1.0, gt=0, le=1e6)
+    secure_limit: float = Field(1.0, ge=1e-30, le=1e6)
     """secure-aggregation: the largest magnitude of a value of an update, times the client's samples as a share of the
     largest client's. What is above is cut off, and stays in the residual if there is one."""
     secure_bits: int = Field(16, ge=2, le=16)

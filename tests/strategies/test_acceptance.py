@@ -137,6 +137,15 @@ def test_another_clients_payload_of_the_same_round_is_refused() -> None:
     refuse("payload", "another client's", change)
 
 
+def test_a_masked_update_is_refused_without_secure_aggregation() -> None:
+    def change(update: np.ndarray, message: Message) -> Message:
+        answer = reply(message, update, 1, 1)
+        answer.content["arrays"]["masked"] = Array("uint8", (1,), "fedsparse/1", b"0")
+        return answer
+
+    refuse("payload", "a masked update that nobody asked for", change)
+
+
 @pytest.mark.parametrize("where", ["a record", "an array", "a long array", "many metrics"])
 def test_content_that_no_message_asks_for_is_refused_before_it_is_decoded(where: str) -> None:
     big = Array("float32", (1,), "fedsparse/1", bytes(10**6))
