@@ -217,7 +217,7 @@ class Gate:
         self.experiment, self.topology, self.run = experiment, topology, run_name(experiment.config)
         limit = experiment.config.max_update_norm
         if experiment.config.is_private and limit == "auto":
-            limit = "off"  # it compares clients; what a long update can do is bounded by dp-clip
+            limit = "off"  # because it compares clients; `PrivateSum` shortens what is too long
         self.limits = NormLimits(limit, experiment.config.clients_per_round)
         task = experiment.task
         # The server computes what follows from the loss, so that no client needs to be trusted with it.

@@ -20,8 +20,8 @@ class PrivacySettings(Settings):
     dp_clip: float = Field(1.0, gt=0, le=1e30)
     """Longest update (L2 norm) that counts whole; a longer one is scaled down to it."""
     dp_noise_by: Literal["server", "clients"] = "server"
-    """Who adds the noise. clients: each adds so much that the sum of min-replies replies has enough, for a server that
-    sees sums alone."""
+    """Who adds the noise. clients: each adds so much that the sum of min-replies replies has enough; one reply alone,
+    which the server sees, has less."""
     secure_aggregation: bool = False
     """The server sees the sum of a cohort's updates alone (compressors none, and randomk with shared-support)."""
     secure_limit: float = Field(1.0, ge=1e-30, le=1e6)

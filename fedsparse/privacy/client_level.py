@@ -97,12 +97,22 @@ class ClientLevel:
         self._sum = PrivateSum(
             compact.full.size,
             support,
-            clip=config.dp_clip if by_server else math.inf,
+            clip=config.dp_clip if by_server else self._longest_reply(int(support.count_nonzero())),
             deviation=self.accountant.noise * config.dp_clip if by_server else 0.0,
             expected=config.clients_per_round,
             bits=secret_bits if secret else repeatable_bits(derive_seed(config.seed, "noise", round=round)),
         )
         return self._sum
+
+    def _longest_reply(self, coordinates: int) -> float:
+        """A length that an honest reply with noise of its own exceeds with a probability below 1e-20.
+
+        The norm of that noise is at most 10 standard deviations above its mean.
+        """
+        share = self.accountant.noise * self.config.dp_clip / math.sqrt(self.config.min_replies)
+        # Counts of coordinates are rounded, so that size / count may be above 1 / density.
+        scale = 2 / self.config.density if self.config.compression()["unbiased"] else 1.0
+        return scale * (self.config.dp_clip + share * (math.sqrt(coordinates) + 10))
 
     def measured(self, round: int) -> dict[str, float]:
         """What a round has cost, and the share of its updates that were cut, under telemetry's tags."""

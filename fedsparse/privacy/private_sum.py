@@ -26,7 +26,7 @@ class PrivateSum:
     Args:
         size: length of the flat vector, which has no buffers.
         support: bool, shape ``(size,)``: the coordinates that updates may have, which no client's data decides.
-        clip: longest update that counts whole; infinity for updates that clients have cut and added noise to.
+        clip: longest update that counts whole.
         deviation: standard deviation of the noise of each coordinate; 0 for none.
         expected: how many clients a cohort has in expectation.
         bits: random bits for the noise.

@@ -218,6 +218,24 @@ def test_with_noise_by_clients_a_round_with_too_few_replies_leaves_the_weights()
     np.testing.assert_allclose(strategy.weights.numpy()[support], mean, rtol=1e-5)
 
 
+def test_with_noise_by_clients_a_reply_is_cut_to_what_an_honest_one_may_be_long() -> None:
+    def answer(strategy: FedAvg, message: Message, round: int) -> Message:
+        layout, hostile = strategy.topology.compact.layout, message.metadata.dst_node_id == asked[0]
+        codec = UpdateCodec(layout, **strategy.config.compression())
+        vector = torch.full((layout.size,), 1e38) if hostile else torch.zeros(layout.size)
+        honest = perturbed(vector, codec, strategy.config, round, noise=1.5)
+        payload, _ = codec.encode(vector if hostile else honest, ClientState(), round=round, seed=1)
+        told.append(float(honest.norm()))
+        arrays = ArrayRecord({"update": payload_array(bind(payload, binding_of(message)), layout)})
+        return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 9})}), reply_to=message)
+
+    told: list[float] = []
+    strategy = make(**{"dp-noise-by": "clients"})
+    asked = sampled(strategy.config, 1)
+    play(strategy, answer=answer)
+    assert max(told) < COHORT * float(strategy.weights.norm()) < 4 * max(told)
+
+
 def test_clients_are_told_the_noise_that_an_epsilon_needs(tiny_dataset: str) -> None:
     settings = {"dp-epsilon": 3, "topology": "dense", "sparsity": 0, **CLIENTS_NOISE, "dp-clip": 1e-3}
     rounds = play_all(tiny_dataset, rounds=1, **settings)
