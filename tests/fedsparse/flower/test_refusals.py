@@ -142,6 +142,7 @@ def test_a_forged_reply_becomes_an_error_reply_with_one_line_and_the_round_goes_
             of_1.content["arrays"] = forge(of_1.content["arrays"])
         return replies
 
+    caplog.set_level(logging.INFO, "flwr")
     strategy = CompressedStrategy(FedAvg())
     result, _ = play(strategy, client_app(CompressMod("none", values="int8")), rounds=2, between=between)
     refused = [r.getMessage() for r in caplog.records if r.name == "fedsparse" and r.levelno == logging.WARNING]
