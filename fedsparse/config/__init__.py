@@ -18,7 +18,8 @@ from fedsparse.config.data_settings import FILES, DataSettings
 from fedsparse.config.federation_settings import FederationSettings
 from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.network_settings import NetworkSettings
-from fedsparse.config.presets import FACTORIZATIONS, PRESETS
+from fedsparse.config.presets import FACTORIZATIONS
+from fedsparse.config.privacy_checks import check_privacy, check_secure_aggregation
 from fedsparse.config.privacy_settings import PrivacySettings
 from fedsparse.config.run_settings import RunSettings, core_count
 from fedsparse.config.settings import Settings
@@ -73,8 +74,8 @@ class Config(
                 "would depend on what else this machine does"
             )
         self._check_attack()
-        self._check_privacy()
-        self._check_secure_aggregation()
+        check_privacy(self)
+        check_secure_aggregation(self)
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
@@ -96,57 +97,10 @@ class Config(
                 f"attack = {self.attack} needs a topology that the server chooses, the same for all clients"
             )
 
-    def _check_privacy(self) -> None:
-        """Refuse what a guarantee of differential privacy would not hold for."""
-        if not self.is_private:
-            return
-        if "off" not in (self.dp_noise, self.dp_epsilon):
-            raise ValueError(f"dp-epsilon = {self.dp_epsilon:g}: decides the noise; leave dp-noise out")
-        if self.aggregator != "mean":
-            raise ValueError(f"aggregator = {self.aggregator}: compares clients, and dp-clip bounds a sum; use mean")
-        if self.attack not in ("none", "label-flip"):
-            raise ValueError(f"attack = {self.attack}: its updates depend on those of all clients; leave dp-noise out")
-        if self.noise_by_server and self.min_replies > 1:
-            raise ValueError(
-                f"min-replies = {self.min_replies}: with noise by the server, no round may depend on who replies; use 1"
-            )
-        if self.noise_by_clients and not self._sends_plain_values():
-            raise ValueError(
-                f"dp-noise-by = clients: the sum of replies must be one of plain values at coordinates that no data "
-                f"decides: use compressor = none, or randomk with shared-support, values = f32 and error-feedback = "
-                f"false, not {self.compressor}"
-            )
-
-    def _sends_plain_values(self) -> bool:
-        """Whether updates travel as float32 values at coordinates that are the same for all clients of a round."""
-        sent = self.compression()
-        shared = sent["compressor"] == "randomk" and self.shared_support and not sent["error_feedback"]
-        return sent["values"] == "f32" and (sent["compressor"] == "none" or shared)
-
-    def _check_secure_aggregation(self) -> None:
-        """Refuse what needs more than the sum of a cohort's updates, each with the same coordinates."""
-        if not self.secure_aggregation:
-            return
-        chosen, least, says = self.compression(), 3, "secure-aggregation = true"
-        if chosen["compressor"] != "none" and not (chosen["compressor"] == "randomk" and self.shared_support):
-            raise ValueError(
-                f"{says}: clients of compressor = {self.compressor} send different coordinates, which have no sum; "
-                "choose none, or randomk with shared-support"
-            )
-        if self.values != "auto" or self.compressor in PRESETS:
-            named = "values" if self.values != "auto" else "compressor"
-            raise ValueError(f"{says}: has its own coding of values; leave {named} = {getattr(self, named)} out")
-        if self.clients_per_round < least:
-            raise ValueError(f"{says}: the sum of {self.clients_per_round} clients hides little; it takes {least}")
-        for key, harmless in (("aggregator", "mean"), ("attack", "none"), ("upload-pruning", "off")):
-            if (value := self.flat()[key]) != harmless:
-                raise ValueError(f"{says}: {key} = {value} looks at each client's update; use {key} = {harmless}")
-        if isinstance(self.max_update_norm, float):
-            raise ValueError(f"{says}: the server cannot see the norm of an update; leave max-update-norm out")
-        if self.is_private:
-            raise ValueError(
-                f"{says}: a sum of rounded noise is not the Gaussian mechanism of dp-noise; leave one of them out"
-            )
+    @property
+    def secure_threshold(self) -> int:
+        """How many clients a secure sum takes at least: two thirds of a cohort, rounded up."""
+        return -(-2 * self.clients_per_round // 3)
 
     def _check_topology(self) -> None:
         n, _, m = self.nm.partition(":")

@@ -323,6 +323,8 @@ def test_masks_differ_from_run_to_run_and_the_weights_do_not(tiny_dataset: str) 
         ({"upload-pruning": "magnitude"}, "use upload-pruning = off"),
         ({"max-update-norm": 5.0}, "leave max-update-norm out"),
         ({"clients-per-round": 2}, "it takes 3"),
+        (dict.fromkeys(("clients", "clients-per-round"), 2**16 + 1), "use at most 65536 clients-per-round"),
+        ({"min-replies": 8}, "3 are left, and a second sum takes 7; use min-replies = 7"),
         ({"dp-noise": 1}, "leave one of them out"),
         ({"topology": "feddst", **SPARSE}, "topology = feddst asks each client for more"),
         ({"topology": "rigl", **SPARSE}, "topology = rigl asks each client for more"),
