@@ -17,6 +17,7 @@ from fedsparse.clients.secure import answer_phases, masked_array
 from fedsparse.clients.state_store import kept_moments
 from fedsparse.clients.workbench import TRAINING, SparseModel, Workbench, workbench
 from fedsparse.compression import UpdateCodec
+from fedsparse.compression.fixed import FixedPoint
 from fedsparse.config import Config
 from fedsparse.engine.records import plain_array
 from fedsparse.engine.step_records import RECORD, step_record
@@ -174,6 +175,8 @@ def _reply(
     update = model.vector.sub_(bench.received)  # in place, because the next message loads the model anew
     codec = codec_for(bench, own, round, len(indices))
     payload, stats = encode_update(bench, context, task, update, own, codec, client)
+    if isinstance(codec.values, FixedPoint) and codec.values.clipped is not None:  # None: sent an earlier payload again
+        stats["clipped"] = codec.values.clipped
     if bench.config.secure_aggregation:
         with timer("mask"):
             arrays["masked"] = masked_array(bench, context, message, payload, own, len(indices))

@@ -11,12 +11,16 @@ class FixedPoint:
     Args:
         unit: above 0.
         bits: of a multiple with its sign, 2 to 16.
+
+    Attributes:
+        clipped: the share of the last encoded values that were cut off; None before the first call.
     """
 
     code = 11
 
     def __init__(self, unit: float = 1.0, bits: int = 16) -> None:
         self.unit, self.most = np.float32(unit), (1 << bits - 1) - 1
+        self.clipped: float | None = None
 
     def size(self, counts: np.ndarray) -> int:
         return 4 + 2 * int(counts.sum())
@@ -24,6 +28,7 @@ class FixedPoint:
     def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
         with np.errstate(over="ignore"):
             multiples = np.floor(values / self.unit + 1 - thresholds(values.size, seed, unbiased))
+        self.clipped = float((np.abs(multiples) > self.most).mean()) if multiples.size else 0.0
         return self.unit.astype("<f4").tobytes() + np.clip(multiples, -self.most, self.most).astype("<i2").tobytes()
 
     def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:

@@ -100,6 +100,7 @@ def columns(metrics: Iterable[str]) -> tuple[str, ...]:
         "compress/threshold",
         "compress/threshold_error",
         "compress/residual_norm",
+        "compress/clipped",
         "amp/skipped_steps",
         "topology/density",
         "topology/changed",
@@ -132,6 +133,7 @@ def measured_by_clients(metrics: Iterable[str]) -> dict[str, Range]:
         "compress/threshold": size,
         "compress/threshold_error": size,
         "compress/residual_norm": size,
+        "compress/clipped": share,
         "amp/skipped_steps": Range(0, 1e9),
         **{f"time/{stage}": Range(0, 1e8) for stage in STAGES},
     }
