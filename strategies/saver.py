@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedsparse.checkpoint import Checkpoints, Saved, State
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.saved_contexts import from_plain, to_plain
-from fedsparse.engine.state_files import SECRETS, go_back, sync_states
+from fedsparse.engine.state_files import SECRETS, go_back, remove_secrets, sync_states
 from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
@@ -69,6 +69,7 @@ class Saver:
 
     def stopped(self, complete: bool) -> None:
         """Write a last checkpoint. A complete run needs none, unless its user has asked for checkpoints."""
+        remove_secrets(self.checkpoints.folder / CLIENTS)
         unwritten = self._round is not None and self._round != self._written and not self.strategy.stepping
         if unwritten and not (complete and not self.config.checkpoint_every):
             assert self._round is not None

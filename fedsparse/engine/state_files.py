@@ -73,11 +73,18 @@ def sync_states(root: Path, client: int, until: int) -> list[str]:
     return names
 
 
+def remove_secrets(root: Path) -> None:
+    """Remove what clients kept for a secure sum that did not come to its end; no sum of later rounds needs it."""
+    for folder in root.glob(f"*{SECRETS}"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def go_back(root: Path, round: int) -> None:
     """Remove every state after a round, all secrets, and folders without another state."""
+    remove_secrets(root)
     for folder in root.iterdir() if root.is_dir() else ():
         for file in folder.iterdir():
-            if not file.stem.isdecimal() or int(file.stem) > round or folder.name.endswith(SECRETS):
+            if not file.stem.isdecimal() or int(file.stem) > round:
                 file.unlink()
         if not any(folder.iterdir()):
             shutil.rmtree(folder)
