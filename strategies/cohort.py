@@ -64,6 +64,7 @@ class Cohort:
         self.timer = StageTimer()
         self.steps: dict[int, Steps] = {}
         self.late, self.asked, self.is_hopeless, self._longest = 0, 0, False, (0.0, 0)
+        self._barred = set[int]()  # clients that spoil the work of others, so that this round asks them no more
         self._task_of_data, self.gate = experiment.task, Gate(experiment, topology)
         self._settings = ConfigRecord(self.config.flat())
         self.ledger = Ledger(topology.start)
@@ -78,6 +79,7 @@ class Cohort:
         self.gate.limits.settle()
         self.timer, self.metrics, self.failures, self.steps, self.late = StageTimer(), {}, [], {}, 0
         self._measures, self.clock, self.asked, self._longest = Measures(), self._new_clock(), 0, (0.0, 0)
+        self._barred = set()
         with self.timer("sample"):
             # An experiment must be repeatable, but clients of a deployment must not know whom a secret draw has chosen.
             secret = self.config.noise_by_server and not isinstance(grid, LocalGrid)
@@ -91,7 +93,7 @@ class Cohort:
         """
         with self.timer("sample"):
             asked = self.ledger.asked_in(round)
-            missing = [client for client in asked if self.ledger[client].accepted_round < round]
+            missing = [c for c in asked - self._barred if self.ledger[c].accepted_round < round]
             self._choose(sampled_again(self.config, round, attempt, asked, missing), grid)
 
     def _choose(self, chosen: list[int], grid: Grid) -> None:
@@ -192,7 +194,8 @@ class Cohort:
                 self._fail(client, round, "its reply is empty")
             else:
                 usable.append((client, reply))
-        self.is_hopeless = 0 < raised == len(self._members)
+        if self._members:  # without any, an earlier exchange of the cohort has lost all of them
+            self.is_hopeless = raised == len(self._members)
         return usable
 
     def uploads(self, answers: Iterable[tuple[int, Message]], round: int, weights: Tensor) -> Iterator[Upload]:

@@ -20,7 +20,7 @@ from fedsparse.experiment import Experiment
 from fedsparse.privacy import masked_payload
 from fedsparse.privacy.one_support import check_one_support
 from fedsparse.privacy.secure_server import Server
-from fedsparse.privacy.secure_sum import SecureSumError, Session, threshold_of
+from fedsparse.privacy.secure_sum import SecureSumError, Session
 from fedsparse.strategies.acceptance import Refused
 from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.downlink import Downlink
@@ -59,7 +59,7 @@ class SecureCohort(Cohort):
     def _begin(self, round: int) -> None:
         """The exchanges of keys and of shares, after which the cohort has those clients that took part in both."""
         config, layout = self.config, self.topology.compact.layout
-        self._session = Session(f"{self.gate.run}/{round}/{self._attempt}", threshold_of(config.clients_per_round))
+        self._session = Session(f"{self.gate.run}/{round}/{self._attempt}", config.secure_threshold)
         codec = UpdateCodec(layout, **config.compression())
         self._form = self._fixed.form(codec, round, config.support_seed(round))
         self._size = sum(segment.values.size for segment in self._form.segments)
@@ -112,8 +112,12 @@ class SecureCohort(Cohort):
             try:
                 words = self._sum.total()
             except SecureSumError as error:
+                self._barred.update(error.dealers)
+                for client in error.dealers:
+                    self._refuse(client, round, error)
                 for client in helpers:
-                    self._fail(client, round, f"its update is lost: {error}")
+                    if client not in error.dealers:
+                        self._fail(client, round, f"its update is lost: {error}")
                 return
         for client, checked in taken.items():
             self._accept(client, round, checked)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -12,6 +13,7 @@ from fedsparse.privacy.masked_payload import add_mask
 from fedsparse.privacy.secure_sum import (
     KEY,
     SEALED,
+    UNREADABLE,
     SecureSumError,
     Session,
     agree,
@@ -96,7 +98,8 @@ class Client:
         """Round 4: for each client that shared, by ascending number, this client's share of what the sum needs.
 
         That is the share of the seed of a client in the sum, and the share of the key of a client that dropped out. A
-        client that knew both could be unmasked, so that this client answers once, and forgets everything.
+        client that knew both could be unmasked, so that this client answers once, and forgets everything. In place of a
+        share that cannot be decrypted is ``UNREADABLE``.
 
         Args:
             survivors: the numbers of the clients in the sum.
@@ -108,12 +111,10 @@ class Client:
             raise SecureSumError("the sum has not this client's vector, or has vectors of clients that did not share")
         self.session.check_enough(len(alive))
         private = private_key(self.memory["cipher"])
-        plain = {self.me: self.memory["own"]}
+        plain = {self.me: self.memory["own"]} | dict.fromkeys(shares, 2 * UNREADABLE)
         for client, sealed in shares.items():
-            try:
+            with suppress(InvalidTag):
                 plain[client] = self._cipher(private, keys[client], client, self.me).decrypt(NONCE, sealed, None)
-            except InvalidTag:
-                raise SecureSumError(f"the shares of client {client} cannot be decrypted") from None
         self.memory.clear()
         return b"".join(plain[c][:SHARE_BYTES] if c in alive else plain[c][SHARE_BYTES:] for c in sorted(plain))
 

@@ -10,6 +10,7 @@ from fedsparse.privacy.masked_payload import add_mask
 from fedsparse.privacy.secure_sum import (
     KEY,
     SEALED,
+    UNREADABLE,
     SecureSumError,
     Session,
     agree,
@@ -36,7 +37,7 @@ class Server:
         keys: the public keys of the clients that sent some.
         sealed: of each client that shared, the encrypted shares by receiver.
         survivors: the clients whose vectors are in the sum.
-        answers: of each client that helped to unmask, its shares by owner.
+        answers: of each client that helped to unmask, the shares that it could decrypt, by owner.
     """
 
     def __init__(self, session: Session, size: int) -> None:
@@ -88,38 +89,62 @@ class Server:
         """Round 4."""
         owners = list(self.sealed)
         check_length(data, SHARE_BYTES * len(owners))
-        shares = [int.from_bytes(share) for share in cut(data, SHARE_BYTES)]
-        if max(shares) >= PRIME:
+        pairs = zip(owners, cut(data, SHARE_BYTES), strict=True)
+        shares = {owner: int.from_bytes(share) for owner, share in pairs if share != UNREADABLE}
+        if max(shares.values(), default=0) >= PRIME:
             raise SecureSumError("a share is no number of the field")
-        self.answers[client] = dict(zip(owners, shares, strict=True))
+        self.answers[client] = shares
 
     def total(self) -> np.ndarray:
         """The sum of the survivors' vectors, uint32, shape ``(size,)``, modulo 2^32 as they were. Call it once.
 
         Raises:
-            SecureSumError: too few clients helped, or the shares of one do not fit together.
+            SecureSumError: too few clients helped, or the shares of some clients do not fit together.
         """
         self.session.check_enough(len(self.answers))
-        for client in self.survivors:
-            add_mask(self._sum, self._recover(client, commitment, self._commitments[client]), -1)
-        for client in self.sealed.keys() - set(self.survivors):
-            private = private_key(self._recover(client, public_of, self.keys[client][KEY:]))
+        for client, secret in self._secrets().items():
+            if client in self.survivors:
+                add_mask(self._sum, secret, -1)
+                continue
+            private = private_key(secret)
             for other in self.survivors:
                 key = agree(private, self.keys[other][KEY:], self.session.mask_purpose(client, other))
                 add_mask(self._sum, key, -1 if other < client else 1)
         return self._sum
 
-    def _recover(self, owner: int, known_by: Callable[[bytes], bytes], known: bytes) -> bytes:
-        """The secret of a client, from the first ``threshold`` answers in a row that give the one that is known.
+    def _secrets(self) -> dict[int, bytes]:
+        """Of each client that shared, its seed if it is in the sum, and else its private key."""
+        found, dealers = dict[int, bytes](), list[int]()
+        for client in self.sealed:
+            if client in self.survivors:
+                secret = self._recover(client, commitment, self._commitments[client])
+            else:
+                secret = self._recover(client, public_of, self.keys[client][KEY:])
+            if secret:
+                found[client] = secret
+                continue
+            dealers.append(client)
+            if len(dealers) > len(self.sealed) / 3:  # then the answers may be wrong, and not what was dealt
+                raise SecureSumError("the shares of many clients do not fit together")
+        if dealers:
+            named = f"client{'s' * (len(dealers) > 1)} {', '.join(map(str, dealers))}"
+            raise SecureSumError(f"the shares of {named} do not fit together", dealers)
+        return found
+
+    def _recover(self, owner: int, known_by: Callable[[bytes], bytes], known: bytes) -> bytes | None:
+        """The secret of a client, from the first ``threshold`` shares in a row that give the one that is known.
 
         Args:
             known_by: what the server knew of the secret before: a function of it.
             known: the value of this function.
+
+        Returns:
+            None when no such shares give it.
         """
-        answers = list(self.answers)
-        for start in range(len(answers)):
-            holders = (answers[start:] + answers[:start])[: self.session.threshold]
+        able = [holder for holder, shares in self.answers.items() if owner in shares]
+        for start in range(len(able) if len(able) >= self.session.threshold else 0):
+            holders = (able[start:] + able[:start])[: self.session.threshold]
             secret = combine(self._factors(*holders), [self.answers[holder][owner] for holder in holders])
             if secret < 1 << 8 * KEY and known_by(secret.to_bytes(KEY)) == known:
                 return secret.to_bytes(KEY)
-        raise SecureSumError(f"the shares of client {owner} do not fit together")
+        return None

@@ -12,13 +12,15 @@ Left out is what figure 4 adds against a server that breaks the protocol: signat
 clients agree on who is in the sum. Such a server could tell different clients different things.
 
 Beyond the paper: a client sends a hash of its seed, so that the server finds wrong shares. With one more answer than
-the threshold, the wrong shares of one client do no harm.
+the threshold, the wrong shares of one client do no harm. A client that cannot decrypt a share says so in its answer,
+where the paper's client gives up: it tells its other shares as before, and of no client both.
 
 A message to or from a client is plain bytes of a known length. All keys and secrets come from the operating system, and
 the sum does not depend on them. This file has what both sides use.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -32,10 +34,20 @@ KEY, ID = 32, 4
 """Bytes of a key, a seed or a hash; and of a client's number."""
 SEALED = 2 * SHARE_BYTES + 16
 """Bytes of the two encrypted shares for one client, with their authentication tag."""
+UNREADABLE = bytes([255]) * SHARE_BYTES
+"""In place of a share that its receiver cannot decrypt; no number of the field has these bytes."""
 
 
 class SecureSumError(PayloadError):
-    """A message of secure aggregation is not accepted; the text says in one line why."""
+    """A message of secure aggregation is not accepted; the text says in one line why.
+
+    Attributes:
+        dealers: the clients whose shares are wrong.
+    """
+
+    def __init__(self, message: str, dealers: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.dealers = dealers
 
 
 @dataclass(frozen=True)
@@ -63,11 +75,6 @@ class Session:
     def mask_purpose(self, a: int, b: int) -> str:
         """The purpose of the key of the mask between two clients."""
         return f"{self.name} mask {min(a, b)} and {max(a, b)}"
-
-
-def threshold_of(cohort: int) -> int:
-    """Two thirds of a cohort, rounded up."""
-    return -(-2 * cohort // 3)
 
 
 def private_key(secret: bytes) -> X25519PrivateKey:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedsparse.privacy.secure_client import Client
 from fedsparse.privacy.secure_server import Server
-from fedsparse.privacy.secure_sum import SecureSumError, Session, threshold_of
+from fedsparse.privacy.secure_sum import SecureSumError, Session
 
 PHASES = ("keys", "shares", "words", "answer")
 
@@ -41,7 +41,7 @@ class Cohort:
         self, vectors: dict[int, np.ndarray], lost: dict[str, Sequence[int]] | None = None, change: Change = honest
     ) -> None:
         self.vectors, self.change, lost = vectors, change, lost or {}
-        self.session = Session("run/1/1", threshold_of(len(vectors)))
+        self.session = Session("run/1/1", -(-2 * len(vectors) // 3))
         self.members = {client: Client(self.session, client, {}) for client in vectors}
         self.server, self.masked = Server(self.session, len(vectors[0])), dict[int, np.ndarray]()
         self.gone, self.lost, self.refused = set[int](), lost, dict[int, str]()

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare
 
 from fedsparse.privacy.secure_client import Client
-from fedsparse.privacy.secure_sum import ID, KEY, SecureSumError, Session
+from fedsparse.privacy.secure_sum import ID, KEY, SEALED, SecureSumError, Session
 from tests.fedsparse.privacy.cohort import PHASES, Change, Cohort, vectors
 
 
@@ -111,9 +111,39 @@ def test_wrong_shares_of_one_client_do_no_harm() -> None:
     np.testing.assert_array_equal(cohort.play(), cohort.plain_sum())
 
 
-def test_wrong_shares_of_too_many_clients_are_found() -> None:
-    with pytest.raises(SecureSumError, match="the shares of client 0 do not fit together"):
+def test_wrong_shares_of_too_many_clients_are_found_and_no_client_is_named() -> None:
+    with pytest.raises(SecureSumError, match="the shares of many clients do not fit together") as caught:
         Cohort(vectors(10, 10), change=wrong_shares(0, 2, 4, 6, 8)).play()
+    assert not caught.value.dealers
+
+
+def dealt_wrong(start: int, stop: int | None, *dealers: int) -> Change:
+    """Some clients' messages of round 1 are wrong in these bytes."""
+
+    def change(phase: str, client: int, message: bytes) -> bytes:
+        if phase != "shares" or client not in dealers:
+            return message
+        end = len(message) if stop is None else stop
+        return message[:start] + bytes(byte ^ 1 for byte in message[start:end]) + message[end:]
+
+    return change
+
+
+@pytest.mark.parametrize("wrong", [(0, KEY), (KEY, None)], ids=["another seed", "unreadable shares"])
+@pytest.mark.parametrize("lost", [(), (3, 5)], ids=["in the sum", "dropped out"])
+def test_clients_that_deal_wrong_shares_are_named(wrong: tuple[int, int | None], lost: tuple[int, ...]) -> None:
+    cohort = Cohort(vectors(10, 10), lost={"words": lost}, change=dealt_wrong(*wrong, 3, 8))
+    dealers = [8] if lost and wrong == (0, KEY) else [3, 8]  # nobody needs the seed of a client that dropped out
+    with pytest.raises(SecureSumError, match=rf"shares of clients? {', '.join(map(str, dealers))} do not") as caught:
+        cohort.play()
+    assert caught.value.dealers == dealers
+    assert not cohort.refused
+
+
+def test_shares_that_few_of_their_receivers_can_read_do_no_harm() -> None:
+    cohort = Cohort(vectors(10, 10), lost={"words": (4,)}, change=dealt_wrong(KEY, KEY + 2 * SEALED, 3, 4))
+    np.testing.assert_array_equal(cohort.play(), cohort.plain_sum())
+    assert not cohort.refused
 
 
 @pytest.mark.parametrize("key", [bytes(KEY), (1).to_bytes(KEY, "little")])
