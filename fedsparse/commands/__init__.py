@@ -31,6 +31,13 @@ ENDS_WITH_PARENT = "FEDSPARSE_ENDS_WITH_STDIN"
 NO_COHORT = {"clients-per-round": 1}
 """What a command gives that samples no clients, so that any number of clients will do."""
 
+AN_APPS = {
+    "run-config": "'key=1 other=\"text\"' or a TOML file, in place of what the app's pyproject.toml has",
+    "num-supernodes": "nodes of the federation [what the app or Flower's configuration says, or else 10]",
+    "workers": "processes that call clients; with 1, clients run in this process [1]",
+}
+"""Flags of every command that runs somebody's Flower app."""
+
 COMMANDS = {
     "run": Command("fedsparse.commands.run:run", "train a federation; the command that needs no name"),
     "partition": Command(
@@ -72,13 +79,24 @@ COMMANDS = {
         "run somebody's Flower app, on one machine, without Ray, repeatable",
         files="PATH",
         own={
-            "run-config": "'key=1 other=\"text\"' or a TOML file, in place of what the app's pyproject.toml has",
-            "num-supernodes": "nodes of the federation [what the app or Flower's configuration says, or else 10]",
-            "workers": "processes that call clients; with 1, clients run in this process [1]",
+            **AN_APPS,
             "journal-gb": "disk that the replies may take, which --resume needs; 0 for none [10]",
         },
         has_all=False,
         resumes=True,
+    ),
+    "tune": Command(
+        "fedsparse.commands.tune:act",
+        "find the two lines that make a Flower app's uplink meet a budget",
+        files="PATH",
+        own={
+            "times": "how many times less uplink than whole updates take, such as 100",
+            "uplink": "of the training replies of all --rounds, such as 1MB",
+            "rounds": "of the run that you have in mind",
+            "short": "rounds of the short runs; the last ones have twice as many [5]",
+            **AN_APPS,
+        },
+        has_all=False,
     ),
     "train-central": Command(
         "fedsparse.commands.train_central:train_central",

@@ -1,6 +1,7 @@
 """The grid that somebody's Flower app runs on: LocalGrid with seeds, a log of the messages, a journal of replies."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,16 @@ from fedsparse.flower.randomness import own_draws
 from fedsparse.flower.reply_journal import ReplyJournal
 from fedsparse.seeds import derive_seed
 
+Mod = Callable[[Message, Context, App], Message]
+"""Called in the place of a ClientApp, with the app."""
+
+
+class Enough(BaseException):
+    """Ends an app's run before its server would, as if the run were complete.
+
+    It is no Exception, so that a server which survives errors does not survive this.
+    """
+
 
 class AppGrid(LocalGrid):
     """LocalGrid for an app that knows nothing of it.
@@ -25,11 +36,12 @@ class AppGrid(LocalGrid):
         client_app: Flower's reference to the ClientApp; its folder is on ``sys.path``.
         nodes: how many there are.
         seed: of all randomness.
+        mod: comes before the app's own mods.
         options: more arguments of ``LocalGrid``.
     """
 
-    def __init__(self, client_app: str, nodes: int, seed: int, **options: Any) -> None:
-        super().__init__(partial(load_client_app, client_app, seed), nodes, own_gpu=True, **options)
+    def __init__(self, client_app: str, nodes: int, seed: int, *, mod: Mod | None = None, **options: Any) -> None:
+        super().__init__(partial(load_client_app, client_app, seed, mod), nodes, own_gpu=True, **options)
 
     def write_into(self, log: MessageLog, journal: ReplyJournal) -> None:
         """Count every message, and keep every reply; with the journal of a run that goes on, go on from there."""
@@ -62,14 +74,16 @@ class AppGrid(LocalGrid):
         return in_order
 
 
-def load_client_app(reference: str, seed: int) -> Apps:
-    """Somebody's ClientApp, called with randomness of its own, and with records that no other client shares.
+def load_client_app(reference: str, seed: int, mod: Mod | None) -> Apps:
+    """Somebody's ClientApp behind a mod, called with randomness of its own and records that no other client shares.
 
     Raises:
         PluginError: it cannot be loaded.
     """
     with own_draws(derive_seed(seed, "model")):  # because a module may draw while it is imported, in every process
-        return Apps(isolated(load_component(reference, ClientApp), seed))
+        app = load_component(reference, ClientApp)
+        modified: App = (lambda message, context: mod(message, context, app)) if mod else app
+        return Apps(isolated(modified, seed))
 
 
 def isolated(app: App, seed: int) -> App:

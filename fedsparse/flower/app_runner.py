@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.files import locked
-from fedsparse.flower.app_grid import AppGrid
+from fedsparse.flower.app_grid import AppGrid, Enough
 from fedsparse.flower.app_imports import importing_from, load_component
 from fedsparse.flower.app_project import node_count, read_project, run_config_of
 from fedsparse.flower.message_log import MessageLog
@@ -58,6 +58,7 @@ def run_app(
     logdir: str | Path = "runs",
     name: str = "",
     resume: str | Path = "",
+    grid: Callable[..., AppGrid] = AppGrid,
 ) -> AppRun:
     """Run the Flower app in a folder.
 
@@ -73,6 +74,7 @@ def run_app(
         logdir: where the run folder is made.
         name: of the run folder; by default the app's.
         resume: the run folder of a run to go on with.
+        grid: what makes the grid.
 
     Raises:
         ConfigError: a mistake of the user's, or in the app's files.
@@ -89,12 +91,12 @@ def run_app(
     print(f"{project.name}: {nodes} SuperNodes ({origin})", flush=True)
     torch.set_num_threads(threads)
     options = {"run_config": settings["run-config"], "threads": threads, "client_timeout": client_timeout}
-    with importing_from(project.folder), AppGrid(project.client_app, nodes, seed, workers=workers, **options) as grid:
+    with importing_from(project.folder), grid(project.client_app, nodes, seed, workers=workers, **options) as made:
         seed_everything(derive_seed(seed, "sample"))
         server = load_component(project.server_app, ServerApp)
         folder = Path(resume) if resume else create_run_folder(str(logdir), name or project.name)
         with locked(folder), _log_file(folder):
-            return _play(server, grid, folder, settings, ReplyJournal(folder / JOURNAL, 1e9 * journal_gb))
+            return _play(server, made, folder, settings, ReplyJournal(folder / JOURNAL, 1e9 * journal_gb))
 
 
 def _play(server: ServerApp, grid: AppGrid, folder: Path, settings: Mapping[str, Any], journal: ReplyJournal) -> AppRun:
@@ -105,6 +107,8 @@ def _play(server: ServerApp, grid: AppGrid, folder: Path, settings: Mapping[str,
         grid.write_into(log, journal)
         try:
             server(grid, Context(TaskIdentity.run_id, TaskIdentity.node_id, {}, RecordDict(), dict(grid.run_config)))
+        except Enough:
+            pass
         except (ConfigError, RunFailed):
             raise
         except Exception as error:  # the app's code may raise anything
