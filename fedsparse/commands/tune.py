@@ -13,8 +13,9 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,8 +68,7 @@ def act(settings: Given, path: str, **own: str) -> None:
     print(f"the short runs are in {folder}", flush=True)
 
     def run(rounds: int, candidate: Candidate | None = None) -> Trial:
-        mod = candidate.mod if candidate else None
-        name = mod.config.compressor if mod else "whole"
+        name, mod = (candidate.mod.config.compressor, candidate.mod) if candidate else ("whole", None)
         with quiet(folder / "output.txt"):
             return trial(path, mod, rounds, updates, logdir=folder, name=name, **options)
 
@@ -77,24 +77,35 @@ def act(settings: Given, path: str, **own: str) -> None:
         raise RunFailed("no reply of the training has arrays of numbers that its message has, too")
     metric, ceiling = metric_of(whole), limit(whole)
     print(f"whole: {human_bytes(whole.per_round)} of uplink a round; the budget is {human_bytes(ceiling)}\n")
-    racers = best(ceiling * whole.rounds / whole.replies, updates)
+    racers = meeting(ceiling * whole.rounds / whole.replies, updates)
     for rounds in (short, 2 * short):
         whole = whole if rounds == short else run(rounds)
         print(f"\n| after {whole.rounds} rounds | uplink a round | {metric.name} |\n|---|---:|---:|")
         print(metric.row("whole", whole), flush=True)
-        done = {}
-        for racer in racers:
-            try:
-                done[racer] = run(rounds, racer)
-                print(metric.row(racer.line, done[racer]), flush=True)
-            except RunFailed as error:
-                print(f"| {racer.line} | | {error} |", flush=True)
-        met = [racer for racer, run in done.items() if run.per_round <= ceiling and metric.loss(run) < math.inf]
-        if not met:
-            raise RunFailed("in runs of the app, no codec met the budget and learned; allow more uplink")
-        racers = sorted(met, key=lambda racer: metric.loss(done[racer]))[: RACERS // 2]
-    planned = number("rounds", own["rounds"]) if "rounds" in own else whole.rounds
-    print(f"\n{advice(racers[0].line, done[racers[0]], whole, metric, planned)}")
+        ranked = race(racers, partial(run, rounds), metric, ceiling)
+        racers = [racer for racer, _ in ranked[: RACERS // 2]]
+    print(f"\n{advice(*ranked[0], whole, metric, int(own.get('rounds', whole.rounds)))}")
+
+
+def race(
+    racers: Sequence[Candidate], run: Callable[[Candidate], Trial], metric: Metric, ceiling: float
+) -> list[tuple[Candidate, Trial]]:
+    """Run the app with each codec, and print the rows; those that meet the budget, the best first.
+
+    Raises:
+        RunFailed: there are none.
+    """
+    done = []
+    for racer in racers:
+        try:
+            done.append((racer, run(racer)))
+            print(metric.row(racer.line, done[-1][1]), flush=True)
+        except RunFailed as error:
+            print(f"| {racer.line} | | {error} |", flush=True)
+    met = [(racer, of) for racer, of in done if of.per_round <= ceiling and metric.loss(of) < math.inf]
+    if not met:
+        raise RunFailed("in runs of the app, no codec met the budget and learned; allow more uplink")
+    return sorted(met, key=lambda each: metric.loss(each[1]))
 
 
 @contextmanager
@@ -158,7 +169,7 @@ def metric_of(run: Trial) -> Metric:
     raise RunFailed(f"no metric can decide, with {', '.join(DECISIVE)} in its name; the app has {known}")
 
 
-def best(limit: float, updates: Updates) -> list[Candidate]:
+def meeting(limit: float, updates: Updates) -> list[Candidate]:
     """The codecs with the smallest error among those whose payload meets the limit; prints all that do.
 
     Raises:
@@ -178,11 +189,11 @@ def best(limit: float, updates: Updates) -> list[Candidate]:
     return sorted(found, key=lambda candidate: candidate.error)[:RACERS]
 
 
-def advice(line: str, run: Trial, whole: Trial, metric: Metric, planned: int) -> str:
+def advice(best: Candidate, run: Trial, whole: Trial, metric: Metric, planned: int) -> str:
     """The two lines, and what was measured with them."""
     uplink, of_whole = (human_bytes(each.per_round * planned) for each in (run, whole))
     return (
-        f"app = ClientApp(mods=[{line}])  # the client: first in the list of mods\n"
+        f"app = ClientApp(mods=[{best.line}])  # the client: first in the list of mods\n"
         f"strategy = CompressedStrategy(...)  # the server: around your strategy\n\n"
         f"{metric.name} after {run.rounds} rounds, one seed: {metric.of(run):.4g}; {metric.of(whole):.4g} whole\n"
         f"uplink of {planned} rounds: {uplink}; {of_whole} whole, {whole.per_round / run.per_round:.3g} times more"

@@ -70,10 +70,10 @@ class Updates:
         new = {(twin, key): array for name, twin in twins.items() for key, array in records[name].items()}
         same = [p for p, old in sent.values.items() if p in new and is_float(new[p]) and new[p].shape == old.shape]
         part = sent.part(same)
-        changes = [np.subtract(read(new[p]), sent.values[p], dtype=np.float32).ravel() for p in part.places]
+        changes = [np.subtract(read(new[p]), sent.values[p], dtype=np.float64).ravel() for p in part.places]
         self.layout = self.layout or part.layout
         if part.layout == self.layout and changes:
-            self.of.setdefault(node, []).append(np.concatenate(changes))
+            self.of.setdefault(node, []).append(np.concatenate(changes, dtype=np.float32))
 
 
 class TrialGrid(AppGrid):
