@@ -7,8 +7,8 @@
 2. Every compressor and preset codes these updates, at the best density that meets the budget. With error feedback and
    over all clients and rounds, the sum of what arrives has an error; the codecs with the smallest error go on.
 3. They race in short runs of the app itself. The better half races again, over twice as many rounds: successive halving
-   (Jamieson, Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016). With
-   so few candidates, an optimiser that makes a model of them would have nothing to learn from.
+   (Jamieson, Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016). So
+   few candidates give an optimiser nothing to learn from.
 """
 
 import logging
