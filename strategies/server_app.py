@@ -83,12 +83,12 @@ def federate(grid: Grid, config: Config, until: int | None = None) -> Path:
             folder = create_run_folder(config.logdir, config.name or default_name(config))
             stack.enter_context(locked(folder))
             checkpoints = Checkpoints(folder / FOLDER)
+        keep_log(folder)
         states = checkpoints.folder / CLIENTS
         if saved:
             restore(saved, strategy, grid, states)
         if saved.server["store"] == "files" if saved else keeps_files(experiment, grid):
             strategy.cohort.state_folder = str(states)
-        keep_log(folder)
         announce(experiment)
         _play(grid, experiment, strategy, checkpoints, folder, saved, until)
     return folder

@@ -33,10 +33,10 @@ def settings(folder: Path, dataset: str) -> dict[str, object]:
     }
 
 
-def run_locally(folder: Path, dataset: str, lost: set[tuple[int, int]]) -> dict:
+def run_locally(folder: Path, dataset: str, lost: set[tuple[int, int]], **more: object) -> dict:
     """The result of the same run on the local engine, where some (round, client) fail."""
     folder.mkdir()
-    config = Config.from_mapping(settings(folder, dataset))
+    config = Config.from_mapping(settings(folder, dataset) | more)
     LOST.clear()
     LOST.update(lost)
     with LocalGrid("tests.strategies.federation:app", config.clients) as grid:
@@ -79,3 +79,23 @@ def test_a_supernode_killed_between_two_rounds_costs_only_its_clients_turn(tmp_p
     (log,) = tmp_path.glob("runs/*/log.txt")
     (line,) = [line for line in log.read_text().splitlines() if "client 1 failed" in line]
     assert "round 2: client 1 failed: Error: Node Unavailable" in line
+
+
+def test_a_run_whose_superlink_and_supernodes_are_killed_goes_on_with_others(tmp_path: Path, tiny_dataset: str) -> None:
+    """Without a compressor, because clients on a SuperLink lose their residuals, and the log says so."""
+    more = {"rounds": 4, "compressor": "none", "checkpoint-every": 1}
+    values = settings(tmp_path, tiny_dataset) | more
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with deployment(tmp_path / "first", 3, toml(values)) as script:
+        wait_until(lambda: list(tmp_path.glob("runs/*/checkpoint/2.json")) or script.poll() is not None, 1000)
+        for pid in marked(f"FLWR_HOME={tmp_path / 'first' / 'flwr'}"):
+            os.kill(pid, signal.SIGKILL)
+    (folder,) = tmp_path.glob("runs/*")
+    assert not (tmp_path / "out.json").exists()
+    with deployment(tmp_path / "second", 3, toml(values | {"resume": str(folder)})) as script:
+        assert script.wait(1000) == 0, (tmp_path / "second" / "log").read_text()
+    assert "goes on after round 2" in (tmp_path / "second" / "log").read_text()
+    assert "the states of 3 clients are not in the checkpoint" in (folder / "log.txt").read_text()
+    local = run_locally(tmp_path / "local", tiny_dataset, set(), **more)
+    compare(json.loads((tmp_path / "out.json").read_text()), local)
