@@ -25,7 +25,9 @@ def act(settings: Given, path: str, **own: str) -> None:
     try:
         journal_gb = float(limit)
     except ValueError:
-        raise ConfigError(f"journal-gb = {limit}: should be a number of gigabytes, 0 for no journal") from None
+        journal_gb = -1.0
+    if not journal_gb >= 0:
+        raise ConfigError(f"journal-gb = {limit}: should be a number of gigabytes, 0 for no journal")
     config = checked("run-app", SETTINGS, settings, own)
     run_app(
         path, journal_gb=journal_gb, logdir=config.logdir, name=config.name, resume=config.resume, **shared(config, own)

@@ -102,7 +102,7 @@ def race(
             print(metric.row(racer.line, done[-1][1]), flush=True)
         except RunFailed as error:
             print(f"| {racer.line} | | {error} |", flush=True)
-    met = [(racer, of) for racer, of in done if of.per_round <= ceiling and metric.loss(of) < math.inf]
+    met = [(racer, of) for racer, of in done if 0 < of.per_round <= ceiling and metric.loss(of) < math.inf]
     if not met:
         raise RunFailed("in runs of the app, no codec met the budget and learned; allow more uplink")
     return sorted(met, key=lambda each: metric.loss(each[1]))

@@ -187,7 +187,8 @@ class LocalGrid(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def set_run(self, run: Run) -> None:
-        self._run = run
+        """Give the messages and Contexts of the run its id; before the first message."""
+        self._run, TaskIdentity.run_id = run, run.run_id
 
     @property
     def run(self) -> Run:

@@ -1,5 +1,6 @@
 """What a Flower app's pyproject.toml says, read as `flwr run` reads it: components, run config, number of nodes."""
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ def read_project(path: str) -> Project:
     Raises:
         ConfigError: there is none, or `flwr run` would refuse it.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = Path(os.path.expanduser(path)).absolute()  # Path.expanduser raises where there is no such user
     file = folder / "pyproject.toml"
     if path.startswith("@"):
         raise ConfigError(f"{path}: run-app runs apps of this machine; `flwr new {path}` downloads this one")
@@ -53,7 +54,7 @@ def read_project(path: str) -> Project:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         valid, mistakes, _ = validate_config(content, check_module=False)
-    except (OSError, ValueError) as error:  # a mistake in TOML, in UTF-8, or in the type of a setting
+    except (OSError, ValueError, TypeError, AttributeError) as error:  # in TOML, UTF-8, or what should be a table
         valid, mistakes = False, [str(error)]
     if not valid:
         raise ConfigError(f"{file}: {'; '.join(mistake.strip().splitlines()[0] for mistake in mistakes)}")
@@ -118,8 +119,14 @@ def node_count(project: Project, asked: str | int) -> tuple[int, str]:
 
 def _nodes_of_default(places: Mapping[str, Any]) -> Any:
     """The number of nodes of the default one of several named federations or connections; None without a number."""
-    place = places.get(str(places.get("default")), {})
-    return place.get("options", {}).get("num-supernodes") if isinstance(place, Mapping) else None
+    found: Any = places
+    for name in (str(_in(places, "default")), "options", "num-supernodes"):
+        found = _in(found, name)
+    return found
+
+
+def _in(table: Any, key: str) -> Any:
+    return table.get(key) if isinstance(table, Mapping) else None
 
 
 def _flower_connections() -> Mapping[str, Any]:

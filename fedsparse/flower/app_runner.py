@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import xxhash
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsparse.errors import ConfigError, RunFailed
@@ -103,6 +105,8 @@ def _play(server: ServerApp, grid: AppGrid, folder: Path, settings: Mapping[str,
     """Run the server to its end; in a folder of a run that goes on, all files but the journal are written anew."""
     write_json(folder / SETTINGS, settings)
     cut_events(folder, {})
+    # An id of its own, because clients may keep files for each run, and the same one when a run goes on.
+    grid.set_run(Run.create_empty(xxhash.xxh3_64_intdigest(str(folder.resolve()).encode())))
     with MessageLog(folder, {"command": "run-app", "config": settings}) as log:
         grid.write_into(log, journal)
         try:

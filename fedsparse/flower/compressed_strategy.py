@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
@@ -39,6 +40,22 @@ CLIPS = (DifferentialPrivacyClientSideFixedClipping, DifferentialPrivacyClientSi
 METHODS = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
 """What the wrapper does itself."""
 UPLINK, DOWNLINK = "comm/uplink_bytes", "comm/downlink_bytes"
+
+
+class Ledger:
+    """What a server knows of its clients, whichever of its strategies asks them.
+
+    Attributes:
+        round: the present one, of all strategies and their ``start`` together, because each ``start`` begins at 1.
+        accepted: node id -> the last round whose payload was accepted.
+    """
+
+    def __init__(self) -> None:
+        self.round = 0
+        self.accepted: dict[int, int] = {}
+
+
+LEDGERS = WeakKeyDictionary[Grid, Ledger]()
 
 
 class CompressedStrategy(Strategy):
@@ -86,8 +103,7 @@ class CompressedStrategy(Strategy):
         self._broadcast = None if config.downlink_is_whole else Broadcast(config)
         self.strategy, self.every_coordinate = strategy, every_coordinate
         self._bytes, self._of_phase = {UPLINK: 0, DOWNLINK: 0}, {UPLINK: 0, DOWNLINK: 0}
-        self._round = 0  # of this object, because a second `start` begins at 1 again
-        self._accepted: dict[int, int] = {}  # node id -> the last round whose payload was accepted
+        self._ledger = Ledger()  # of the present grid
         self._asked: dict[int, tuple[Message, SharedArrays]] = {}  # by node id, of the present round, until it answers
         self._dtypes = ArrayRecord()  # the arrays that the round began with
         self._inner = {name: getattr(strategy, name) for name in METHODS}
@@ -126,11 +142,12 @@ class CompressedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The strategy's messages, each with content of its own and the record for ``CompressMod``."""
-        self._round, self._asked, self._dtypes = self._round + 1, {}, arrays
+        self._ledger, self._asked, self._dtypes = LEDGERS.setdefault(grid, Ledger()), {}, arrays
+        self._ledger.round += 1
         messages = list(self._inner["configure_train"](server_round, arrays, config, grid))
         for message, sent in self._own_arrays(messages, training=True):
             node = message.metadata.dst_node_id
-            self._prepare(message, sent, {ROUND: self._round, ACCEPTED: self._accepted.get(node, 0)})
+            self._prepare(message, sent, {ROUND: self._ledger.round, ACCEPTED: self._ledger.accepted.get(node, 0)})
             self._asked[node] = message, sent
         self._count(messages, DOWNLINK)
         return messages
@@ -162,7 +179,7 @@ class CompressedStrategy(Strategy):
         plain = [reply for reply in map(self._read, self._received(replies)) if reply]
         arrays, metrics = self._inner["aggregate_train"](server_round, plain)
         if arrays is not None:  # else the strategy made no use of the replies, and they return to the residuals
-            self._accepted |= {r.metadata.src_node_id: self._round for r in plain if r.has_content()}
+            self._ledger.accepted |= {r.metadata.src_node_id: self._ledger.round for r in plain if r.has_content()}
             arrays = pinned(arrays, self._dtypes)
         return arrays, self._with_bytes(metrics)
 
@@ -172,8 +189,9 @@ class CompressedStrategy(Strategy):
         """The strategy's messages, counted."""
         messages = list(self._inner["configure_evaluate"](server_round, arrays, config, grid))
         if self._broadcast:
+            self._ledger = LEDGERS.setdefault(grid, Ledger())
             for message, sent in self._own_arrays(messages, training=False):
-                self._prepare(message, sent, {ROUND: self._round})
+                self._prepare(message, sent, {ROUND: self._ledger.round})
         self._count(messages, DOWNLINK)
         return messages
 
@@ -193,7 +211,7 @@ class CompressedStrategy(Strategy):
             return None
         asked, sent = self._asked[node]
         try:
-            reply.content = decoded(reply, sent, self._round, every_coordinate=self.every_coordinate)
+            reply.content = decoded(reply, sent, self._ledger.round, every_coordinate=self.every_coordinate)
         except PayloadError as error:
             told = one_line(f"the reply of node {node} is refused: {error}")
             log.warning("%s", told)

@@ -100,18 +100,21 @@ def payload_of(content: RecordDict, twins: Collection[str]) -> bytes | None:
     return found[0][1].data if found else None
 
 
-def check(name: str, array: Array, sent: Array) -> None:
-    """Check an array that came as it is.
+def checked(name: str, array: Array, sent: Array) -> Array:
+    """An array that came as it is; bfloat16, which NumPy cannot average, is float32 here.
 
     Raises:
-        PayloadError: it is no array of the shape that was sent.
+        PayloadError: it is no array of numbers of the shape that was sent.
     """
+    if array.stype == sent.stype != NUMPY:
+        return array
     try:
-        fits = array.stype != NUMPY or read(array).shape == tuple(sent.shape)
+        values, before = read(array), read(sent)
     except ValueError as error:
         raise PayloadError(f"its array {one_line(name)!r} cannot be read: {error}") from None
-    if not fits:
-        raise PayloadError(f"its array {one_line(name)!r} has another shape than was sent")
+    if values.shape != before.shape or values.dtype.kind not in "biufc" + before.dtype.kind:
+        raise PayloadError(f"its array {one_line(name)!r} has another shape or other content than was sent")
+    return Array(values) if array.dtype == "bfloat16" else array
 
 
 def decoded(reply: Message, sent: SharedArrays, round: int, *, every_coordinate: bool) -> RecordDict:
@@ -145,8 +148,7 @@ def decoded(reply: Message, sent: SharedArrays, round: int, *, every_coordinate:
         left: dict[str, Array] = records[name]  # type: ignore[assignment]
         for key, array in sent.records[twin].items():
             if key in left:
-                check(key, left[key], array)
-                rebuilt[key] = left[key]
+                rebuilt[key] = checked(key, left[key], array)
             else:
                 rebuilt[key] = DecodedArray(array, sent.values[twin, key], update, index[twin, key])
         records[name] = rebuilt

@@ -22,6 +22,13 @@ def read(array: Array) -> np.ndarray:
     Raises:
         ValueError: the bytes are no .npy file of numbers.
     """
+    try:
+        return _parsed(array)
+    except Exception as error:  # the header is text of Python's, and a hostile one fails in many ways
+        raise ValueError(f"no .npy file of numbers: {error or type(error).__name__}") from None
+
+
+def _parsed(array: Array) -> np.ndarray:
     stream = BytesIO(array.data)  # shares the bytes until somebody writes
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):

@@ -14,7 +14,8 @@ def bytes_of(text: str, flag: str) -> float:
     Raises:
         ConfigError: it is none, and what ``flag`` should be.
     """
-    number, unit = re.fullmatch(r"\s*(\S*?)\s*([a-zA-Z]*)\s*", text).groups() if text.strip() else ("", "")  # type: ignore[union-attr]
+    found = re.fullmatch(r"\s*(\S+?)\s*([a-zA-Z]*)\s*", text)
+    number, unit = found.groups() if found else ("", "")
     value = _positive(number)
     if not value or unit.lower() not in UNITS:
         raise ConfigError(f"{flag} {text}: should be a number of bytes, such as 500kB or 1.5MB")

@@ -77,17 +77,19 @@ def bfloat16(values: np.ndarray) -> Array:
     return Array("bfloat16", values.shape, "numpy.ndarray", stream.getvalue())
 
 
-def test_bfloat16_which_flowers_own_fedavg_cannot_average_works() -> None:
-    app = ClientApp(mods=[CompressMod("none", values="f32")])
+@pytest.mark.parametrize("dense", ["", "w"])
+def test_bfloat16_which_flowers_own_fedavg_cannot_average_works(dense: str) -> None:
+    app = ClientApp(mods=[CompressMod("none", values="f32", dense=dense)])
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         bits = message.content["arrays"]["w"].numpy().view(np.uint16).astype(np.uint32) << 16
-        record = ArrayRecord({"w": bfloat16(bits.view(np.float32) + context.node_id)})
+        record = ArrayRecord({"w": bfloat16(bits.view(np.float32) + context.node_id), "b": bfloat16(np.zeros(1))})
         return Message(RecordDict({"a": record, "m": MetricRecord({"num-examples": 1})}), reply_to=message)
 
     strategy = CompressedStrategy(FedAvg(fraction_evaluate=0))
-    result = strategy.start(Network(app, 3, lambda r: r), ArrayRecord({"w": bfloat16(np.zeros(64))}), num_rounds=2)
+    start = ArrayRecord({"w": bfloat16(np.zeros(64)), "b": bfloat16(np.zeros(1))})
+    result = strategy.start(Network(app, 3, lambda r: r), start, num_rounds=2)
     assert result.arrays["w"].dtype == "bfloat16"
     assert np.array_equal(
         result.arrays["w"].numpy().view(np.uint16), bfloat16(np.full(64, 2.0)).numpy().view(np.uint16)

@@ -113,12 +113,26 @@ def test_the_wrapper_passes_replies_of_clients_without_the_mod_through() -> None
     np.testing.assert_allclose(result.arrays["w"].numpy(), plain.arrays["w"].numpy(), atol=1e-6)
 
 
+PAYLOAD = "fedsparse/payload"
+
+
 def payload(change: Callable[[bytes], bytes]) -> Callable[[ArrayRecord], ArrayRecord]:
     def forge(record: ArrayRecord) -> ArrayRecord:
-        (old,) = record.values()
-        return ArrayRecord({"fedsparse/payload": Array(old.dtype, old.shape, old.stype, change(old.data))})
+        old = record[PAYLOAD]
+        return ArrayRecord({**record, PAYLOAD: Array(old.dtype, old.shape, old.stype, change(old.data))})
 
     return forge
+
+
+def header(text: str) -> Array:
+    """A .npy file with this text in the place of its header."""
+    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(4 * SIZE)
+    return Array("float32", (SIZE,), "numpy.ndarray", data)
+
+
+def beside(array: Array) -> Callable[[ArrayRecord], ArrayRecord]:
+    """The array that came as it is, beside the payload of the other one."""
+    return lambda record: ArrayRecord({**record, "n": array})
 
 
 FORGED: dict[str, Callable[[ArrayRecord], ArrayRecord]] = {
@@ -126,9 +140,16 @@ FORGED: dict[str, Callable[[ArrayRecord], ArrayRecord]] = {
     "flipped": payload(lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:]),
     "empty": payload(lambda data: b""),
     "long": payload(lambda data: data + bytes(10**6)),
-    "two payloads": lambda record: ArrayRecord({"a": next(iter(record.values())), "b": next(iter(record.values()))}),
-    "no numbers": lambda record: ArrayRecord({"w": Array("float32", (SIZE,), "numpy.ndarray", b"x"), **record}),
-    "other shape": lambda record: ArrayRecord({"w": Array(np.zeros(3, np.float32)), **record}),
+    "two payloads": lambda record: ArrayRecord({**record, "b": record[PAYLOAD]}),
+    "no numbers": beside(Array("float32", (SIZE,), "numpy.ndarray", b"x")),
+    "other shape": beside(Array(np.zeros(3, np.float32))),
+    "texts": beside(Array(np.full(SIZE, "x"))),
+    "no array of NumPy's": beside(Array("float32", (SIZE,), "x", b"")),
+    "a huge shape": beside(header("{'descr':'<f4','fortran_order':False,'shape':(9999999999999999999999,)}")),
+    "no dtype": beside(header("{'descr':(),'fortran_order':False,'shape':()}")),
+    "a deep header": beside(header("-" * 9000 + "1")),
+    "an open header": beside(header("(" * 5000)),
+    "a mixed header": beside(header("{1:2,'a':3}")),
 }
 
 
@@ -144,7 +165,8 @@ def test_a_forged_reply_becomes_an_error_reply_with_one_line_and_the_round_goes_
 
     caplog.set_level(logging.INFO, "flwr")
     strategy = CompressedStrategy(FedAvg())
-    result, _ = play(strategy, client_app(CompressMod("none", values="int8")), rounds=2, between=between)
+    start = {"w": np.zeros(SIZE, np.float32), "n": np.zeros(SIZE, np.int64)}
+    result, _ = play(strategy, client_app(CompressMod("none", values="int8")), start, rounds=2, between=between)
     refused = [r.getMessage() for r in caplog.records if r.name == "fedsparse" and r.levelno == logging.WARNING]
     assert len(refused) == 2
     assert all(line.startswith("the reply of node 1 is refused: ") and "\n" not in line for line in refused)

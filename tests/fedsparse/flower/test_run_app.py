@@ -133,6 +133,11 @@ def test_the_number_of_nodes_is_the_users_or_the_apps_or_flowers_or_ten(
     here = '[superlink]\ndefault = "here"\n[superlink.here]\noptions.num-supernodes = 3\n'
     (tmp_path / "flwr" / "config.toml").write_text(here)
     assert nodes(num_supernodes="") == 3
+    for wrong in ("federations = 3", "federations.default = 'a'\nfederations.a.options = 3"):
+        (app / "pyproject.toml").write_text(
+            PYPROJECT.replace("[tool.flwr.app]", f"[tool.flwr]\n{wrong}\n[tool.flwr.app]")
+        )
+        assert nodes(num_supernodes="") == 3
     older = '[tool.flwr.federations]\ndefault = "a"\n[tool.flwr.federations.a]\noptions.num-supernodes = 5\n'
     (app / "pyproject.toml").write_text(PYPROJECT + older)
     assert nodes(num_supernodes="") == 5
@@ -258,6 +263,8 @@ def test_a_journal_that_grows_too_large_is_removed_and_the_run_goes_on(
         ({"pyproject": "[project]\nname = 'x'\n"}, r'Property "version" missing in \[project\]; Missing'),
         ({"pyproject": PYPROJECT.replace("strategies:app", "strategies")}, "Missing attribute in strategies"),
         ({"pyproject": PYPROJECT.replace("rounds = 2", "rounds = [2]")}, "The value for key rounds"),
+        ({"pyproject": PYPROJECT.replace('"strategies:app"', "3")}, r"pyproject\.toml: .*'partition'"),
+        ({"pyproject": "tool = 3"}, r"pyproject\.toml: .*'int'"),
         (
             {"pyproject": PYPROJECT.replace("strategies:app", "nowhere:app")},
             "nowhere:app: there is no module 'nowhere'$",
@@ -286,8 +293,11 @@ def test_the_command_line_runs_an_app_and_refuses_what_an_app_does_not_have(
         ([app, "--num-supernodes", "0"], "num-supernodes = 0 of --num-supernodes: should be a whole number above 0"),
         ([app, "--workers", "0"], "workers = 0"),
         ([app, "--journal-gb", "much"], "journal-gb = much: should be a number"),
+        ([app, "--journal-gb", "-1"], "journal-gb = -1: should be a number"),
         ([app, "--resume", "nowhere"], r"it has no app.json"),
         (["nowhere"], "nowhere is not the folder of a Flower app"),
+        (["~nobody/app"], "~nobody/app is not the folder of a Flower app"),
+        ([f"{app}/pyproject.toml"], "pyproject.toml is not the folder of a Flower app"),
         (["@flwrlabs/app"], "run-app runs apps of this machine"),
         ([], "run-app needs a PATH"),
     ):

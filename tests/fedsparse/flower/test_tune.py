@@ -92,6 +92,12 @@ def test_a_trial_has_the_bytes_and_the_bits_of_the_app_with_the_two_lines(tmp_pa
     assert (done.rounds, done.replies) == (4, 8)
 
 
+def test_what_a_run_left_in_a_state_folder_is_not_for_another_run(tmp_path: Path) -> None:
+    app = app_in(tmp_path / "app", f'CompressMod("topk", density=0.05, state_folder="{tmp_path}/state")')
+    one, two = (run_app(app, "rounds=4", num_supernodes=4).rows[-1]["metrics"]["loss"] for _ in range(2))
+    assert one == two
+
+
 def test_a_trial_of_an_app_that_has_the_two_lines_is_that_of_the_app_without_them(tmp_path: Path) -> None:
     plain, edited = app_in(tmp_path / "plain"), app_in(tmp_path / "edited", 'CompressMod("stc")')
     for mod in (None, CompressMod("hggtopk", density=0.05)):
@@ -174,6 +180,7 @@ def test_where_nothing_can_be_recommended_one_line_says_so(
         (["--times", "9", "--uplink", "1MB", "--rounds", "9"], "tune needs one budget"),
         (["--uplink", "1MB"], "how many --rounds has it"),
         (["--uplink", "much", "--rounds", "9"], "--uplink much: should be a number of bytes"),
+        (["--uplink", "1 MB more", "--rounds", "9"], "--uplink 1 MB more: should be a number of bytes"),
         (["--times", "0.5"], "times = 0.5: should be a number from 1"),
         (["--times", "9", "--short", "0"], "short = 0: should be a whole number above 0"),
         (["--times", "9", "--lr", "1"], "lr is no setting of tune"),

@@ -79,6 +79,17 @@ def test_a_second_start_goes_on_with_the_clients_states() -> None:
     assert strategy.uplink_bytes > 1.5 * middle
 
 
+def test_a_second_strategy_goes_on_with_the_clients_states() -> None:
+    """As where a server makes a strategy for every stage of its training; each one's rounds begin at 1."""
+    mod = CompressMod("topk", density=0.02, values="f32")
+    one, two, three = (CompressedStrategy(FedAvg(fraction_evaluate=0)) for _ in range(3))
+    first, grid = play(one, client_app(mod), rounds=1)
+    second = two.start(grid, first.arrays, num_rounds=1)
+    first, grid = play(three, client_app(mod), rounds=1)
+    again = three.start(grid, first.arrays, num_rounds=1)
+    assert np.array_equal(weights(second.arrays), weights(again.arrays))
+
+
 def test_a_loop_of_the_users_own_calls_the_methods() -> None:
     strategy = CompressedStrategy(FedAvg())
     grid = Network(client_app(CompressMod("none", values="f32")), 4, list)
