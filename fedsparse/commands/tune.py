@@ -74,7 +74,7 @@ def act(settings: Given, path: str, **own: str) -> None:
 
     whole = run(short)
     if not updates.layout or not updates.layout.parameters:
-        raise RunFailed("no reply of the training has arrays of numbers that its message has, too")
+        raise RunFailed("no reply of the training has arrays of finite numbers that its message has, too")
     metric, ceiling = metric_of(whole), limit(whole)
     print(f"whole: {human_bytes(whole.per_round)} of uplink a round; the budget is {human_bytes(ceiling)}\n")
     racers = meeting(ceiling * whole.rounds / whole.replies, updates)

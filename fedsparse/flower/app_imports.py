@@ -57,7 +57,7 @@ def load_component(reference: str, kind: type) -> Any:
         missing = error.name or ""
         hint = "" if f"{module}.".startswith(f"{missing}.") else "; does the app's `pip install -e .` need to be run?"
         raise PluginError(f"{reference}: there is no module {missing!r}{hint}", traceback.format_exc()) from None
-    except Exception as error:  # the app's code may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # the app's code may raise anything while it is imported
         raise PluginError(f"{reference}: {last_line(error)}", traceback.format_exc()) from None
     if not isinstance(found, kind):
         raise PluginError(f"{reference} is of type {type(found).__name__}, and should be a {kind.__name__}")

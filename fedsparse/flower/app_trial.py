@@ -61,7 +61,7 @@ class Updates:
         self.of: dict[int, list[np.ndarray]] = {}
 
     def add(self, message: Message, reply: Message) -> None:
-        """Keep the change that a reply makes to its message's arrays."""
+        """Keep the change that a reply makes to its message's arrays, unless it has NaN or infinity."""
         node, sent = reply.metadata.src_node_id, SharedArrays(message.content.array_records)
         if (node not in self.of and len(self.of) == CLIENTS) or len(self.of.get(node, ())) == ROUNDS:
             return
@@ -71,9 +71,11 @@ class Updates:
         same = [p for p, old in sent.values.items() if p in new and is_float(new[p]) and new[p].shape == old.shape]
         part = sent.part(same)
         changes = [np.subtract(read(new[p]), sent.values[p], dtype=np.float64).ravel() for p in part.places]
-        self.layout = self.layout or part.layout
-        if part.layout == self.layout and changes:
-            self.of.setdefault(node, []).append(np.concatenate(changes, dtype=np.float32))
+        with np.errstate(over="ignore"):
+            update = np.concatenate([np.empty(0), *changes], dtype=np.float32)
+        if update.size and np.isfinite(update).all() and part.layout == (self.layout or part.layout):
+            self.layout = part.layout
+            self.of.setdefault(node, []).append(update)
 
 
 class TrialGrid(AppGrid):

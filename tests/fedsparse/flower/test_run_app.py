@@ -272,6 +272,7 @@ def test_a_journal_that_grows_too_large_is_removed_and_the_run_goes_on(
         ({"strategies": "import not_installed"}, r"no module 'not_installed'; does the app's `pip install -e \.`"),
         ({"strategies": "app = 1"}, "strategies:app is of type int, and should be a ServerApp"),
         ({"strategies": "1 / 0"}, r"strategies:app: ZeroDivisionError: division by zero \(strategies\.py, line 1\)"),
+        ({"client": "raise SystemExit(3)"}, r"clients\.main:wrapper\.app: SystemExit: 3"),
         ({"client": "app = 1"}, r"clients\.main:wrapper\.app: AttributeError: .* 'wrapper'"),
     ],
 )

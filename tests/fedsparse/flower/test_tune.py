@@ -162,6 +162,7 @@ def test_the_servers_own_evaluation_decides_and_a_codec_whose_run_fails_is_out(
     ("client", "flags", "line"),
     [
         (CLIENT, ["--times", "9999"], "nothing meets the budget, "),
+        (CLIENT.replace("weights * (1", "np.nan * (1"), ["--times", "9"], "no reply .* has arrays of finite numbers"),
         (CLIENT.replace('"loss"', '"x"'), ["--times", "9"], "no metric can decide, .* the app has evaluate/x, train/x"),
     ],
 )
