@@ -1,6 +1,16 @@
 """Writes a small Flower app, as somebody else would, whose modules have names that other programs' modules have too."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsparse.flower.app_runner import AppRun
+
+Run = Callable[..., AppRun]
+"""Runs an app in a folder: the fixture ``run``."""
 
 PYPROJECT = """
 [project]
@@ -107,6 +117,36 @@ def evaluate(message, context):
 def size(message, context):
     return reply(message, 0, partitions=context.node_config["num-partitions"])
 """
+OLD_CLIENT = """
+from flwr.client import ClientApp, NumPyClient
+
+class Client(NumPyClient):
+    def __init__(self, node): self.node = node
+    def get_parameters(self, config): return [np.zeros(3)]
+    def fit(self, parameters, config): return [parameters[0] + 1 + self.node], 10, {}
+    def evaluate(self, parameters, config): return 0.5, 10, {}
+
+def client_fn(context): return Client(context.node_config["partition-id"]).to_client()
+
+class wrapper: app = ClientApp(client_fn)
+import numpy as np
+"""
+OLD_SERVER = """
+import numpy as np
+from flwr.server import ServerApp, ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg
+
+class Saving(FedAvg):
+    def aggregate_fit(self, server_round, results, failures):
+        parameters, metrics = super().aggregate_fit(server_round, results, failures)
+        np.save("final.npy", np.load(__import__("io").BytesIO(parameters.tensors[0])))
+        return parameters, metrics
+
+def server_fn(context):
+    return ServerAppComponents(strategy=Saving(), config=ServerConfig(num_rounds=context.run_config["rounds"]))
+
+app = ServerApp(server_fn=server_fn)
+"""
 
 
 def write_app(folder: Path, **replaced: str) -> Path:
@@ -118,3 +158,12 @@ def write_app(folder: Path, **replaced: str) -> Path:
     (folder / "clients" / "__init__.py").touch()
     (folder / "clients" / "main.py").write_text(replaced.get("client", CLIENT))
     return folder
+
+
+def final(home: Path) -> NDArray[Any]:
+    found: NDArray[Any] = np.load(home / "final.npy")
+    return found
+
+
+def rows(done: AppRun, kind: str) -> list[dict[str, Any]]:
+    return [row for row in done.rows if row["kind"] == kind]

@@ -3,51 +3,26 @@
 import csv
 import json
 import re
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from fedsparse.commands import main
 from fedsparse.errors import ConfigError, RunFailed
-from fedsparse.flower.app_runner import AppRun, run_app
-from tests.fedsparse.flower.somebodys_app import CLIENT, PYPROJECT, STRATEGIES, write_app
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, beside the app's folder."""
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
-    (tmp_path / "home").mkdir()
-    monkeypatch.chdir(tmp_path / "home")
-    return tmp_path / "home"
-
-
-Run = Callable[..., AppRun]
-
-
-@pytest.fixture
-def run(home: Path) -> Run:
-    """Runs an app with four nodes."""
-
-    def run(app: Path, run_config: Any = "", **options: Any) -> AppRun:
-        return run_app(app, run_config, **{"num_supernodes": 4, **options})
-
-    return run
-
-
-def final(home: Path) -> NDArray[Any]:
-    found: NDArray[Any] = np.load(home / "final.npy")
-    return found
-
-
-def rows(done: AppRun, kind: str) -> list[dict[str, Any]]:
-    return [row for row in done.rows if row["kind"] == kind]
+from tests.fedsparse.flower.somebodys_app import (
+    CLIENT,
+    OLD_CLIENT,
+    OLD_SERVER,
+    PYPROJECT,
+    STRATEGIES,
+    Run,
+    final,
+    rows,
+    write_app,
+)
 
 
 def test_messages_of_every_kind_reach_the_app_with_its_mods_and_node_config(
@@ -186,76 +161,6 @@ def test_a_server_that_raises_is_one_line_and_its_traceback_is_in_the_log(tmp_pa
     assert "Traceback" in log.read_text()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_killed_run_goes_on_with_the_bits_of_a_run_that_was_not_killed(
-    tmp_path: Path, home: Path, run: Run, workers: str
-) -> None:
-    app = write_app(tmp_path / "app")
-    (home / "died").touch()
-    whole = run(app, 'client.order="die" rounds=3')
-    expected = final(home)
-    (home / "died").unlink()
-    command = [sys.executable, "-m", "fedsparse", "run-app", str(app), "--num-supernodes", "4", "--name", "killed"]
-    killed = subprocess.run([*command, "--run-config", 'client.order="die" rounds=3'], capture_output=True)
-    assert killed.returncode == -9
-    (folder,) = (home / "runs").glob("*-killed")
-    done = run(app, 'client.order="die" rounds=3', resume=folder, workers=int(workers))
-    assert final(home).tobytes() == expected.tobytes()
-    counted = [{**row, "seconds": 0} for row in done.rows]
-    assert counted == [{**row, "seconds": 0} for row in whole.rows]
-    assert not (folder / "journal").exists()
-
-
-def stopped_run(app: Path, run: Run) -> Path:
-    """The folder of a run whose server stops after its first round."""
-    with pytest.raises(KeyboardInterrupt):
-        run(app, "rounds=2")
-    (folder,) = Path("runs").iterdir()
-    return folder
-
-
-STOPPING = STRATEGIES.replace(
-    "    strategy = FedAvg(",
-    """    class Stopping(FedAvg):
-        def aggregate_train(self, server_round, replies):
-            if server_round == 2 and not os.path.exists("stopped"):
-                open("stopped", "w").close()
-                raise KeyboardInterrupt
-            return super().aggregate_train(server_round, replies)
-
-    strategy = Stopping(""",
-).replace("import numpy as np", "import os\nimport numpy as np")
-
-
-def test_a_stopped_run_goes_on_only_with_the_same_settings_and_the_same_app(
-    tmp_path: Path, home: Path, run: Run
-) -> None:
-    app = write_app(tmp_path / "app", strategies=STOPPING)
-    folder = stopped_run(app, run)
-    with pytest.raises(ConfigError, match="this run has seed = 0, not 1"):
-        run(app, resume=folder, seed=1)
-    (app / "strategies.py").write_text(STOPPING.replace("np.random.randn(3)", "np.random.randn(3) + 1"))
-    with pytest.raises(RunFailed, match="is not the one before the stop: the app has changed"):
-        run(app, resume=folder)
-    (app / "strategies.py").write_text(STOPPING)
-    assert len(rows(run(app, resume=folder), "train")) == 2
-
-
-def test_a_damaged_journal_is_one_line(tmp_path: Path, home: Path, run: Run) -> None:
-    folder = stopped_run(app := write_app(tmp_path / "app", strategies=STOPPING), run)
-    (folder / "journal" / "2.safetensors").write_bytes(b"nothing")
-    with pytest.raises(RunFailed, match=r"2\.safetensors is damaged"):
-        run(app, resume=folder)
-
-
-def test_a_journal_that_grows_too_large_is_removed_and_the_run_goes_on(
-    tmp_path: Path, home: Path, run: Run, caplog: pytest.LogCaptureFixture
-) -> None:
-    done = run(write_app(tmp_path / "app"), journal_gb=1e-6)
-    assert done.summary["messages"] == 16
-    assert "journal is removed, because it would take more than --journal-gb 1e-06" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("replaced", "line"),
     [
@@ -305,38 +210,6 @@ def test_the_command_line_runs_an_app_and_refuses_what_an_app_does_not_have(
         assert main(["run-app", *arguments]) == 2
         assert line in (said := capsys.readouterr().err)
         assert len(said.splitlines()) == 1
-
-
-OLD_CLIENT = """
-from flwr.client import ClientApp, NumPyClient
-
-class Client(NumPyClient):
-    def __init__(self, node): self.node = node
-    def get_parameters(self, config): return [np.zeros(3)]
-    def fit(self, parameters, config): return [parameters[0] + 1 + self.node], 10, {}
-    def evaluate(self, parameters, config): return 0.5, 10, {}
-
-def client_fn(context): return Client(context.node_config["partition-id"]).to_client()
-
-class wrapper: app = ClientApp(client_fn)
-import numpy as np
-"""
-OLD_SERVER = """
-import numpy as np
-from flwr.server import ServerApp, ServerAppComponents, ServerConfig
-from flwr.server.strategy import FedAvg
-
-class Saving(FedAvg):
-    def aggregate_fit(self, server_round, results, failures):
-        parameters, metrics = super().aggregate_fit(server_round, results, failures)
-        np.save("final.npy", np.load(__import__("io").BytesIO(parameters.tensors[0])))
-        return parameters, metrics
-
-def server_fn(context):
-    return ServerAppComponents(strategy=Saving(), config=ServerConfig(num_rounds=context.run_config["rounds"]))
-
-app = ServerApp(server_fn=server_fn)
-"""
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,8 +10,7 @@ from fedsparse.commands import main
 from fedsparse.flower import CompressMod, run_app
 from fedsparse.flower.app_trial import ROUNDS, Trial, Updates, trial
 from fedsparse.flower.candidates import candidates, measured
-from tests.fedsparse.flower.somebodys_app import PYPROJECT, write_app
-from tests.fedsparse.flower.test_run_app import OLD_CLIENT, OLD_SERVER
+from tests.fedsparse.flower.somebodys_app import OLD_CLIENT, OLD_SERVER, PYPROJECT, write_app
 
 SERVER = """
 import numpy as np
