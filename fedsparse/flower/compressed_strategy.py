@@ -103,7 +103,7 @@ class CompressedStrategy(Strategy):
         self._broadcast = None if config.downlink_is_whole else Broadcast(config)
         self.strategy, self.every_coordinate = strategy, every_coordinate
         self._bytes, self._of_phase = {UPLINK: 0, DOWNLINK: 0}, {UPLINK: 0, DOWNLINK: 0}
-        self._ledger = Ledger()  # of the present grid
+        self._ledger = Ledger()  # until a grid has another one
         self._asked: dict[int, tuple[Message, SharedArrays]] = {}  # by node id, of the present round, until it answers
         self._dtypes = ArrayRecord()  # the arrays that the round began with
         self._inner = {name: getattr(strategy, name) for name in METHODS}
@@ -142,7 +142,7 @@ class CompressedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The strategy's messages, each with content of its own and the record for ``CompressMod``."""
-        self._ledger, self._asked, self._dtypes = LEDGERS.setdefault(grid, Ledger()), {}, arrays
+        self._ledger, self._asked, self._dtypes = LEDGERS.setdefault(grid, self._ledger), {}, arrays
         self._ledger.round += 1
         messages = list(self._inner["configure_train"](server_round, arrays, config, grid))
         for message, sent in self._own_arrays(messages, training=True):
@@ -189,7 +189,7 @@ class CompressedStrategy(Strategy):
         """The strategy's messages, counted."""
         messages = list(self._inner["configure_evaluate"](server_round, arrays, config, grid))
         if self._broadcast:
-            self._ledger = LEDGERS.setdefault(grid, Ledger())
+            self._ledger = LEDGERS.setdefault(grid, self._ledger)
             for message, sent in self._own_arrays(messages, training=False):
                 self._prepare(message, sent, {ROUND: self._ledger.round})
         self._count(messages, DOWNLINK)
