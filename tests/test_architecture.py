@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    "benchmarks main fedsparse.__main__ fedsparse.__init__",
+    "benchmarks main fedsparse.__main__ fedsparse.flower_server fedsparse.flower_client fedsparse.__init__",
     "fedsparse.python_door",
     "fedsparse.commands",
     "fedsparse.strategies fedsparse.clients fedsparse.flower fedsparse.preflight",
@@ -26,7 +26,7 @@ FLOORS = (
     "fedsparse.plugins fedsparse.seeds",
     "fedsparse.files",
     "fedsparse.catalogue fedsparse.errors",
-    "fedsparse.partitions",
+    "fedsparse.partitions fedsparse",
 )
 """Rooms from the top floor down. Rooms of one floor do not import one another."""
 

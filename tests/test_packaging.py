@@ -59,3 +59,23 @@ def test_an_app_with_modules_named_as_our_folders_runs_beside_an_installed_fedsp
     (app / "experiment.py").write_text(SCRIPT)
     done = subprocess.run([str(python), "experiment.py"], cwd=app, env=plain, capture_output=True, text=True)
     assert "mine: 1 1 1 1" in done.stdout, done.stderr
+
+
+RACE = """
+import importlib.machinery, sys, threading, time
+loader, run = importlib.machinery.SourceFileLoader, importlib.machinery.SourceFileLoader.exec_module
+def slow(self, module):
+    if module.__name__ == "fedsparse":
+        time.sleep(0.5)
+    run(self, module)
+loader.exec_module = slow
+first = threading.Thread(target=__import__, args=["fedsparse"])
+first.start()
+time.sleep(0.1)
+__import__(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("app", ["flower_server", "flower_client"])
+def test_flower_can_load_an_app_in_one_thread_while_another_begins_to_import_fedsparse(app: str) -> None:
+    subprocess.run([sys.executable, "-c", RACE, f"fedsparse.{app}"], check=True, timeout=60, cwd=ROOT)

@@ -13,7 +13,7 @@ from fedsparse.engine import fork_server
 from fedsparse.plugins import is_own
 from fedsparse.telemetry.header import header
 
-SERVER_APP = "fedsparse.strategies.server_app:app"
+FLOWER_APPS = "fedsparse.flower_server:app", "fedsparse.flower_client:app"
 CLIENT_APP = "fedsparse.clients.client_app:app"
 PRELOADED = ["fedsparse.engine.pool", "fedsparse.clients.client_app", "fedsparse.clients.preload"]
 """What the fork server imports."""
@@ -51,7 +51,7 @@ def start(config: Config, until: int | None = None) -> Path:
     if config.engine == "flower":
         from fedsparse.engine.flower_run import run_flower
 
-        return run_flower(config, SERVER_APP, CLIENT_APP)
+        return run_flower(config, *FLOWER_APPS)
     from fedsparse.engine import LocalGrid
     from fedsparse.strategies.server_app import federate
 

@@ -109,7 +109,7 @@ def visitor(server: Site, name: str) -> Site:
 def listed(server: Site, command: str, key: str, field: str) -> list[str]:
     """A field of all runs or nodes of the SuperLink."""
     shown = server.run(f"{command} lab --format json")
-    return [entry[field] for entry in json.loads(shown[shown.index("{") :])[key]]
+    return [entry[field] for entry in json.JSONDecoder().raw_decode(shown[shown.index("{") :])[0][key]]
 
 
 def test_the_recipes_blocks_are_bash_and_its_certificate_passes_the_strictest_check(tmp_path: Path) -> None:
