@@ -259,6 +259,7 @@ def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_se
     assert newest.round == saved
 
 
+@pytest.mark.slow  # seconds, but in a parallel worker of pytest the signal was once not heard
 @pytest.mark.parametrize("ending", [signal.SIGQUIT, signal.SIGUSR1])
 def test_sigquit_and_sigusr1_stop_a_run_as_ctrl_c_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals
