@@ -18,6 +18,11 @@ def check_privacy(config: Config) -> None:
         raise ValueError(f"dp-epsilon = {config.dp_epsilon:g}: decides the noise; leave dp-noise out")
     if config.aggregator != "mean":
         raise ValueError(f"aggregator = {config.aggregator}: compares clients, and dp-clip bounds a sum; use mean")
+    if config.upload_pruning != "off":
+        raise ValueError(
+            f"upload-pruning = {config.upload_pruning}: clients would choose a topology by their data, past the noise "
+            "of dp-noise; leave it out"
+        )
     if config.attack not in ("none", "label-flip"):
         raise ValueError(f"attack = {config.attack}: its updates depend on those of all clients; leave dp-noise out")
     if config.noise_by_server and config.min_replies > 1:

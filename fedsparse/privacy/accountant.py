@@ -89,6 +89,7 @@ class Accountant:
         return high
 
 
+@lru_cache(maxsize=128)  # because the check before a run calibrates its noise too
 def spent(noise: float, rate: float, releases: int, delta: float) -> float:
     """Epsilon at ``delta`` of several releases of the Gaussian mechanism, each on a Poisson sample.
 

@@ -39,9 +39,9 @@ import torch
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.shared_support import shared_support
 from fedsparse.config import Config
-from fedsparse.errors import ConfigError
 from fedsparse.privacy.accountant import Accountant
 from fedsparse.privacy.noise import repeatable_bits, secret_bits
+from fedsparse.privacy.one_support import check_one_support
 from fedsparse.privacy.private_sum import PrivateSum
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import TopologyMethod
@@ -65,20 +65,7 @@ class ClientLevel:
     """
 
     def __init__(self, config: Config, layout: Layout, method: TopologyMethod) -> None:
-        if layout.size > layout.parameters:
-            name = next(e.name for e in layout.entries if e.start >= layout.parameters)
-            raise ConfigError(
-                f"dp-noise, dp-epsilon: the running statistics of BatchNorm ({name}) would travel without noise; "
-                "choose --norm group, or a model without them"
-            )
-        if method.clients_choose or method.reports or method.needs_saliency or config.upload_pruning != "off":
-            chooser = f"topology = {config.topology_method}"
-            if config.upload_pruning != "off":
-                chooser = f"upload-pruning = {config.upload_pruning}"
-            raise ConfigError(
-                f"{chooser}: clients would choose it by their data, past the noise of dp-noise; choose static, set, "
-                "magnitude, small-dense or dense, which follow from seeds and released weights"
-            )
+        check_one_support("dp-noise, dp-epsilon", config, layout, method)
         self.config, self.accountant = config, Accountant(config)
 
     def sum_of(self, round: int, compact: Compact, *, secret: bool) -> PrivateSum:

@@ -1,4 +1,7 @@
-"""Which models and topologies let the server learn nothing of a client but its part in the sum of updates."""
+"""Which models and topologies need nothing of a client but its part in the sum of updates.
+
+Differential privacy adds its noise to that sum, and secure aggregation hides everything but that sum.
+"""
 
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError

@@ -60,7 +60,7 @@ def test_what_would_break_the_guarantee_is_one_line_and_exit_code_2(
     flags = ["--dataset", tiny_dataset, "--logdir", str(tmp_path), "--dp-noise", "1", "--sparsity", "0.5"]
     assert main([*flags, "--topology", "rigl"]) == 2
     line = capsys.readouterr().err.strip()
-    assert "topology = rigl: clients would choose it by their data" in line
+    assert "topology = rigl asks each client for more than its update" in line
     assert "\n" not in line
 
 

@@ -256,10 +256,10 @@ def test_clients_are_told_the_noise_that_an_epsilon_needs(tiny_dataset: str) -> 
         ({"dp-noise-by": "clients", "compressor": "topk"}, "use compressor = none, or randomk with shared-support"),
         ({"dp-noise-by": "clients", "values": "int8"}, "one of plain values"),
         ({**CLIENTS_NOISE, "error-feedback": True}, "error-feedback = false"),
-        ({"sparsity": 0.5, "topology": "rigl"}, "topology = rigl: clients would choose it by their data"),
-        ({"sparsity": 0.5, "topology": "feddst"}, "topology = feddst: clients would choose it"),
-        ({"sparsity": 0.5, "topology": "ssfl"}, "topology = ssfl: clients would choose it"),
-        ({"upload-pruning": "magnitude"}, "upload-pruning = magnitude: clients would choose it"),
+        ({"sparsity": 0.5, "topology": "rigl"}, "dp-epsilon: topology = rigl asks each client for more"),
+        ({"sparsity": 0.5, "topology": "feddst"}, "dp-epsilon: topology = feddst asks each client for more"),
+        ({"sparsity": 0.5, "topology": "ssfl"}, "dp-epsilon: topology = ssfl asks each client for more"),
+        ({"upload-pruning": "magnitude"}, "upload-pruning = magnitude: clients would choose a topology by their data"),
         ({"dp-noise": "off", "dp-epsilon": 1e-9, "dp-delta": 1e-20}, "dp-epsilon = 1e-09: no noise keeps to it"),
         (
             {"clients": 1, "clients-per-round": 1, "dp-delta": "auto"},
@@ -281,7 +281,7 @@ def test_what_the_guarantee_does_not_hold_for_is_refused_in_one_line(settings: d
 def test_running_statistics_would_travel_without_noise_and_are_refused() -> None:
     config = Config.from_mapping({"dp-noise": 1})
     experiment = experiment_of(config, nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
-    with pytest.raises(ConfigError, match=r"BatchNorm \(1.running_mean\) would travel without noise; choose --norm"):
+    with pytest.raises(ConfigError, match=r"dp-noise, dp-epsilon: .* BatchNorm \(1.running_mean\); choose --norm"):
         ClientLevel(config, experiment.layout, experiment.method)
 
 
