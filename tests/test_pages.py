@@ -22,6 +22,18 @@ def test_a_page_links_to_and_names_only_what_is_there(page: Path) -> None:
     assert not [name for name in named if name != "fedsparse/1" and not (ROOT / name).exists()]  # the wire format
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_to_a_heading_finds_it(page: Path) -> None:
+    links = [link.partition("#") for link in re.findall(r"\]\(([^):]+#[^)]+|#[^)]+)\)", page.read_text())]
+    assert not [f"{file}#{heading}" for file, _, heading in links if heading not in headings(page.parent / file, page)]
+
+
+def headings(file: Path, page: Path) -> set[str]:
+    """The headings of a page (of ``page``, if ``file`` is its folder) as they stand in links."""
+    text = re.sub(r"^```.*?^```", "", (page if file.is_dir() else file).read_text(), flags=re.M | re.S)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
 def test_every_promise_about_reliability_names_tests_that_are_there() -> None:
     defined = set(re.findall(r"^def (test_\w+)", "\n".join(f.read_text() for f in ROOT.glob("tests/**/*.py")), re.M))
     text = PROMISES.read_text()

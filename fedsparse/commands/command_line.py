@@ -5,13 +5,10 @@ import textwrap
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
-from types import UnionType
-from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
-
-from pydantic.fields import FieldInfo
+from typing import Any, NamedTuple, NoReturn, get_args
 
 from fedsparse.config import GROUPS, KEYS, unknown_key
-from fedsparse.config.settings import Given, OneOf
+from fedsparse.config.settings import Given, choices
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 
@@ -119,7 +116,8 @@ def _parser(commands: Mapping[str, Command], named: str, program: str) -> Parser
             key = name.replace("_", "-")
             if key in own:  # the command's own flag replaces the setting of that name
                 continue
-            text = f"{field.description}{_choices(field)} [{field.default}]".replace("%", "%%")
+            one_of = f"\nOne of {allowed}." if (allowed := choices(field)) else ""
+            text = f"{field.description}{one_of} [{field.default}]".replace("%", "%%")
             is_switch = bool in (field.annotation, *get_args(field.annotation))
             switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
             shown = argparse.SUPPRESS if named else text  # because the program's help shows all settings
@@ -152,12 +150,3 @@ def _version() -> str:
         return version("fedsparse")
     except PackageNotFoundError:  # run from a checkout that was not installed
         return "(not installed)"
-
-
-def _choices(field: FieldInfo) -> str:
-    """The allowed values of a setting as a line of help; empty when it has no such list."""
-    is_union = get_origin(field.annotation) in (Union, UnionType)
-    options = get_args(field.annotation) if is_union else (field.annotation,)
-    names = [str(name) for option in options if get_origin(option) is Literal for name in get_args(option)]
-    described = [mark.described() for mark in field.metadata if isinstance(mark, OneOf)]
-    return f"\nOne of {', '.join(described or names)}." if described or len(names) > 1 else ""

@@ -3,9 +3,11 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from fedsparse.plugins import is_own
@@ -67,3 +69,12 @@ class OneOf:
         files = "".join(f", {what}" for what in self.suffixes.values())
         folders = ", a folder such as ./images" * self.folders
         return choices + files + folders + ", or one's own as file.py:attribute" * self.own
+
+
+def choices(field: FieldInfo) -> str:
+    """The allowed values of a setting in words; empty when it has no such list."""
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    options = get_args(field.annotation) if is_union else (field.annotation,)
+    names = [str(name) for option in options if get_origin(option) is Literal for name in get_args(option)]
+    described = [mark.described() for mark in field.metadata if isinstance(mark, OneOf)]
+    return ", ".join(described or names) if described or len(names) > 1 else ""

@@ -8,7 +8,7 @@ import pytest
 from fedsparse.catalogue import STRATEGIES
 from fedsparse.commands.command_line import Command, parse
 from fedsparse.config import KEYS, Config
-from fedsparse.config.generate import default_yaml, run_config
+from fedsparse.config.generate import default_yaml, run_config, settings_page
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 from fedsparse.report.grid import read_sweep
@@ -38,9 +38,10 @@ def test_default_yaml_is_the_defaults_whole() -> None:
     assert Config.from_mapping(written) == Config()
 
 
-def test_both_files_of_defaults_equal_the_output_of_their_generator() -> None:
+def test_what_follows_from_the_settings_equals_the_output_of_its_generator() -> None:
     assert (ROOT / "configs/default.yaml").read_text() == default_yaml()
     assert (ROOT / "pyproject.toml").read_text().endswith(run_config())
+    assert (ROOT / "docs/settings.md").read_text() == settings_page()
 
 
 @pytest.mark.parametrize("nothing", ["null", "~", ""])
