@@ -8,11 +8,12 @@ The rotation is a randomised Hadamard transform, taken twice. The papers take it
 rotation. But one transform maps a vector with few large values to few distinct values, whose signs are biased; the
 second transform mixes them. Only a uniform rotation is exactly unbiased: a few large values among zeros keep a bias,
 which vanishes as blocks grow (for 1 and 0.5 the mean is off by 3.6 % of their norm in a block of 32, and by less than
-0.1 % in a block of 256). Every machine decodes the same bits, because the transform only adds, in a fixed order, and
-takes its signs from the raw bits of PCG64.
+0.1 % in a block of 256). Every machine decodes the same bits: the signs come from the raw bits of PCG64, and the
+transform adds in a fixed order, or adds numbers whose sums float32 holds exactly in any order.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -76,21 +77,31 @@ def places(lengths: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 def signs(bits: np.ndarray, start: int, stop: int) -> np.ndarray:
     """-1 for each set bit of the packed ``bits``, else 1: float32. ``start`` is a multiple of 8."""
-    flips = np.unpackbits(bits[start // 8 : (stop + 7) // 8])[: stop - start]
-    return np.where(flips.view(np.bool_), np.float32(-1), np.float32(1))
+    return signs_of_bytes().take(bits[start // 8 : (stop + 7) // 8], axis=0).reshape(-1)[: stop - start]
+
+
+@cache
+def signs_of_bytes() -> np.ndarray:
+    """The signs of the eight bits of every byte: float32, shape (256, 8)."""
+    flips = np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8)
+    return 1 - 2 * flips.astype(np.float32)
 
 
 def rotate(values: np.ndarray, widths: np.ndarray, seed: int, back: bool = False) -> np.ndarray:
-    """``R values`` block by block, R = H D2 H D1 orthonormal; ``back``: its transpose. It overwrites ``values``."""
+    """``R values`` block by block, R = H D2 H D1 orthonormal; ``back``: its transpose, of values that are 1 or -1.
+
+    It overwrites ``values``.
+    """
     half = 8 * -(-values.size // 64)  # bytes of the signs of one of D1 and D2
     bits = np.random.PCG64(np.random.SeedSequence([seed, 9])).random_raw(half // 4).astype("<u8").view(np.uint8)
     first, second = bits[:half], bits[half:]
     for start, stop, width in chunks(widths):
         part = values[start:stop]
         turned = part if back else part * signs(first, start, stop)
-        turned = hadamard_rows(turned.reshape(-1, width)).reshape(-1)
+        transform = hadamard_of_signs if back and width == BLOCK else hadamard_rows
+        turned = transform(turned.reshape(-1, width)).reshape(-1)
         turned = turned * signs(second, start, stop)
-        turned = hadamard_rows(turned.reshape(-1, width)).reshape(-1)
+        turned = transform(turned.reshape(-1, width)).reshape(-1)
         part[:] = turned * signs(first, start, stop) if back else turned
     return values
 
@@ -126,3 +137,21 @@ def butterflies(x: np.ndarray) -> np.ndarray:
         np.subtract(old[:, :, 0], old[:, :, 1], out=x[:, :, 1])
         step *= 2
     return x.reshape(rows, width, inner)
+
+
+def hadamard_of_signs(x: np.ndarray) -> np.ndarray:
+    """As :func:`hadamard_rows`, for rows of ``BLOCK`` values that are 1 or -1, or what became of such by one transform.
+
+    All sums on the way are whole multiples of 1 or of 1/64. The magnitudes of a row's 4096 values add up to 2^18 of
+    these at most, as the sum of their squares stays the same. So every order of adding gives the same bits, and
+    products of matrices, which take a third of the time, are allowed.
+    """
+    side = matrix()
+    return (side @ x.reshape(-1, len(side), len(side)) @ side).reshape(-1, BLOCK) * np.float32(1 / len(side))
+
+
+@cache
+def matrix() -> np.ndarray:
+    """The transform of the square root of ``BLOCK`` values, not normalised: float32, shape (64, 64)."""
+    width = int(np.sqrt(BLOCK))
+    return hadamard_rows(np.eye(width, dtype=np.float32)) * np.float32(np.sqrt(width))

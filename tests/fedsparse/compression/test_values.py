@@ -6,7 +6,7 @@ import scipy.linalg
 
 from fedsparse.catalogue import VALUES
 from fedsparse.compression.arrays import from_bf16, to_bf16
-from fedsparse.compression.eden import hadamard_rows, rotate
+from fedsparse.compression.eden import hadamard_of_signs, hadamard_rows, rotate
 from fedsparse.compression.levels import block_lengths
 from fedsparse.compression.values import value_codec
 from fedsparse.config.presets import UNBIASED_VALUES
@@ -129,6 +129,16 @@ def test_the_hadamard_transform_is_the_matrix_and_the_rotation_turns_back(width:
     widths = np.array([width, width, 64, 32])
     y = draw_vector("normal", int(widths.sum()), 2)
     np.testing.assert_allclose(rotate(rotate(y.copy(), widths, 7), widths, 7, back=True), y, atol=1e-5)
+
+
+def test_the_fast_transform_of_signs_has_the_bits_of_the_one_that_adds_in_order() -> None:
+    rng = np.random.default_rng(0)
+    turned = np.where(rng.random((5, 4096)) < 0.5, np.float32(-1), np.float32(1))
+    turned[0] = 1  # all of a row in one coordinate
+    for _ in range(2):
+        slow, turned = hadamard_rows(turned), hadamard_of_signs(turned)
+        assert np.array_equal(turned.view(np.uint32), slow.view(np.uint32))
+        turned = turned * np.where(rng.random(turned.shape) < 0.5, np.float32(-1), np.float32(1))
 
 
 def test_a_rotation_is_the_same_on_every_machine() -> None:
