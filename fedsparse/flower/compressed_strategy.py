@@ -256,6 +256,12 @@ def check_strategy(strategy: Strategy, every_coordinate: bool) -> None:
     Raises:
         ConfigError: one line that says why.
     """
+    if not isinstance(strategy, Strategy):
+        raise ConfigError(
+            f"{type(strategy).__module__}.{type(strategy).__name__} is no strategy of Flower's Message API "
+            "(flwr.serverapp.strategy), which CompressedStrategy needs: apps with server_fn, client_fn or a workflow "
+            "run without it, with whole updates"
+        )
     inner: Any = strategy
     while isinstance(inner, Strategy):
         name = type(inner).__name__

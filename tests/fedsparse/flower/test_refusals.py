@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message
 from flwr.clientapp.mod import LocalDpMod
+from flwr.server.strategy import FedAvg as OlderFedAvg
 from flwr.serverapp.strategy import (
     Bulyan,
     DifferentialPrivacyClientSideFixedClipping,
@@ -70,6 +71,11 @@ def test_a_wrapper_around_it_is_refused_before_the_first_round() -> None:
         play(dp(CompressedStrategy(FedAvg())), client_app(CompressMod("eden")))
     with pytest.raises(ConfigError, match="must be the outermost"):
         CompressedStrategy(dp(CompressedStrategy(FedAvg())))
+
+
+def test_a_strategy_of_flowers_older_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"FedAvg is no strategy of Flower's Message API \(flwr.serverapp.strategy\)"):
+        CompressedStrategy(OlderFedAvg())  # type: ignore[arg-type]
 
 
 def test_clipping_on_clients_is_refused() -> None:
