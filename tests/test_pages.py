@@ -46,6 +46,14 @@ def test_every_promise_about_reliability_names_tests_that_are_there() -> None:
     assert set(re.findall(r"`(test_\w+)`", text)) <= defined
 
 
+def test_every_row_of_the_comparison_with_others_names_its_sources() -> None:
+    table = (ROOT / "README.md").read_text().partition("## Beside its neighbours")[2].partition("\n\nSo:")[0]
+    rows = re.findall(r"^\| ([a-z][^|]+?) \|", table, re.M)
+    sources = re.findall(r"^- \*\*(.+?)\.\*\*", (ROOT / "docs" / "neighbours.md").read_text(), re.M)
+    assert len(rows) > 10
+    assert rows == sources
+
+
 def test_the_tree_of_files_names_only_files_that_are_there() -> None:
     tree = (ROOT / "CONTRIBUTING.md").read_text().split("```")[3]
     folder, gone = "", []
