@@ -19,7 +19,7 @@ from fedsparse.compression.hggtopk import top_indices
 from fedsparse.compression.indices import pack
 from fedsparse.compression.values import value_codec
 from fedsparse.compression.wire import Coded, decode, encode
-from fedsparse.experiment import load_dataset
+from fedsparse.data import load_dataset
 from fedsparse.models import build_model
 from fedsparse.telemetry.timers import medians
 from fedsparse.vector import Entry, FlatModel, Layout

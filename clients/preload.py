@@ -7,8 +7,8 @@ from contextlib import suppress
 import torch
 import torch._dynamo  # torch's optimizers import it in their first step, and it takes a second
 
+from fedsparse.data import load_present
 from fedsparse.engine.fork_server import DATA
-from fedsparse.experiment import load_present
 
 if DATA in os.environ:
     torch.set_num_threads(1)  # a process with threads cannot be forked safely

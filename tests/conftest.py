@@ -3,7 +3,7 @@ import signal
 import numpy as np
 import pytest
 
-from fedsparse.experiment import load_dataset
+from fedsparse.data import load_dataset
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,8 @@ FLOORS = (
     "fedsparse.compression fedsparse.sampling",
     "fedsparse.telemetry",
     "fedsparse.config",
-    "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device",
+    "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device "
+    "fedsparse.data",
     "fedsparse.plugins fedsparse.seeds",
     "fedsparse.files",
     "fedsparse.catalogue fedsparse.errors",
@@ -39,7 +40,7 @@ INSIDE = ("strategies", "clients", "partitions")
 FLOWER = ("fedsparse.engine", "fedsparse.strategies", "fedsparse.clients", "fedsparse.flower", "benchmarks")
 """Rooms that may import flwr."""
 
-SPLIT = ("fedsparse.experiment", "fedsparse.commands", "fedsparse.strategies", "benchmarks")
+SPLIT = ("fedsparse.data", "fedsparse.experiment", "fedsparse.commands", "fedsparse.strategies", "benchmarks")
 """Rooms that may import partitions."""
 
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 from fedsparse.config import KEYS, Config
 from fedsparse.config.effects import without_effect, without_mistakes
 from fedsparse.config.settings import Given
-from fedsparse.experiment import Experiment, load_dataset
+from fedsparse.data import load_dataset
+from fedsparse.experiment import Experiment
 from fedsparse.preflight import Training, check
 from fedsparse.telemetry.folder import check_writable
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
+from fedsparse.data import load_dataset, partition_of
 from fedsparse.errors import ConfigError
-from fedsparse.experiment import load_dataset, partition_of
 from fedsparse.files import is_locked
 from fedsparse.partitions import Dataset, Partition
 from fedsparse.partitions.downloads import without_downloads

@@ -139,11 +139,11 @@ class Config(
         return Network(self.uplink_mbps, self.downlink_mbps, self.latency_ms, self.seed)
 
     def loading(self) -> tuple[str, str, str, int]:
-        """The arguments of ``experiment.load_dataset``."""
+        """The arguments of ``data.load_dataset``."""
         return self.dataset, self.data_dir, self.tokenizer, self.seq_length
 
     def partitioning(self) -> dict[str, Any]:
-        """The arguments of ``experiment.partition_of`` after the data set."""
+        """The arguments of ``data.partition_of`` after the data set."""
         return {
             "distribution": self.distribution,
             "clients": self.clients,

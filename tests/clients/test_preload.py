@@ -10,7 +10,7 @@ from fedsparse.engine.fork_server import DATA
 SCRIPT = """
 from flwr.app import Message, MetricRecord, RecordDict
 from fedsparse.engine import LocalGrid, fork_server
-from fedsparse.experiment import load_dataset
+from fedsparse.data import load_dataset
 
 def app(message, context):
     load_dataset("fashion-mnist-mini", "data")

@@ -37,7 +37,7 @@ def run(tmp_path: Path, *flags: str) -> dict:
 
 def tiny(tmp_path: Path) -> str:
     """A data set of 200 images, as a file."""
-    from fedsparse.experiment import load_dataset
+    from fedsparse.data import load_dataset
 
     data = load_dataset()
     arrays = {name: getattr(data, name)[:200].squeeze().numpy() for name in ("x_train", "y_train", "x_test", "y_test")}

@@ -8,7 +8,7 @@ import pytest
 from torchvision import datasets
 
 from fedsparse.commands import main
-from fedsparse.experiment import load_dataset
+from fedsparse.data import load_dataset
 from tests.e2e.test_main import tiny
 from tests.fedsparse.report.made_up import result
 

@@ -12,7 +12,8 @@ import torch
 
 from fedsparse import provenance
 from fedsparse.config import Config
-from fedsparse.experiment import Experiment, load_dataset
+from fedsparse.data import load_dataset
+from fedsparse.experiment import Experiment
 from fedsparse.provenance import code, continued, data_hash, differences, provenance_of
 
 needs_git = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedsparse.experiment import load_dataset
+from fedsparse.data import load_dataset
 from fedsparse.sparsity.one_shot import (
     input_matrix,
     layer_hessian,
