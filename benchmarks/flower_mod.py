@@ -64,7 +64,7 @@ def one_message(arrays: ArrayRecord, mod: CompressMod | None, context: Context, 
     reply.content = over_the_wire(reply.content)
     if mod:
         shared = SharedArrays({"arrays": arrays})
-        reply.content = decoded(reply, shared, round, every_coordinate=False)
+        reply.content, _ = decoded(reply, shared, round, every_coordinate=False)
     aggregate_arrayrecords([reply.content], "num-examples")
     return time.process_time() - began, sent
 

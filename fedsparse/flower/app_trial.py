@@ -111,7 +111,7 @@ class TrialGrid(AppGrid):
             self.replies += 1
             self.uplink += array_bytes(reply.content)
             if name in sent:
-                reply.content = decoded(reply, sent[name], self.round, every_coordinate=False)
+                reply.content, _ = decoded(reply, sent[name], self.round, every_coordinate=False)
                 self._accepted[node] = self.round
             elif not self._compresses:
                 self._updates.add(asked[name], reply)

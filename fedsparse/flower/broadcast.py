@@ -43,7 +43,7 @@ class Broadcast:
         Returns:
             Whether there is anything that changes could tell.
         """
-        if not sent.values:
+        if not any(values.size for values in sent.values.values()):
             return False
         part = sent.part(sent.values)
         flat = np.empty(part.layout.size, np.float32)

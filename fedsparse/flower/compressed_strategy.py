@@ -1,44 +1,34 @@
 """The server's line: a wrapper around any Message-API strategy, for clients with ``CompressMod``."""
 
 import logging
+import sys
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.common.constant import ErrorCode
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import (
-    Bulyan,
-    DifferentialPrivacyClientSideAdaptiveClipping,
-    DifferentialPrivacyClientSideFixedClipping,
-    FedMedian,
-    FedTrimmedAvg,
-    MultiKrum,
-    Result,
-    Strategy,
-)
+from flwr.serverapp.strategy import Result, Strategy
 
 from fedsparse.compression import PayloadError
 from fedsparse.config.effects import without_mistakes
 from fedsparse.config.settings import Given
 from fedsparse.engine.records import array_bytes
-from fedsparse.errors import ConfigError, one_line
+from fedsparse.errors import ConfigError
+from fedsparse.flower.alike import alike_for, only_alike, refused
 from fedsparse.flower.broadcast import Broadcast
-from fedsparse.flower.decoded import decoded
+from fedsparse.flower.decoded import Update, decoded
 from fedsparse.flower.names import ACCEPTED, RECORD, ROUND
 from fedsparse.flower.plain_arrays import pinned, record_of
 from fedsparse.flower.shared_arrays import SharedArrays
+from fedsparse.flower.strategy_check import check_strategy
 
 log = logging.getLogger("fedsparse")
 
-VOTES = (FedMedian, FedTrimmedAvg, MultiKrum, Bulyan)
-"""They compare clients coordinate by coordinate, so that a coordinate which a client did not send would be a vote of
-0. (Krum is a MultiKrum.)"""
-CLIPS = (DifferentialPrivacyClientSideFixedClipping, DifferentialPrivacyClientSideAdaptiveClipping)
-"""Their clients clip what they send, and a residual that is added afterwards makes it longer again."""
 METHODS = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
 """What the wrapper does itself."""
+OWN = ("strategy", "every_coordinate")
+"""Its own attributes; all others are the strategy's."""
 UPLINK, DOWNLINK = "comm/uplink_bytes", "comm/downlink_bytes"
 
 
@@ -104,7 +94,10 @@ class CompressedStrategy(Strategy):
         self.strategy, self.every_coordinate = strategy, every_coordinate
         self._bytes, self._of_phase = {UPLINK: 0, DOWNLINK: 0}, {UPLINK: 0, DOWNLINK: 0}
         self._ledger = Ledger()  # until a grid has another one
-        self._asked: dict[int, tuple[Message, SharedArrays]] = {}  # by node id, of the present round, until it answers
+        self._asked: dict[
+            int, SharedArrays
+        ] = {}  # by node id, what the present round's messages hold, until it answers
+        self._updates: dict[int, Update] = {}  # by node id, of the present round
         self._dtypes = ArrayRecord()  # the arrays that the round began with
         self._inner = {name: getattr(strategy, name) for name in METHODS}
         self._is_broadcast = False
@@ -114,6 +107,13 @@ class CompressedStrategy(Strategy):
         if name.startswith("__") or "strategy" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.strategy, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what the strategy has, such as ``fraction_train``, on the strategy."""
+        if name.startswith("_") or name in OWN or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.strategy, name, value)
 
     def start(self, *positional: Any, **keywords: Any) -> Result:
         """The strategy's own ``start``, which may be the user's, with the methods of this wrapper in place of its."""
@@ -128,15 +128,17 @@ class CompressedStrategy(Strategy):
             own.update({name: method for name, method in before.items() if name in METHODS})
 
     def summary(self) -> None:
-        """Refuse another strategy around this one, whose ``start`` asks for a summary; :meth:`start` does not.
+        """The strategy's own summary, for the user. A strategy that asks for it, when it begins, is around this one.
 
         Raises:
-            ConfigError: always.
+            ConfigError: a strategy asks for it.
         """
-        raise ConfigError(
-            "CompressedStrategy is inside another strategy, which would read payloads as arrays: "
-            "put it outside, CompressedStrategy(Other(FedAvg()))"
-        )
+        if isinstance(sys._getframe(1).f_locals.get("self"), Strategy):
+            raise ConfigError(
+                "CompressedStrategy is inside another strategy, which would read payloads as arrays: "
+                "put it outside, CompressedStrategy(Other(FedAvg()))"
+            )
+        self.strategy.summary()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -147,8 +149,10 @@ class CompressedStrategy(Strategy):
         messages = list(self._inner["configure_train"](server_round, arrays, config, grid))
         for message, sent in self._own_arrays(messages, training=True):
             node = message.metadata.dst_node_id
+            if node in self._asked:
+                raise ConfigError(f"the strategy has two messages for node {node} in one round, and may have only one")
             self._prepare(message, sent, {ROUND: self._ledger.round, ACCEPTED: self._ledger.accepted.get(node, 0)})
-            self._asked[node] = message, sent
+            self._asked[node] = sent
         self._count(messages, DOWNLINK)
         return messages
 
@@ -175,12 +179,16 @@ class CompressedStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """What the strategy makes of the decoded replies."""
+        """What the strategy makes of the decoded replies. Those that it does not read are not acknowledged."""
+        self._updates = {}
         plain = [reply for reply in map(self._read, self._received(replies)) if reply]
-        arrays, metrics = self._inner["aggregate_train"](server_round, plain)
+        with only_alike(self.strategy, self._dtypes):
+            plain = alike_for(self.strategy, plain, self._dtypes)
+            arrays, metrics = self._inner["aggregate_train"](server_round, plain)
+        arrays = None if arrays is None else pinned(arrays, self._dtypes)
+        used = [node for node, update in self._updates.items() if update.close()]
         if arrays is not None:  # else the strategy made no use of the replies, and they return to the residuals
-            self._ledger.accepted |= {r.metadata.src_node_id: self._ledger.round for r in plain if r.has_content()}
-            arrays = pinned(arrays, self._dtypes)
+            self._ledger.accepted |= dict.fromkeys(used, self._ledger.round)
         return arrays, self._with_bytes(metrics)
 
     def configure_evaluate(
@@ -198,7 +206,8 @@ class CompressedStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """What the strategy makes of the replies, counted."""
         arrived = self._received(replies)
-        metrics = self._inner["aggregate_evaluate"](server_round, arrived)
+        with only_alike(self.strategy, self._dtypes):
+            metrics = self._inner["aggregate_evaluate"](server_round, arrived)
         return self._with_bytes(metrics) if arrived else metrics
 
     def _read(self, reply: Message) -> Message | None:
@@ -209,14 +218,15 @@ class CompressedStrategy(Strategy):
         if node not in self._asked:
             log.warning("the reply of node %d is dropped: it was not asked in this round, or answered before", node)
             return None
-        asked, sent = self._asked[node]
         try:
-            reply.content = decoded(reply, sent, self._ledger.round, every_coordinate=self.every_coordinate)
+            reply.content, update = decoded(
+                reply, self._asked[node], self._ledger.round, every_coordinate=self.every_coordinate
+            )
         except PayloadError as error:
-            told = one_line(f"the reply of node {node} is refused: {error}")
-            log.warning("%s", told)
-            return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, told), reply_to=asked)
+            return refused(reply, str(error))
         del self._asked[node]
+        if update:
+            self._updates[node] = update
         return reply
 
     def _received(self, replies: Iterable[Message]) -> list[Message]:
@@ -248,34 +258,3 @@ class CompressedStrategy(Strategy):
     def downlink_bytes(self) -> int:
         """Of the arrays in all messages so far."""
         return self._bytes[DOWNLINK]
-
-
-def check_strategy(strategy: Strategy, every_coordinate: bool) -> None:
-    """Refuse a strategy that cannot work with compressed replies, whatever strategies are around it.
-
-    Raises:
-        ConfigError: one line that says why.
-    """
-    if not isinstance(strategy, Strategy):
-        raise ConfigError(
-            f"{type(strategy).__module__}.{type(strategy).__name__} is no strategy of Flower's Message API "
-            "(flwr.serverapp.strategy), which CompressedStrategy needs: apps with server_fn, client_fn or a workflow "
-            "run without it, with whole updates"
-        )
-    inner: Any = strategy
-    while isinstance(inner, Strategy):
-        name = type(inner).__name__
-        if isinstance(inner, VOTES) and not every_coordinate:
-            raise ConfigError(
-                f"{name} compares clients coordinate by coordinate, and would take what a client did not send for a "
-                "vote of 0: use CompressedStrategy(..., every_coordinate=True) with clients that send every "
-                'coordinate, such as CompressMod("eden")'
-            )
-        if isinstance(inner, CLIPS):
-            raise ConfigError(
-                f"{name}: a residual and a lossy coding change the norm of what the client clipped, so that its "
-                "privacy bound would not hold: clip on the server, DifferentialPrivacyServerSideFixedClipping"
-            )
-        if isinstance(inner, CompressedStrategy):
-            raise ConfigError("CompressedStrategy is inside another strategy; it must be the outermost, and only once")
-        inner = getattr(inner, "strategy", None)

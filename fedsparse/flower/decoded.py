@@ -4,6 +4,7 @@ No dense copy of a client's arrays is kept. Its update is decoded when a strateg
 forgotten when it has read the last: FedAvg, which reads one client's arrays after another's, has one update at a time.
 """
 
+import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +17,8 @@ from fedsparse.engine.records import STYPE
 from fedsparse.errors import one_line
 from fedsparse.flower.plain_arrays import NUMPY, read
 from fedsparse.flower.shared_arrays import Part, SharedArrays
+
+log = logging.getLogger("fedsparse")
 
 
 class Update:
@@ -43,9 +46,18 @@ class Update:
         self._sparse: SparseUpdate | None = update if small(update) else None
         self._dense: np.ndarray | None = None
         self._unread = set(range(len(part.places)))
+        self._is_read = self._is_over = False
+
+    def close(self) -> bool:
+        """End the update's round; whether the strategy has read it. One that it has not read returns to its client."""
+        self._is_over = True
+        return self._is_read
 
     def change(self, index: int) -> np.ndarray:
         """The change of one array of the part: float32, of the array's shape."""
+        if self._is_over and not self._is_read:
+            log.warning("a reply is read after its round: its client sends what is in it once more")
+        self._is_read = True
         if self._dense is None:
             self._unread = set(range(len(self.part.places)))
             self._dense = (self._sparse or decode(self._payload, self.part.layout, self._bound)).to_dense()
@@ -117,8 +129,10 @@ def checked(name: str, array: Array, sent: Array) -> Array:
     return Array(values) if array.dtype == "bfloat16" else array
 
 
-def decoded(reply: Message, sent: SharedArrays, round: int, *, every_coordinate: bool) -> RecordDict:
-    """The content that the client's app had written.
+def decoded(
+    reply: Message, sent: SharedArrays, round: int, *, every_coordinate: bool
+) -> tuple[RecordDict, Update | None]:
+    """The content that the client's app had written, and the update in it; None for a dense reply.
 
     Args:
         reply: with content.
@@ -132,7 +146,7 @@ def decoded(reply: Message, sent: SharedArrays, round: int, *, every_coordinate:
     twins, records = sent.twins(reply.content.array_records), dict(reply.content.items())
     payload = payload_of(reply.content, twins)
     if payload is None:
-        return reply.content
+        return reply.content, None
     missing = [(twin, key) for name, twin in twins.items() for key in sent.records[twin] if key not in records[name]]
     if unknown := [place for place in missing if place not in sent.values]:
         raise PayloadError(f"its array {unknown[0][1]!r} is missing")
@@ -152,4 +166,4 @@ def decoded(reply: Message, sent: SharedArrays, round: int, *, every_coordinate:
             else:
                 rebuilt[key] = DecodedArray(array, sent.values[twin, key], update, index[twin, key])
         records[name] = rebuilt
-    return RecordDict(records)
+    return RecordDict(records), update

@@ -56,12 +56,12 @@ def written(values: np.ndarray, dtype: str) -> Array:
 
 
 def pinned(arrays: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
-    """The arrays, each with the dtype that the array of its name had before."""
+    """The arrays, each with the dtype that the array of its name had before, and none still to be decoded."""
     return record_of(
         {
             name: written(read(array), old.dtype)
             if (old := before.get(name)) and old.dtype != array.dtype and array.stype == old.stype == NUMPY
-            else array
+            else Array(array.dtype, array.shape, array.stype, array.data)
             for name, array in arrays.items()
         }
     )

@@ -104,3 +104,11 @@ def test_a_wrong_downlink_is_one_line() -> None:
         CompressedStrategy(FedAvg(), downlink="topq")
     with pytest.raises(ConfigError, match=r"^downlink-density = 0\.1 has no effect"):
         CompressedStrategy(FedAvg(), downlink_density=0.1)
+
+
+def test_arrays_without_a_number_travel_as_they_are() -> None:
+    start = {"w": np.zeros((0, 3), np.float32), "n": np.zeros(3, np.int64)}
+    strategy = CompressedStrategy(FedAvg(), downlink="topk")
+    result, _ = play(strategy, client_app(CompressMod("topk")), start)
+    assert result.arrays["w"].numpy().shape == (0, 3)
+    assert (result.arrays["n"].numpy() == 3).all()

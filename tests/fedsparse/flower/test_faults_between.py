@@ -18,20 +18,24 @@ NODES, ROUNDS = 4, 7
 
 
 class Notes(FedAvg):
-    """FedAvg that notes what each node's accepted replies changed, and makes no use of some rounds' replies."""
+    """FedAvg that notes what each node's accepted replies changed.
 
-    def __init__(self, unused: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    It makes no use of some rounds' replies, and leaves the replies of some nodes out but for the last round.
+    """
+
+    def __init__(self, unused: set[int], left_out: set[int]) -> None:
         super().__init__(min_available_nodes=NODES, fraction_evaluate=0)
-        self.unused, self.changes = unused, defaultdict(lambda: np.zeros(SIZE))
+        self.unused, self.left_out, self.changes = unused, left_out, defaultdict(lambda: np.zeros(SIZE))
 
     def configure_train(self, server_round, arrays, config, grid):  # type: ignore[no-untyped-def]
         self.before = arrays["w"].numpy()
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
-        replies = list(replies)
         if server_round in self.unused:
             return None, None
+        left_out = self.left_out if server_round < ROUNDS else ()
+        replies = [reply for reply in replies if reply.metadata.src_node_id not in left_out]
         for reply in replies:
             if reply.has_content():
                 change = reply.content["arrays"]["w"].numpy() - self.before.astype(np.float64)
@@ -39,10 +43,15 @@ class Notes(FedAvg):
         return super().aggregate_train(server_round, replies)
 
 
-@given(seed=st.integers(0, 10**6), unused=st.sets(st.integers(1, 6)), state=st.sampled_from(["context", "files"]))
-@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    unused=st.sets(st.integers(1, 6)),
+    left_out=st.sets(st.integers(0, NODES - 1), max_size=2),
+    state=st.sampled_from(["context", "files"]),
+)
+@settings(max_examples=15, deadline=None)
 def test_what_was_accepted_and_what_clients_kept_are_all_their_updates(
-    seed: int, unused: set[int], state: str, tmp_path_factory: pytest.TempPathFactory
+    seed: int, unused: set[int], left_out: set[int], state: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     chance, late = random.Random(seed), list[Message]()
     trained: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(SIZE))
@@ -73,7 +82,7 @@ def test_what_was_accepted_and_what_clients_kept_are_all_their_updates(
         return arrived
 
     rounds = list[int]()
-    strategy = Notes(unused)
+    strategy = Notes(unused, left_out)
     play(CompressedStrategy(strategy), client_app(mod, train=train), rounds=ROUNDS, nodes=NODES, between=faulty)
     for node, sum_of_updates in trained.items():
         np.testing.assert_allclose(strategy.changes[node], sum_of_updates, atol=1e-5)
@@ -84,3 +93,28 @@ def copy_of(reply: Message) -> Message:
     again = Message(reply.content.copy(), reply_to=reply)
     again.metadata.__dict__.update(reply.metadata.__dict__)
     return again
+
+
+def test_a_reply_that_is_read_after_its_round_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class Buffered(FedAvg):
+        def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
+            before, self.kept = getattr(self, "kept", []), list(replies)
+            return super().aggregate_train(server_round, before)
+
+    play(CompressedStrategy(Buffered()), client_app(CompressMod("topk", density=0.1)), rounds=2)
+    assert caplog.text.count("a reply is read after its round") == NODES
+
+
+def test_a_strategy_that_answers_with_one_clients_very_arrays_has_read_them(caplog: pytest.LogCaptureFixture) -> None:
+    """As Flower's FedXgbCyclic does."""
+
+    class Cyclic(FedAvg):
+        def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
+            first = min(replies, key=lambda reply: reply.metadata.src_node_id)
+            return first.content["arrays"], None
+
+    mod = CompressMod("topk", density=1.0, values="f32")
+    result, _ = play(CompressedStrategy(Cyclic()), client_app(mod), rounds=2)
+    expected = drift(drift({"w": np.zeros(SIZE, np.float32)}, 0, 1), 0, 2)["w"]
+    np.testing.assert_allclose(result.arrays["w"].numpy(), expected, atol=1e-6)
+    assert "read after its round" not in caplog.text

@@ -78,6 +78,15 @@ def test_a_strategy_of_flowers_older_kind_is_refused() -> None:
         CompressedStrategy(OlderFedAvg())  # type: ignore[arg-type]
 
 
+def test_two_messages_for_one_node_in_a_round_are_refused() -> None:
+    class Twice(FedAvg):
+        def configure_train(self, server_round, arrays, config, grid):  # type: ignore[no-untyped-def]
+            return [m for _ in range(2) for m in super(Twice, self).configure_train(server_round, arrays, config, grid)]
+
+    with pytest.raises(ConfigError, match=r"^the strategy has two messages for node \d in one round"):
+        play(CompressedStrategy(Twice()), client_app(CompressMod("eden")))
+
+
 def test_clipping_on_clients_is_refused() -> None:
     with pytest.raises(ConfigError, match="its privacy bound would not hold"):
         CompressedStrategy(DifferentialPrivacyClientSideFixedClipping(FedAvg(), 1.0, 1.0, 4))

@@ -1,5 +1,6 @@
 """The two lines in other people's apps: what travels, what the app and the strategy see."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -98,3 +99,21 @@ def test_a_loop_of_the_users_own_calls_the_methods() -> None:
         messages = strategy.configure_train(round, arrays, ConfigRecord(), grid)
         arrays = strategy.aggregate_train(round, grid.send_and_receive(messages))[0]
     assert np.count_nonzero(weights(arrays)) == SIZE
+
+
+def test_what_is_set_on_the_wrapper_is_set_on_the_strategy_and_its_summary_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "flwr")
+    strategy = CompressedStrategy(FedAvg())
+    strategy.fraction_evaluate = 0.25
+    strategy.fraction_train, strategy.min_train_nodes = 0.5, 1
+    assert strategy.strategy.fraction_train == strategy.fraction_train == 0.5
+    _, grid = play(strategy, client_app(CompressMod("eden")), rounds=1)
+    messages = strategy.configure_train(2, ArrayRecord([np.zeros(SIZE, np.float32)]), ConfigRecord(), grid)
+    assert len(list(messages)) == 2
+    caplog.clear()
+    strategy.summary()
+    assert "Fraction: train (0.50) | evaluate ( 0.25)" in caplog.text
+    with pytest.raises(AttributeError):
+        strategy.uplink_bytes = 0  # type: ignore[misc]

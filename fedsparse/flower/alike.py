@@ -1,0 +1,161 @@
+"""Gives Flower's FedAvg, and what is made from it, the replies that are alike: one odd reply would end the whole run.
+
+FedAvg raises an exception when its replies differ in their records, arrays, shapes or metrics. A strategy that can work
+with such replies does not ask FedAvg to check them, and gets all of them.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app.message.message import make_message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedAvg,
+    Strategy,
+)
+
+from fedsparse.errors import one_line
+from fedsparse.flower.decoded import DecodedArray
+from fedsparse.flower.plain_arrays import NUMPY, read
+
+log = logging.getLogger("fedsparse")
+
+CLIPS = (DifferentialPrivacyServerSideFixedClipping, DifferentialPrivacyServerSideAdaptiveClipping)
+"""They read the arrays before the FedAvg inside them checks the replies."""
+CHECK = "_check_and_log_replies"
+"""FedAvg's method that checks."""
+
+
+class Form(NamedTuple):
+    """What must be the same in all replies that FedAvg averages.
+
+    Attributes:
+        arrays: the names of the ArrayRecords, and of the Arrays in them with their shapes.
+        metrics: the names of the MetricRecords, and of the metrics in them with the lengths of lists.
+    """
+
+    arrays: frozenset[tuple[str, frozenset[Hashable]]]
+    metrics: frozenset[tuple[str, frozenset[Hashable]]]
+
+
+def refused(reply: Message, reason: str) -> Message:
+    """An error reply in the place of one that is not accepted, with one line in the log."""
+    told = one_line(f"the reply of node {reply.metadata.src_node_id} is refused: {reason}")
+    log.warning("%s", told)
+    return make_message(reply.metadata, error=Error(ErrorCode.MOD_FAILED_PRECONDITION, told))
+
+
+def strategies_in(strategy: Any) -> Iterator[Strategy]:
+    """The strategy, the one that it is around, and so on."""
+    while isinstance(strategy, Strategy):
+        yield strategy
+        strategy = getattr(strategy, "strategy", None)
+
+
+@contextmanager
+def only_alike(strategy: Strategy, sent: ArrayRecord) -> Iterator[None]:
+    """A context in which the FedAvg inside a strategy checks only the replies that are alike.
+
+    Args:
+        strategy: with FedAvg or a subclass of it in its middle; else nothing is changed.
+        sent: the arrays that the round began with.
+    """
+    *_, inner = strategies_in(strategy)
+    if isinstance(inner, FedAvg):
+        vars(inner)[CHECK] = partial(check_alike, getattr(inner, CHECK), sent, inner.weighted_by_key)
+    try:
+        yield
+    finally:
+        vars(inner).pop(CHECK, None)
+
+
+def check_alike(
+    check: Any, sent: ArrayRecord, weight: str, replies: Iterable[Message], is_train: bool, validate: bool = True
+) -> Any:
+    """FedAvg's own ``check`` of the replies that are alike."""
+    given = list(replies)
+    return check(alike(given, sent, weight, is_train=is_train) if validate else given, is_train, validate)
+
+
+def alike_for(strategy: Strategy, replies: list[Message], sent: ArrayRecord) -> list[Message]:
+    """The training replies for a strategy, of which one that clips on the server gets only those that are alike."""
+    *_, inner = strategies_in(strategy)
+    if isinstance(inner, FedAvg) and any(isinstance(each, CLIPS) for each in strategies_in(strategy)):
+        return alike(replies, sent, inner.weighted_by_key)
+    return replies
+
+
+def alike(replies: list[Message], sent: ArrayRecord, weight: str, *, is_train: bool = True) -> list[Message]:
+    """The replies, with error replies in the place of those whose form is not that of the most.
+
+    Where two forms are equally frequent, that of the arrays that were sent is preferred, and then the first.
+
+    Args:
+        replies: with content or an error.
+        sent: the arrays that the round began with.
+        weight: the name of the metric that weights a reply: a negative number, NaN or infinity is refused.
+        is_train: whether the arrays of the replies count, too.
+    """
+    forms = [form_of(reply.content, is_train) if reply.has_content() else None for reply in replies]
+    counts = Counter(form for form in forms if form)
+    asked = shapes_of(sent)
+    most = max(counts, key=lambda form: (counts[form], [arrays for _, arrays in form.arrays] == [asked]), default=None)
+    answers = []
+    for reply, form in zip(replies, forms, strict=True):
+        if form and form != most:
+            reply = refused(reply, "it has other records, arrays, shapes or metrics than most replies")
+        elif form and not all(map(is_weight, weights_of(reply.content, weight))):
+            reply = refused(reply, f"its {weight} is no weight")
+        answers.append(reply)
+    return answers
+
+
+def form_of(content: RecordDict, is_train: bool) -> Form:
+    """The form of a reply; that of an array that cannot be read is like no other."""
+    records = content.array_records.items() if is_train else ()
+    arrays = frozenset((name, shapes_of(record)) for name, record in records)
+    metrics = frozenset((name, lengths_of(record)) for name, record in content.metric_records.items())
+    return Form(arrays, metrics)
+
+
+def shapes_of(record: ArrayRecord) -> frozenset[Hashable]:
+    """The names and shapes of the Arrays."""
+    return frozenset((key, shape_of(array)) for key, array in record.items())
+
+
+def lengths_of(record: MetricRecord) -> frozenset[Hashable]:
+    """The names of the metrics, and the lengths of those that are lists."""
+    return frozenset((key, len(value) if isinstance(value, list) else None) for key, value in record.items())
+
+
+def shape_of(array: Array) -> Hashable:
+    """The shape of an array of numbers, and else what it is of: bytes, as of XGBoost's trees, may have any length."""
+    if array.stype != NUMPY:
+        return array.stype
+    if isinstance(array, DecodedArray):
+        return array.shape
+    try:
+        values = read(array)
+    except ValueError:
+        return object()
+    if values.dtype == "uint8" or values.dtype.kind not in "biuf":
+        return str(values.dtype)
+    return values.shape
+
+
+def weights_of(content: RecordDict, weight: str) -> list[Any]:
+    """The metrics of this name."""
+    return [record[weight] for record in content.metric_records.values() if weight in record]
+
+
+def is_weight(value: Any) -> bool:
+    """Whether FedAvg can weight a reply by it; Flower itself refuses lists."""
+    return isinstance(value, list) or 0 <= value < math.inf
