@@ -125,3 +125,6 @@ TOPOLOGIES = {
 
 OPTIMIZERS = {"sgd": "torch.optim:SGD", "adamw": "fedsparse.training.adamw:adamw"}
 """Optimizers of a client's local training."""
+
+LOWRANK_FORMS = {"svd": "fedsparse.lowrank.svd:LowRank", "fedpara": "fedsparse.lowrank.fedpara:FedPara"}
+"""Layers that are small in themselves."""

@@ -17,6 +17,7 @@ from fedsparse.config import Config
 from fedsparse.data import load_dataset, partition_of
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
+from fedsparse.lowrank import factor_, factorable, smaller_rank
 from fedsparse.models import build_model, model_for
 from fedsparse.models.initial import load_weights
 from fedsparse.partitions import Dataset, Partition, holdout_size, split_holdout
@@ -98,8 +99,8 @@ class Experiment:
 
     @cached_property
     def dense_layout(self) -> Layout:
-        """The layout of the full model, with which what travels is compared; the model of small-dense is narrower."""
-        if not self._is_narrow:
+        """The layout of the full model, with which what travels is compared; the model itself may be smaller."""
+        if not (self._is_narrow or self.config.lowrank_layers != "off"):
             return self.layout
         with torch.device("meta"):
             return Layout.of(self._network(seed=0, width=1.0))
@@ -137,10 +138,11 @@ class Experiment:
         return set(rng.choice(self.config.clients, count, replace=False).tolist())
 
     def network(self, seed: int) -> nn.Module:
-        """The network on the CPU. For ``small-dense`` it is so narrow that it has as many weights as a sparse network.
+        """The network on the CPU, with its low-rank layers. For ``small-dense`` it is so narrow that it has as many
+        weights as a sparse network.
 
         Raises:
-            ConfigError: even the narrowest network has more weights.
+            ConfigError: even the narrowest network has more weights, or no layer can be factored.
         """
 
         def parameters(width: float) -> int:
@@ -148,7 +150,7 @@ class Experiment:
                 return Layout.of(self._network(seed, width)).parameters
 
         if not self._is_narrow:
-            return self._network(seed, width=1.0)
+            return self._factored(self._network(seed, width=1.0), seed)
         return self._network(seed, width_for(parameters, round((1 - self.config.sparsity) * parameters(1.0))))
 
     @property
@@ -160,6 +162,29 @@ class Experiment:
             return build_model(
                 self.model_name, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
             )
+
+    def _factored(self, network: nn.Module, seed: int) -> nn.Module:
+        """The network with the low-rank layers of the settings, in place."""
+        config = self.config
+        if config.lowrank_layers == "off":
+            return network
+        try:
+            layers = weight_layers(network, Layout.of(network), config.dense_layer_names())
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        dense = [layer.name.removesuffix(".weight") for layer in layers if layer.dense]
+        least = config.lowrank_min_size if config.lowrank_layers == "selective" else 0
+        ranks = {
+            name: smaller_rank(config.lowrank_form, layer, config.lowrank_rank)
+            for name, layer in factorable(network, dense).items()
+            if layer.weight.numel() >= least
+        }
+        if not any(ranks.values()):
+            raise ConfigError(
+                f"lowrank-layers = {config.lowrank_layers}: no layer of model = {self.model_name} becomes smaller; "
+                f"there are dense-layers = {config.dense_layers} and lowrank-rank = {config.lowrank_rank:g}"
+            )
+        return factor_(network, ranks, config.lowrank_form, seed)
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:
         """Indices of a client's training and held-out samples (int64, on the device)."""

@@ -163,8 +163,10 @@ def announce(experiment: Experiment) -> None:
     config, moved = experiment.config, experiment.partition.moved
     weights, name = experiment.dense_layout.parameters, experiment.model_name
     sparse = f", {config.topology_method} at sparsity {config.sparsity:g}" if config.topology_method != "dense" else ""
+    small = f", {experiment.layout.parameters:,} with lowrank-layers {config.lowrank_layers}"
+    small = small if config.lowrank_layers != "off" else ""
     samples = sum(experiment.training_sizes())
-    print(f"{name}: {weights:,} weights, {human_bytes(4 * weights)} dense{sparse}; {samples:,} training samples")
+    print(f"{name}: {weights:,} weights, {human_bytes(4 * weights)} dense{small}{sparse}; {samples:,} training samples")
     if moved:
         print(f"{moved} samples changed hands, so that every client holds at least {config.min_samples}")
     if line := joined(config, experiment.model.module, experiment.training_sizes()):

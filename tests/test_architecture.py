@@ -24,7 +24,7 @@ FLOORS = (
     "fedsparse.telemetry",
     "fedsparse.config",
     "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device "
-    "fedsparse.data",
+    "fedsparse.data fedsparse.lowrank",
     "fedsparse.plugins fedsparse.seeds",
     "fedsparse.files",
     "fedsparse.catalogue fedsparse.errors",

@@ -16,6 +16,8 @@ from pydantic import ValidationError, model_validator
 from fedsparse.config.communication_settings import CommunicationSettings
 from fedsparse.config.data_settings import FILES, DataSettings
 from fedsparse.config.federation_settings import FederationSettings
+from fedsparse.config.lowrank_checks import check_lowrank
+from fedsparse.config.lowrank_settings import LowRankSettings
 from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.network_settings import NetworkSettings
 from fedsparse.config.presets import FACTORIZATIONS
@@ -38,6 +40,7 @@ FIXED = ("dense", "static", "small-dense", "ssfl")
 class Config(
     DataSettings,
     ModelSettings,
+    LowRankSettings,
     TrainingSettings,
     FederationSettings,
     CommunicationSettings,
@@ -76,6 +79,7 @@ class Config(
         self._check_attack()
         check_privacy(self)
         check_secure_aggregation(self)
+        check_lowrank(self)
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"

@@ -113,6 +113,8 @@ READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
+FACTORED = none_of("lowrank-layers", "off")
+
 PRIVATE = Need("dp-noise or dp-epsilon", ("dp-noise", "dp-epsilon"), lambda config: config.is_private)
 
 TEXT = Need(
@@ -134,6 +136,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ),
     ),
     "norm": (VISION_MODEL,),
+    "lowrank-rank": (FACTORED,),
+    "lowrank-form": (FACTORED,),
+    "lowrank-min-size": (one_of("lowrank-layers", "selective"),),
     "recompute": (HAS_BLOCKS,),
     "epochs": (Need("local-steps = 0", ("local-steps",), lambda config: not config.local_steps),),
     "momentum": (one_of("optimizer", "sgd"),),
@@ -181,9 +186,12 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "vote-ranking": (one_of("topology", "feddst"),),
     "dense-layers": (
         Need(
-            "a sparse topology or upload-pruning",
+            "a sparse topology, upload-pruning or lowrank-layers",
             ("topology",),
-            lambda config: config.upload_pruning != "off" or config.topology_method not in ("dense", "small-dense"),
+            lambda config: (
+                (config.upload_pruning, config.lowrank_layers) != ("off", "off")
+                or config.topology_method not in ("dense", "small-dense")
+            ),
         ),
     ),
     "readjustment-ratio": (READJUSTS,),

@@ -20,7 +20,7 @@ class TopologySettings(Settings):
     """Density of each layer: erk (Erdos-Renyi kernel: small layers stay denser), er (whatever the kernels, so that
     convolutions stay denser) or uniform."""
     dense_layers: str = "first,last"
-    """Layers that are never pruned, with commas: first, last, or names of layers."""
+    """Layers that are never pruned or factored, with commas: first, last, or names of layers."""
     sparsity_of: Literal["all", "prunable"] = "all"
     """Weights that the sparsity is a share of: all, so that prunable layers are the sparser for dense ones, or those of
     the prunable layers alone, as in RigL's code (with --dense-layers first)."""

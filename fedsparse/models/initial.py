@@ -17,6 +17,9 @@ FILES = ("model.pt", "model.safetensors", "pytorch_model.bin")
 def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init", vocabulary: str = "") -> None:
     """Load a state dict into ``module``, in place.
 
+    A part of ``module`` that stands for a layer may have a method ``take_dense(state, name)``, which replaces what the
+    state has of that layer by what the part has.
+
     Args:
         module: on the meta device it stays as it is, and the file is only checked.
         path: a file, or a folder with one of ``FILES``.
@@ -29,6 +32,12 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
     """
     given = f"{setting} = {path}"
     state, own = _published_names(_read(path, given)), module.state_dict()
+    for key in state:
+        if not torch.isfinite(state[key]).all():
+            raise ConfigError(f"{given}: {key!r} has NaN or infinity")
+    for prefix, part in module.named_modules():
+        if hasattr(part, "take_dense"):
+            part.take_dense(state, prefix)
     tables = {f"{prefix}.weight" for prefix, part in module.named_modules() if isinstance(part, nn.Embedding)}
     for key in [*own, *state]:
         shapes = [tuple(tensors[key].shape) if key in tensors else "nothing" for tensors in (state, own)]
@@ -36,8 +45,6 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
             line = f"{given}: is not of model = {name}: {key!r} is {shapes[0]} there and {shapes[1]} here"
             is_table = key in tables and key in state
             raise ConfigError(line + "; tokenizer and seq-length decide how many rows a table has" * is_table)
-        if not torch.isfinite(state[key]).all():
-            raise ConfigError(f"{given}: {key!r} has NaN or infinity")
     beside = (path if path.is_dir() else path.parent) / VOCABULARY
     if vocabulary and beside.is_file() and beside.read_text(errors="replace").strip() != vocabulary:
         raise ConfigError(

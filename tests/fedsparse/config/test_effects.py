@@ -24,6 +24,9 @@ PAIRS: dict[str, tuple[Settings, Settings]] = {
     "classes-per-client": ({"distribution": "shards"}, {"distribution": "iid"}),
     "min-samples": ({"distribution": "iid"}, {"distribution": "natural"}),
     "norm": ({"model": "vgg11"}, {"model": "cnn"}),
+    "lowrank-rank": ({"lowrank-layers": "full"}, {}),
+    "lowrank-form": ({"lowrank-layers": "full"}, {}),
+    "lowrank-min-size": ({"lowrank-layers": "selective"}, {"lowrank-layers": "full"}),
     "recompute": ({"dataset": "shakespeare-mini"}, {}),
     "epochs": ({}, {"local-steps": 5}),
     "momentum": ({}, {"optimizer": "adamw"}),
@@ -94,6 +97,7 @@ OTHER_VALUES: Settings = {
     **{"cohort-batching": "on", "lr-decay": 0.9, "saliency-samples": 16, "sparsity-of": "prunable"},
     **{"initial-mask": "magnitude", "vote-ranking": "mean", "epochs": 3, "momentum": 0.7},
     **{"adam-beta2": 0.8, "keep-moments": True, "server-nesterov": True, "feedback-decay": 0.5},
+    **{"lowrank-rank": 0.5, "lowrank-form": "fedpara", "lowrank-min-size": 500},
     **{"byzantine": 0.3, "attackers": 0.4, "shared-support": True},
     **{"dp-delta": 0.5, "dp-clip": 2.0, "dp-noise-by": "clients"},
     **{"secure-limit": 2.0, "secure-bits": 12, "max-update-norm": 7.0},
@@ -200,6 +204,9 @@ def test_a_users_own_object_may_use_any_setting_of_its_kind() -> None:
     }
     config = Config.from_mapping(own)
     assert [key for key in NEEDS if not has_effect(key, config)] == [
+        "lowrank-rank",
+        "lowrank-form",
+        "lowrank-min-size",
         "lr-decay",
         "attackers",
         "proximal-mu",
