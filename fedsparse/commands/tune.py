@@ -77,7 +77,7 @@ def act(settings: Given, path: str, **own: str) -> None:
         raise RunFailed("no reply of the training has arrays of finite numbers that its message has, too")
     metric, ceiling = metric_of(whole), limit(whole)
     print(f"whole: {human_bytes(whole.per_round)} of uplink a round; the budget is {human_bytes(ceiling)}\n")
-    racers = meeting(ceiling * whole.rounds / whole.replies, updates)
+    racers = meeting(ceiling * whole.rounds / whole.replies, updates, whole.votes)
     for rounds in (short, 2 * short):
         whole = whole if rounds == short else run(rounds)
         print(f"\n| after {whole.rounds} rounds | uplink a round | {metric.name} |\n|---|---:|---:|")
@@ -169,8 +169,13 @@ def metric_of(run: Trial) -> Metric:
     raise RunFailed(f"no metric can decide, with {', '.join(DECISIVE)} in its name; the app has {known}")
 
 
-def meeting(limit: float, updates: Updates) -> list[Candidate]:
+def meeting(limit: float, updates: Updates, votes: bool) -> list[Candidate]:
     """The codecs with the smallest error among those whose payload meets the limit; prints all that do.
+
+    Args:
+        limit: bytes of a payload.
+        updates: to be coded.
+        votes: leave out the codecs that leave out coordinates, on which the strategy lets all clients vote.
 
     Raises:
         RunFailed: none does.
@@ -178,23 +183,27 @@ def meeting(limit: float, updates: Updates) -> list[Candidate]:
     print("| on the updates | payload | error |\n|---|---:|---:|")
     found, least = [], math.inf
     for candidate in candidates(limit, updates):
+        if votes and not candidate.sends_all:
+            continue
         least = min(least, candidate.bytes)
         if candidate.bytes <= limit:
             found.append(candidate)
             print(f"| {candidate.line} | {human_bytes(candidate.bytes)} | {candidate.error:.3f} |", flush=True)
     if not found:
         raise RunFailed(
-            f"nothing meets the budget, {human_bytes(limit)} a reply; the smallest payload has {human_bytes(least)}"
+            f"nothing{' with every coordinate, as the strategy needs,' * votes} meets the budget, "
+            f"{human_bytes(limit)} a reply; the smallest payload has {human_bytes(least)}"
         )
     return sorted(found, key=lambda candidate: candidate.error)[:RACERS]
 
 
 def advice(best: Candidate, run: Trial, whole: Trial, metric: Metric, planned: int) -> str:
     """The two lines, and what was measured with them."""
+    more = ", every_coordinate=True" * whole.votes
     uplink, of_whole = (human_bytes(each.per_round * planned) for each in (run, whole))
     return (
         f"app = ClientApp(mods=[{best.line}])  # the client: first in the list of mods\n"
-        f"strategy = CompressedStrategy(...)  # the server: around your strategy\n\n"
+        f"strategy = CompressedStrategy(...{more})  # the server: around your strategy\n\n"
         f"{metric.name} after {run.rounds} rounds, one seed: {metric.of(run):.4g}; {metric.of(whole):.4g} whole\n"
         f"uplink of {planned} rounds: {uplink}; {of_whole} whole, {whole.per_round / run.per_round:.3g} times more"
     )

@@ -38,6 +38,11 @@ class SparseUpdate:
     round: int
     segments: tuple[Segment, ...]
 
+    @property
+    def sends_all(self) -> bool:
+        """Whether the client sent every coordinate."""
+        return all(segment.indices is None for segment in self.segments)
+
     def add_to(self, accumulator: np.ndarray | Tensor, weight: float = 1.0) -> None:
         """``accumulator += weight * update``, in the accumulator's precision.
 

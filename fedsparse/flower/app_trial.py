@@ -8,6 +8,7 @@ are those of an app with the two lines.
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from fedsparse.compression import PayloadError
 from fedsparse.engine.records import array_bytes
-from fedsparse.errors import ConfigError
+from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.flower.app_grid import AppGrid, Enough
 from fedsparse.flower.app_runner import run_app
 from fedsparse.flower.compress_mod import CompressMod
@@ -24,6 +26,7 @@ from fedsparse.flower.decoded import decoded
 from fedsparse.flower.names import ACCEPTED, RECORD, ROUND
 from fedsparse.flower.plain_arrays import is_float, read
 from fedsparse.flower.shared_arrays import SharedArrays
+from fedsparse.flower.strategy_check import check_strategy, votes
 from fedsparse.vector import Layout
 
 CLIENTS, ROUNDS = 3, 3
@@ -40,17 +43,32 @@ class Trial(NamedTuple):
         replies: of the training.
         rounds: of the training.
         metrics: the last ones, by ``server/``, ``evaluate/`` or ``train/`` and their own names.
+        votes: whether the strategy needs every coordinate of every client.
     """
 
     uplink: int
     replies: int
     rounds: int
     metrics: dict[str, float]
+    votes: bool
 
     @property
     def per_round(self) -> float:
         """Bytes of uplink."""
         return self.uplink / max(self.rounds, 1)
+
+
+@dataclass
+class Heard:
+    """What is heard of an app's strategies when they start.
+
+    Attributes:
+        metrics: the last ones of ``Strategy.start(evaluate_fn=)``.
+        votes: whether a strategy needs every coordinate of every client.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    votes: bool = False
 
 
 class Updates:
@@ -86,18 +104,25 @@ class TrialGrid(AppGrid):
         mod: compresses the replies; None leaves them whole.
         rounds: of training.
         updates: where the updates of whole replies are kept.
+        heard: of the app's strategies.
         options: more arguments of ``AppGrid``.
     """
 
-    def __init__(self, *given: Any, mod: CompressMod | None, rounds: int, updates: Updates, **options: Any) -> None:
+    def __init__(
+        self, *given: Any, mod: CompressMod | None, rounds: int, updates: Updates, heard: Heard, **options: Any
+    ) -> None:
         super().__init__(*given, mod=mod, **options)
-        self._compresses, self._rounds, self._updates = mod is not None, rounds, updates
+        self._compresses, self._rounds, self._updates, self._heard = mod is not None, rounds, updates, heard
         self._accepted: dict[int, int] = {}
         self.is_old = False
         self.round, self.uplink, self.replies = 0, 0, 0
 
     def deliver(self, batch: list[Message], timeout: float | None) -> list[Message]:
-        """As AppGrid does, with the server's part of the compression."""
+        """As AppGrid does, with the server's part of the compression.
+
+        Raises:
+            RunFailed: ``CompressedStrategy`` would refuse a reply.
+        """
         asked = {m.metadata.message_id: m for m in batch if m.metadata.message_type.startswith(MessageType.TRAIN)}
         self.round += bool(asked)
         if asked and self.round > self._rounds:
@@ -111,7 +136,11 @@ class TrialGrid(AppGrid):
             self.replies += 1
             self.uplink += array_bytes(reply.content)
             if name in sent:
-                reply.content, _ = decoded(reply, sent[name], self.round, every_coordinate=False)
+                try:
+                    votes = self._heard.votes
+                    reply.content, _ = decoded(reply, sent[name], self.round, every_coordinate=votes)
+                except PayloadError as error:
+                    raise RunFailed(f"a reply is refused: {error}") from None
                 self._accepted[node] = self.round
             elif not self._compresses:
                 self._updates.add(asked[name], reply)
@@ -150,42 +179,50 @@ def trial(
     grids: list[TrialGrid] = []
 
     def grid(*given: Any, **more: Any) -> TrialGrid:
-        grids.append(TrialGrid(*given, mod=mod, rounds=rounds, updates=updates, **more))
+        grids.append(TrialGrid(*given, mod=mod, rounds=rounds, updates=updates, heard=heard, **more))
         return grids[0]
 
-    with server_evaluation() as told:
+    with strategies_heard() as heard:
         try:
             done = run_app(path, journal_gb=0, logdir=logdir, name=name, grid=grid, **options)
         finally:
             if grids and grids[0].is_old:  # its server takes Enough for a client's failure, and fails itself
                 raise ConfigError("an app of Flower's older kind (server_fn) has no place for CompressedStrategy")
-    found = {f"server/{key}": value for key, value in told.items()}
+    found = {f"server/{key}": value for key, value in heard.metrics.items()}
     for kind in ("evaluate", "train"):
         last = [row["metrics"] for row in done.rows if row["kind"].startswith(kind)][-1:]
         found |= {f"{kind}/{key}": float(value) for metrics in last for key, value in metrics.items()}
     made = grids[0]
-    return Trial(made.uplink, made.replies, min(made.round, rounds), found)
+    return Trial(made.uplink, made.replies, min(made.round, rounds), found, heard.votes)
 
 
 @contextmanager
-def server_evaluation() -> Iterator[dict[str, float]]:
-    """A context in which the server's own evaluation is heard: the last metrics of ``Strategy.start(evaluate_fn=)``."""
-    start, last = Strategy.start, dict[str, float]()
+def strategies_heard() -> Iterator[Heard]:
+    """A context in which strategies are heard when they start.
+
+    Raises:
+        ConfigError: one cannot work with compressed replies.
+    """
+    start, heard = Strategy.start, Heard()
 
     def listening(*given: Any, **named: Any) -> Any:
         asked = inspect.signature(start).bind(*given, **named)
+        strategy = asked.arguments["self"]
+        check_strategy(strategy, every_coordinate=True)
+        heard.votes |= votes(strategy)
         if evaluate := asked.arguments.get("evaluate_fn"):
 
-            def heard(*round_and_arrays: Any) -> Any:
+            def told(*round_and_arrays: Any) -> Any:
                 metrics = evaluate(*round_and_arrays)
-                last.update({key: value for key, value in (metrics or {}).items() if isinstance(value, int | float)})
+                numbers = {key: value for key, value in (metrics or {}).items() if isinstance(value, int | float)}
+                heard.metrics.update(numbers)
                 return metrics
 
-            asked.arguments["evaluate_fn"] = heard
+            asked.arguments["evaluate_fn"] = told
         return start(*asked.args, **asked.kwargs)
 
     Strategy.start = listening  # type: ignore[method-assign]
     try:
-        yield last
+        yield heard
     finally:
         Strategy.start = start  # type: ignore[method-assign]

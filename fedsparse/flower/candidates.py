@@ -27,12 +27,14 @@ class Candidate(NamedTuple):
         mod: it.
         bytes: of a payload, on average.
         error: ||sum of all updates - sum of what arrives|| / ||sum of all updates||.
+        sends_all: whether every payload has every coordinate.
     """
 
     line: str
     mod: CompressMod
     bytes: float
     error: float
+    sends_all: bool
 
 
 def candidates(limit: float, updates: Updates) -> Iterator[Candidate]:
@@ -68,7 +70,7 @@ def measured(name: str, parts: dict[str, Any], updates: Updates) -> Candidate:
     assert updates.layout
     mod = CompressMod(name, **parts)
     codec, lengths = UpdateCodec(updates.layout, **mod.config.compression()), []
-    total, arrived = np.zeros(updates.layout.size), np.zeros(updates.layout.size)
+    total, arrived, sends_all = np.zeros(updates.layout.size), np.zeros(updates.layout.size), True
     for client, rounds in updates.of.items():
         state = ClientState()
         for round, update in enumerate(rounds, 1):
@@ -76,8 +78,10 @@ def measured(name: str, parts: dict[str, Any], updates: Updates) -> Candidate:
             seed = derive_seed(mod.config.seed, "compress", round=round, partition_id=client)
             payload, _ = codec.encode(update, state, round=round, seed=seed)
             lengths.append(len(payload))
+            received = codec.decode(payload)
             total += update
-            arrived += codec.decode(payload).to_dense()
+            arrived += received.to_dense()
+            sends_all &= received.sends_all
     error = np.linalg.norm(total - arrived) / (np.linalg.norm(total) or 1.0)
     told = "".join(f", {key}={value:g}" for key, value in parts.items())
-    return Candidate(f'CompressMod("{name}"{told})', mod, float(np.mean(lengths)), float(error))
+    return Candidate(f'CompressMod("{name}"{told})', mod, float(np.mean(lengths)), float(error), sends_all)

@@ -30,6 +30,11 @@ class Update:
         bound: the binding of the client and run.
         round: of the server.
 
+    Attributes:
+        part: see above.
+        largest: the magnitude of the largest change.
+        sends_all: whether the client sent every coordinate.
+
     Raises:
         PayloadError: one line that says what is wrong.
     """
@@ -39,10 +44,8 @@ class Update:
         update = decode(payload, part.layout, bound)
         if update.round != round:
             raise PayloadError(f"payload of round {update.round} in round {round}")
-        largest = max((float(np.abs(s.values).max()) for s in update.segments if s.values.size), default=0.0)
-        if largest > part.largest:
-            raise PayloadError(f"a change of {largest:.3g}, which the arrays cannot hold")
-        self.sends_all = all(segment.indices is None for segment in update.segments)
+        self.largest = max((float(np.abs(s.values).max()) for s in update.segments if s.values.size), default=0.0)
+        self.sends_all = update.sends_all
         self._sparse: SparseUpdate | None = update if small(update) else None
         self._dense: np.ndarray | None = None
         self._unread = set(range(len(part.places)))
@@ -152,6 +155,9 @@ def decoded(
         raise PayloadError(f"its array {unknown[0][1]!r} is missing")
     part = sent.part(missing)
     update = Update(payload, part, binding(str(reply.metadata.run_id), reply.metadata.src_node_id), round)
+    room, dtype = min((sent.room[place] for place in part.places), default=(0.0, ""))
+    if update.largest > room:
+        raise PayloadError(f"a change of {update.largest:.3g} could take its {dtype} beyond {np.finfo(dtype).max:.5g}")
     if every_coordinate and not update.sends_all:
         raise PayloadError(
             "it leaves coordinates out, which this strategy would take for zeros; use CompressMod('eden')"

@@ -24,12 +24,10 @@ class Part(NamedTuple):
     Attributes:
         places: of the arrays, one for each entry of the layout.
         layout: of the payload. For all arrays of a PyTorch model it is the model's: see ``fedsparse.vector``.
-        largest: half the largest number that each of the arrays can hold, as a bound for its change.
     """
 
     places: list[Place]
     layout: Layout
-    largest: float
 
 
 class SharedArrays:
@@ -56,6 +54,12 @@ class SharedArrays:
         floats = {(r, k): read(array) for r, of in self.records.items() for k, array in of.items() if is_float(array)}
         return {place: values for place, values in floats.items() if np.isfinite(values).all()}
 
+    @cached_property
+    def room(self) -> dict[Place, tuple[float, str]]:
+        """How large a change of each array may be, so that no sum is infinite; and the array's dtype."""
+        most = {place: max(values.max(initial=0), -values.min(initial=0)) for place, values in self.values.items()}
+        return {p: (float(np.finfo(v.dtype).max) - float(most[p]), str(v.dtype)) for p, v in self.values.items()}
+
     def part(self, chosen: Iterable[Place]) -> Part:
         """What a payload with the arrays at these places holds."""
         key = frozenset(chosen)
@@ -74,8 +78,7 @@ def part_of(arrays: Mapping[Place, np.ndarray]) -> Part:
         entries.append(Entry(f"{record}/{name}" if several else name, shape, start, size))
         start += size
         parameters = parameters if is_running((record, name)) else start
-    largest = min((float(np.finfo(array.dtype).max) / 2 for array in arrays.values()), default=0.0)
-    return Part(places, Layout(tuple(entries), parameters, start), largest)
+    return Part(places, Layout(tuple(entries), parameters, start))
 
 
 def is_running(place: Place) -> bool:

@@ -175,3 +175,20 @@ def test_a_model_that_changes_its_arrays_between_rounds_goes_on() -> None:
 
     result, _ = play(CompressedStrategy(Grows()), client_app(CompressMod("topk", density=0.01)))
     assert result.arrays["w"].numpy().shape == (SIZE + 15,)
+
+
+@pytest.mark.parametrize(("start", "step", "fits"), [(0, 40000, True), (30000, 30000, True), (30000, 36000, False)])
+def test_a_change_that_could_take_float16_beyond_its_largest_number_is_refused(
+    start: float, step: float, fits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client answers with float32. What a client kept may have the same effect, together with its next update."""
+
+    def train(arrays: dict[str, np.ndarray], node: int, round: int) -> dict[str, np.ndarray]:
+        return {"w": arrays["w"].astype(np.float32) + step * (node == 1)}
+
+    app = client_app(CompressMod("none", values="f32"), train=train)
+    result, _ = play(CompressedStrategy(FedAvg()), app, {"w": np.full(8, start, np.float16)}, rounds=1)
+    assert np.isfinite(result.arrays["w"].numpy()).all()
+    refused = [record.getMessage() for record in caplog.records if record.name == "fedsparse"]
+    told = "the reply of node 1 is refused: a change of 3.6e+04 could take its float16 beyond 65504"
+    assert refused == ([] if fits else [told])

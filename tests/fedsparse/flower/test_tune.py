@@ -55,6 +55,9 @@ def train(message, context):
 def evaluate(message, context):
     return Message(RecordDict({"metrics": loss(message.content["arrays"].to_numpy_ndarrays()[0])}), reply_to=message)
 """
+STEPS = (
+    """weights = (20000 * np.random.default_rng(context.node_id).choice([-1, 1], weights.shape)).astype(np.float16)"""
+)
 SIZE = 8000 + 128
 """Bytes of the array."""
 
@@ -155,6 +158,50 @@ def test_the_servers_own_evaluation_decides_and_a_codec_whose_run_fails_is_out(
     said = capsys.readouterr().out
     assert "server/central-loss after 2 rounds" in said
     assert "| | the ServerApp failed: AssertionError" in said
+
+
+def test_a_codec_whose_replies_are_refused_is_out_and_the_race_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps of 20000 of float16 weights: a codec that adds what it kept to the next step goes beyond their range."""
+    client = CLIENT.replace("weights = (weights * (1 - scale / (1 + scale) / 4)).astype(np.float32)", STEPS)
+    server = SERVER.replace("np.ones(2000, np.float32)", "np.zeros(2000, np.float16)")
+    client = client.replace("np.square(weights)", "np.square(weights, dtype=np.float32)")
+    app = app_in(tmp_path / "app", client=client, server=server)
+    assert main(["tune", app, "--times", "4", "--short", "2", "--num-supernodes", "4"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"\| \| a reply is refused: a change of [0-9.e+]* could take its float16 beyond 65504 \|", said)
+    assert re.search(r"^app = ClientApp", said, re.MULTILINE)
+
+
+def test_a_strategy_that_votes_by_coordinate_gets_a_codec_that_sends_every_coordinate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = SERVER.replace("FedAvg", "FedMedian")
+    flags = ["--times", "20", "--short", "1", "--num-supernodes", "4"]
+    assert main(["tune", app_in(tmp_path / "app", server=server), *flags]) == 0
+    said = capsys.readouterr().out
+    (line,) = re.findall(r"^app = ClientApp\(mods=\[(.*)\]\) ", said, re.MULTILINE)
+    assert "strategy = CompressedStrategy(..., every_coordinate=True)  # the server" in said
+    assert "density" not in said
+    edited = app_in(tmp_path / "edited", line, server.replace("strategy = Fed", "strategy = CompressedStrategy(Fed"))
+    strategies = Path(edited) / "strategies.py"
+    strategies.write_text(
+        strategies.read_text().replace("(fraction_train=0.5)", "(fraction_train=0.5), every_coordinate=True)")
+    )
+    assert run_app(edited, "rounds=1", num_supernodes=4).rows[0]["failed"] == 0
+    assert main(["tune", edited, "--times", "1000"]) == 1
+    assert "nothing with every coordinate, as the strategy needs, meets the budget" in capsys.readouterr().err
+
+
+def test_a_strategy_that_no_codec_fits_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clipping = "DifferentialPrivacyClientSideFixedClipping"
+    server = SERVER.replace("import FedAvg", f"import FedAvg, {clipping}")
+    server = server.replace("FedAvg(fraction_train=0.5)", f"{clipping}(FedAvg(), 1.0, 1.0, 4)")
+    assert main(["tune", app_in(tmp_path / "app", server=server), "--times", "9", "--num-supernodes", "4"]) == 2
+    assert capsys.readouterr().err.startswith(f"fedsparse: {clipping}: a residual and a lossy coding change the norm")
 
 
 @pytest.mark.parametrize(
