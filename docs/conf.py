@@ -25,6 +25,7 @@ exclude_patterns = [".venv", "build", "runs", "data"]
 myst_heading_anchors = 4
 smartquotes = False  # because -- begins a flag
 html_theme = "furo"
+html_static_path = html_css_files = ["site.css"]
 html_show_sphinx = html_show_copyright = html_copy_source = False
 
 
