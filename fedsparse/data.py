@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsparse.catalogue import DATASETS, PARTITIONERS
 from fedsparse.errors import ConfigError
@@ -51,7 +55,7 @@ def load_present(*loading: Any) -> Dataset:
 @lru_cache(maxsize=4)
 def partition_of(
     loading: tuple[str, str, str, int], distribution: str, clients: int, seed: int, beta: float,
-    classes_per_client: int, min_samples: int,
+    classes_per_client: int, min_samples: int, apart: int,
 ) -> Partition:  # fmt: skip
     """The samples of every client; the same arguments always give the same samples.
 
@@ -59,26 +63,36 @@ def partition_of(
         loading: the arguments of ``load_dataset``.
         distribution: in ``catalogue.PARTITIONERS``, the path of a .csv file that ``main.py partition`` wrote, or a
             reference to the user's own function (see ``partitions.partition``).
+        apart: how many samples no client holds; see ``set_apart``.
 
     Raises:
         ConfigError: the data set cannot be split in this way.
     """
     data = load_dataset(*loading)
+    if apart >= data.train_size:
+        raise ConfigError(f"distill-samples = {apart}: leaves clients none of {data.train_size} training samples")
+    held = np.delete(np.arange(data.train_size), set_apart(data.train_size, apart, seed))
     with blamed("distribution", distribution), data_errors():
         is_file = distribution.endswith(".csv")
         owners = owners_from(Path(distribution)) if is_file else named(PARTITIONERS, distribution)
-        return split(
-            data.labels,
+        partition = split(
+            None if data.labels is None else data.labels[held],
             owners,
             clients,
-            samples=data.train_size,
+            samples=len(held),
             seed=seed,
             name=distribution,
             min_samples=min_samples,
-            natural=data.owners,
+            natural=None if data.owners is None else data.owners[held],
             beta=beta,
             classes_per_client=classes_per_client,
         )
+    return replace(partition, order=held[partition.order])
+
+
+def set_apart(samples: int, count: int, seed: int) -> NDArray[np.int64]:
+    """The samples, of so many, that no client holds: int64 ``(count,)``, ascending."""
+    return np.sort(np.random.default_rng((seed, count)).permutation(samples)[:count])
 
 
 @contextmanager

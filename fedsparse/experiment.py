@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedsparse.catalogue import TOPOLOGIES
 from fedsparse.config import Config
-from fedsparse.data import load_dataset, partition_of
+from fedsparse.data import load_dataset, partition_of, set_apart
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.lowrank import factor_, factorable, smaller_rank
@@ -199,6 +199,12 @@ class Experiment:
     def all_samples(self) -> Tensor:
         """Indices of all training samples (int64, on the device)."""
         return torch.arange(self.data.train_size, device=self.device)
+
+    @cached_property
+    def set_apart(self) -> Tensor:
+        """Indices of the training samples that no client holds (int64, on the device)."""
+        split = self.config.partitioning()
+        return torch.from_numpy(set_apart(self.dataset.train_size, split["apart"], split["seed"])).to(self.device)
 
     def training_sizes(self) -> list[int]:
         """How many samples each client trains on."""

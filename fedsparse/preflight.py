@@ -27,7 +27,7 @@ CHECKED = (
     *OWN, "data-dir", "init", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
-    "clients-per-round", "secure-aggregation",
+    "clients-per-round", "secure-aggregation", "distill", "distill-samples",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 

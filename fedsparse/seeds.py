@@ -19,6 +19,7 @@ Purpose = Literal[
     "support",
     "noise",
     "downlink",
+    "distill",
 ]
 PURPOSES = get_args(Purpose)
 

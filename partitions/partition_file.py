@@ -14,12 +14,12 @@ ROW = re.compile(r"(\d{1,18}),(\d{1,18})")  # a number of 18 digits fits into in
 
 
 def write(path: Path, partition: Partition) -> None:
-    """Writes the partition, samples in ascending order; sample i is the i-th of the training set, from 0.
+    """Writes the partition, held samples in ascending order; sample i is the i-th of the training set, from 0.
 
     Raises:
         OSError: the file cannot be written.
     """
-    rows = (f"{sample},{client}\n" for sample, client in enumerate(partition.owners.tolist()))
+    rows = (f"{sample},{client}\n" for sample, client in enumerate(partition.owners.tolist()) if client >= 0)
     path.write_text(f"{HEADER}\n{''.join(rows)}", encoding="ascii", newline="\n")
 
 

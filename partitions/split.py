@@ -18,10 +18,10 @@ F = TypeVar("F", bound=OwnersFunction)
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """The samples of every client, each sample held by exactly one client; two arrays for any number of clients.
+    """The samples of every client, each sample held by at most one client; two arrays for any number of clients.
 
     Attributes:
-        order: (N,) int64, the sample indices, client after client, ascending within a client.
+        order: int64, the indices of the samples that clients hold, client after client, ascending within a client.
         offsets: (clients + 1,) int64; client i holds order[offsets[i]:offsets[i + 1]], which is `partition[i]`.
         moved: how many samples moved from the largest clients, so that every client holds `min_samples`.
         name: the distribution in words, such as "dirichlet, beta 0.1".
@@ -49,8 +49,8 @@ class Partition:
 
     @property
     def owners(self) -> Ints:
-        """(N,) int64, the client of each sample."""
-        result = np.empty_like(self.order)
+        """(N,) int64, the client of each sample up to the last that a client holds; -1 where no client does."""
+        result = np.full(self.order.max() + 1, -1)
         result[self.order] = np.repeat(np.arange(len(self)), self.sizes)
         return result
 

@@ -29,6 +29,7 @@ from fedsparse.strategies.acceptance import running_variances
 from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.downlink import Downlink
+from fedsparse.strategies.ensemble import Ensemble
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Replies
 from fedsparse.strategies.secure_cohort import SecureCohort
@@ -60,7 +61,7 @@ class FedAvg(Strategy):
 
     def __init__(self, experiment: Experiment, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
         self.config, self.layout = experiment.config, experiment.layout
-        self.topology, self.weights = topology, weights
+        self.topology, self.weights, self._experiment = topology, weights, experiment
         self.downlink = Downlink(self.config)
         cohort = SecureCohort if self.config.secure_aggregation else Cohort
         self.cohort = cohort(experiment, Nodes(nodes), topology, self.downlink)
@@ -126,7 +127,7 @@ class FedAvg(Strategy):
             Diverged: the clients' updates or their mean are not finite; the weights are those of the round before.
         """
         self._broadcast.clear()  # frees a model's worth of memory: Flower's loop still holds this record
-        cohort, received = self.cohort, Replies(self._aggregator(server_round), self.topology.current)
+        cohort, received = self.cohort, self._received(server_round)
         self._add(received, replies, server_round)
         for attempt in range(2, COHORTS + 1):
             if not self._needs_more(received) or cohort.is_hopeless:
@@ -184,6 +185,10 @@ class FedAvg(Strategy):
         told = f"only {received.count} of {cohort.asked} clients sent a usable update, and min-replies = {least}"
         raise RunFailed(f"round {round}: {told}; {cohort.failures[0]}")
 
+    def _received(self, round: int) -> Replies:
+        ensemble = Ensemble(self._experiment, self.weights) if self.config.distill == "ensemble" else None
+        return Replies(self._aggregator(round), self.topology.current, ensemble)
+
     def _aggregator(self, round: int) -> Aggregator:
         if self.privacy:
             # In a deployment, clients know the seed.
@@ -209,6 +214,8 @@ class FedAvg(Strategy):
         stale = self.topology.follow(round, received, votes, self.weights)
         if stale is not None:
             self.optimizer.forget(stale)
+        if received.ensemble:
+            received.ensemble.teach(self.weights, self.topology.current, round)
         self.cohort.metrics |= self.topology.metrics
 
     def broadcast(self, round: int) -> ArrayRecord:

@@ -48,6 +48,8 @@ def train_all(config: Config, until: int | None = None) -> None:
         raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
     if config.is_private:
         raise ConfigError("train-central adds no noise for privacy: leave dp-noise and dp-epsilon out")
+    if config.distill != "off":
+        raise ConfigError("train-central has no global model and no cohort to learn from: leave distill out")
     config = config.replace(strategy="fedavg")  # because fedprox would pull weights back to a round's start
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)

@@ -15,6 +15,8 @@ from pydantic import ValidationError, model_validator
 
 from fedsparse.config.communication_settings import CommunicationSettings
 from fedsparse.config.data_settings import FILES, DataSettings
+from fedsparse.config.distillation_checks import check_distillation
+from fedsparse.config.distillation_settings import DistillationSettings
 from fedsparse.config.federation_settings import FederationSettings
 from fedsparse.config.lowrank_checks import check_lowrank
 from fedsparse.config.lowrank_settings import LowRankSettings
@@ -42,6 +44,7 @@ class Config(
     ModelSettings,
     LowRankSettings,
     TrainingSettings,
+    DistillationSettings,
     FederationSettings,
     CommunicationSettings,
     NetworkSettings,
@@ -80,6 +83,7 @@ class Config(
         check_privacy(self)
         check_secure_aggregation(self)
         check_lowrank(self)
+        check_distillation(self)
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
@@ -155,6 +159,7 @@ class Config(
             "beta": self.beta,
             "classes_per_client": self.classes_per_client,
             "min_samples": self.min_samples,
+            "apart": self.distill_samples if self.distill == "ensemble" else 0,
         }
 
     def support_seed(self, round: int) -> int | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedsparse.catalogue import OPTIMIZERS
 from fedsparse.config import Config
+from fedsparse.distillation.teacher import Lesson
 from fedsparse.errors import PluginError
 from fedsparse.plugins import blamed, call, named
 from fedsparse.sparsity.local_topology import LocalTopology, flat_gradient
@@ -20,6 +21,7 @@ from fedsparse.training.adamw import decaying
 from fedsparse.training.batchnorm import batches, refuse_pieces, trains_batchnorm
 from fedsparse.training.loss_scale import LossScale
 from fedsparse.training.moments import Memory, moments_of, restore
+from fedsparse.training.objective import Objective
 from fedsparse.vector import FlatModel
 
 EVALUATED = 2048
@@ -132,6 +134,7 @@ def train(
     topology: LocalTopology | None = None,
     log: StepLog | None = None,
     memory: Memory | None = None,
+    lesson: Lesson | None = None,
 ) -> Score:
     """Train ``model`` in place on shuffled batches, from its present weights.
 
@@ -148,6 +151,7 @@ def train(
         log: counts the optimizer steps; None for no step log.
         memory: what the optimizer remembered at the end of an earlier training, and remembers at the end of this one;
             None to start anew.
+        lesson: what to learn from a teacher; None for what the settings say of the global model.
 
     Returns:
         The mean over all batches, each measured before its optimizer step.
@@ -163,6 +167,7 @@ def train(
     restore(optimizer, model, memory or {}, topology.topology.mask if topology else None)
     scale = LossScale(device, enabled=config.amp == "fp16")
     anchor = model.views(model.vector.clone()) if config.proximal else []
+    objective = Objective(model, config, task, lesson)
     torch.manual_seed(seed)
     tally, steps = _Tally(task, device, log), step_count(config, samples, joins)
     if topology:
@@ -171,13 +176,12 @@ def train(
         optimizer.zero_grad()
         for part in positions.tensor_split(min(config.accumulate, len(positions))):
             with timer("data"):
-                inputs, targets = _fetched(fetch, part)
+                inputs, targets = fetched(fetch, part)
             with timer("forward"), autocast(config, device):
-                outputs = module(inputs)
-                loss = task.loss(outputs, targets)
+                losses = objective(inputs, targets)
             with timer("backward"):
-                scale.backward(loss * (len(part) / len(positions)))
-            tally.add(loss, outputs, targets)
+                scale.backward(losses.whole * (len(part) / len(positions)))
+            tally.add(losses.task, losses.outputs, targets)
         with timer("optimizer"):
             scale.unscale(optimizer)
             if config.proximal:
@@ -233,12 +237,12 @@ def dense_gradient(model: FlatModel, fetch: Fetch, samples: int, task: Task, bat
     module.zero_grad()
     batch_size = batch_size or evaluation_batch(fetch, samples, device)
     for positions in torch.arange(samples, device=device).split(batch_size):
-        inputs, targets = _fetched(fetch, positions)
+        inputs, targets = fetched(fetch, positions)
         (task.loss(module(inputs), targets, "sum") / targets[0].numel()).backward()
     return flat_gradient(parameters) / samples
 
 
-def _fetched(fetch: Fetch, positions: Tensor) -> tuple[Tensor, Tensor]:
+def fetched(fetch: Fetch, positions: Tensor) -> tuple[Tensor, Tensor]:
     """A batch; images are in channels-last order, because convolutions are then up to three times faster."""
     inputs, targets = fetch(positions)
     return (inputs.to(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs), targets
@@ -267,7 +271,7 @@ def evaluate(model: FlatModel, fetch: Fetch, samples: int, task: Task, batch_siz
     module, device = model.module.eval(), model.vector.device
     tally, batch_size = _Tally(task, device), batch_size or evaluation_batch(fetch, samples, device)
     for start in range(0, samples, batch_size):  # split() would give one empty batch for 0 samples, with loss NaN
-        inputs, targets = _fetched(fetch, torch.arange(start, min(start + batch_size, samples), device=device))
+        inputs, targets = fetched(fetch, torch.arange(start, min(start + batch_size, samples), device=device))
         outputs = module(inputs)
         tally.add(task.loss(outputs, targets), outputs, targets)
     return tally.score()

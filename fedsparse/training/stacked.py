@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedsparse.config import Config
+from fedsparse.distillation.teacher import DIVERGENCES
 from fedsparse.sparsity import TopologyMethod
 from fedsparse.tasks import Task
 from fedsparse.telemetry.step_log import StepLog
@@ -70,6 +71,7 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
         "LSTM": any(isinstance(m, nn.RNNBase) for m in model.module.modules()),
         "compile": config.compile,
         "recompute": config.recompute,
+        "distill": config.distill in DIVERGENCES,
     }
     return ", ".join(reason for reason, holds in reasons.items() if holds)
 

@@ -1,0 +1,1 @@
+"""Distillation: a network learns from the scores of another one, its teacher."""

@@ -1,0 +1,36 @@
+"""What a local step makes smaller: the loss of the task, and what settings add to it."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fedsparse.config import Config
+from fedsparse.distillation.teacher import Lesson
+from fedsparse.tasks import Task
+from fedsparse.vector import FlatModel
+
+
+class Losses(NamedTuple):
+    """A batch's scores, the task's loss on them, which is reported, and the loss that is minimised."""
+
+    outputs: Tensor
+    task: Tensor
+    whole: Tensor
+
+
+class Objective:
+    """The losses of batches while ``model``, which holds the global weights now, is trained.
+
+    Args:
+        lesson: what to learn from a teacher; None for what the settings say of the global model.
+    """
+
+    def __init__(self, model: FlatModel, config: Config, task: Task, lesson: Lesson | None = None) -> None:
+        self.module, self.task = model.module, task
+        self.lesson = lesson or Lesson.of_the_round(config, model)
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Losses:
+        outputs = self.module(inputs)
+        loss = self.task.loss(outputs, targets)
+        whole = self.lesson.loss(loss, inputs, outputs, targets) if self.lesson else loss
+        return Losses(outputs, loss, whole)

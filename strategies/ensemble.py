@@ -1,0 +1,71 @@
+"""The server distils a cohort's models into their mean, on samples without labels.
+
+FedDF: Lin et al. 2020, "Ensemble Distillation for Robust Model Fusion in Federated Learning", algorithm 1. The teacher
+is the mean of the clients' scores, the student starts from the mean of their weights, and Adam's learning rate falls
+by a cosine.
+"""
+
+import torch
+from torch import Tensor
+
+from fedsparse.compression import SparseUpdate
+from fedsparse.distillation.imitation import Imitation
+from fedsparse.errors import Diverged
+from fedsparse.experiment import Experiment
+from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import Topology
+from fedsparse.sparsity.local_topology import LocalTopology
+from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.loop import train
+from fedsparse.training.scores import scores_of
+
+
+class Ensemble:
+    """One round's models. Each gives its scores when it arrives, so that the server holds one at a time.
+
+    Args:
+        experiment: with the samples that no client holds; its model is changed.
+        weights: that the clients started from, float32 on the CPU, shape ``(layout.size,)``; unchanged.
+    """
+
+    def __init__(self, experiment: Experiment, weights: Tensor) -> None:
+        self.experiment, self._start = experiment, weights
+        self._samples, self._fetch = len(experiment.set_apart), experiment.fetch(experiment.set_apart)
+        self._sum, self._models = torch.zeros((), device=experiment.device), 0
+
+    def add(self, update: SparseUpdate) -> None:
+        """Add a client's scores, with the same weight for every client."""
+        model, local = self.experiment.model, self._start.clone()
+        update.add_to(local)
+        model.vector.copy_(local)
+        self._sum = self._sum + scores_of(model, self._fetch, self._samples)
+        self._models += 1
+
+    def teach(self, weights: Tensor, topology: Topology, round: int) -> None:
+        """Train ``weights``, those of the server after its step, in place; what does not exist stays 0.
+
+        Raises:
+            Diverged: the scores are not finite.
+        """
+        experiment, model = self.experiment, self.experiment.model
+        taught, seed = self._sum / self._models, derive_seed(experiment.config.seed, "distill", round=round)
+        if not taught.isfinite().all():
+            raise Diverged(f"round {round}: the scores of the clients' models are not finite; lower the learning rates")
+        ours = experiment.config
+        adam = {"optimizer": "adamw", "adam_beta2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0, "strategy": "fedavg"}
+        cosine = {"lr": ours.distill_lr, "lr_schedule": "cosine", "lr_schedule_by": "step", "lr_warmup_rounds": 0}
+        config = ours.model_copy(update={**adam, **cosine, "rounds": 1, "local_steps": ours.distill_steps})
+        model.vector.copy_(weights)
+        local = LocalTopology(model, topology.to(experiment.device), experiment.method, round, seed)
+        train(
+            model,
+            lambda positions: (self._fetch(positions)[0], taught[positions]),
+            self._samples,
+            config,
+            Imitation(ours.distill_temperature),
+            round=1,
+            seed=seed,
+            timer=StageTimer(experiment.device),
+            topology=local,
+        )
+        weights.copy_(model.vector)

@@ -1,0 +1,143 @@
+"""The server distils a cohort's ensemble into the mean of its models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsparse.compression import ClientState, UpdateCodec
+from fedsparse.config import Config
+from fedsparse.errors import ConfigError, Diverged
+from fedsparse.experiment import Experiment
+from fedsparse.sparsity import Topology
+from fedsparse.strategies.ensemble import Ensemble
+from fedsparse.vector import FlatModel
+from tests.strategies.federation import play
+
+PLANE = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+SIGNS = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+"""Of a point in each of the four quadrants, which are the classes."""
+QUADRANTS = (PLANE[:, :1] < 0).long().squeeze(1) * 2 + (PLANE[:, 1] < 0).long()
+
+
+def expert(axis: int, sign: float) -> nn.Module:
+    """A classifier that knows on which side of one axis a point is.
+
+    Units 0 to 3 look along the first axis and the others along the second. ``sign`` = -1 gives the same function in
+    other weights, because tanh is odd, so that the mean of the weights of two experts may know nothing.
+    """
+    model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 4))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        for unit in range(8):
+            model[0].weight[unit, unit // 4] = 3 * sign
+        own = slice(4 * axis, 4 * axis + 4)
+        model[2].weight[:, own] = sign * SIGNS[:, axis : axis + 1]
+    return model
+
+
+def flat(module: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+@pytest.fixture
+def experiment(tiny_dataset: str) -> Experiment:
+    settings = {"dataset": tiny_dataset, "distill": "ensemble", "distill-samples": 150, "clients": 10}
+    made = Experiment(Config.from_mapping(settings | {"distill-steps": 300, "distill-lr": 0.02}))
+    made.model = FlatModel(expert(0, 1))
+    no_label = torch.full((200,), -1)  # which a loss of labels would refuse
+    made.fetch = lambda indices, generator=None: lambda positions: (PLANE[positions], no_label[positions])  # type: ignore
+    return made
+
+
+def add(ensemble: Ensemble, weights: Tensor) -> None:
+    codec = UpdateCodec(ensemble.experiment.layout, "none")
+    payload, _ = codec.encode(weights.numpy(), ClientState(), round=1, seed=0)
+    ensemble.add(codec.decode(payload))
+
+
+def right(model: FlatModel, weights: Tensor) -> float:
+    model.vector.copy_(weights)
+    with torch.no_grad():
+        return (model.module(PLANE).argmax(1) == QUADRANTS).float().mean().item()
+
+
+def test_the_student_knows_what_two_experts_know_together_where_the_mean_of_their_weights_knows_nothing(
+    experiment: Experiment,
+) -> None:
+    start, experts = torch.zeros(experiment.layout.size), [flat(expert(0, 1)), flat(expert(1, -1))]
+    ensemble, mean = Ensemble(experiment, start), (experts[0] + experts[1]) / 2
+    for weights in experts:
+        add(ensemble, weights)
+    student = mean.clone()
+    ensemble.teach(student, Topology.full(experiment.layers, experiment.layout.parameters), 1)
+    model = experiment.model
+    assert right(model, student) > 0.95
+    assert max(right(model, weights) for weights in experts) < 0.6
+    assert right(model, mean) < 0.4
+
+
+def test_a_weight_that_does_not_exist_stays_zero_while_the_server_distils(experiment: Experiment) -> None:
+    ensemble, mask = Ensemble(experiment, torch.zeros(experiment.layout.size)), torch.ones(60, dtype=torch.bool)
+    add(ensemble, flat(expert(0, 1)))
+    layer = experiment.layers[0]
+    mask[layer.start : layer.start + 4] = False
+    layers = tuple(type(layer)(**{**vars(entry), "dense": False}) for entry in experiment.layers)
+    student = flat(expert(1, 1)).masked_fill(~mask, 0)
+    before = student.clone()
+    ensemble.teach(student, Topology(layers, mask), 1)
+    assert not student[~mask].any()
+    assert (student != before).sum() > 20
+
+
+def test_scores_that_are_not_finite_end_the_run_in_one_line(experiment: Experiment) -> None:
+    ensemble = Ensemble(experiment, torch.zeros(experiment.layout.size))
+    add(ensemble, torch.full((experiment.layout.size,), 3e38))
+    with pytest.raises(Diverged, match="round 7: the scores of the clients' models are not finite"):
+        ensemble.teach(flat(expert(0, 1)), Topology.full(experiment.layers, experiment.layout.parameters), 7)
+
+
+ENSEMBLE = {"distill": "ensemble", "distill-samples": 40, "distill-steps": 4, "sparsity": 0}
+
+
+def test_the_servers_samples_are_none_of_the_clients(tiny_dataset: str) -> None:
+    settings = {"dataset": tiny_dataset, "distribution": "dirichlet", "clients": 10}
+    experiment = Experiment(Config.from_mapping(settings | ENSEMBLE))
+    held = np.concatenate([experiment.partition[client] for client in range(10)])
+    assert sorted([*held, *experiment.set_apart.tolist()]) == list(range(200))
+    assert len(experiment.set_apart) == 40
+    shared = Experiment(Config.from_mapping(settings)).partition
+    assert len(shared.order) == 200
+
+
+def test_a_federation_distils_its_ensemble_in_every_round(tiny_dataset: str) -> None:
+    distilled, *again = (play(tiny_dataset, rounds=2, **ENSEMBLE) for _ in range(2))
+    assert torch.equal(distilled[2].weights, again[0][2].weights)
+    undistilled = play(tiny_dataset, rounds=2, **ENSEMBLE | {"distill-lr": 1e-9})
+    assert (distilled[1].weights - undistilled[1].weights).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"secure-aggregation": True, "compressor": "none"}, "which secure-aggregation hides"),
+        ({"dp-noise": 1}, "past the noise of dp-noise"),
+        ({"aggregator": "median"}, "aggregator = median would not guard it"),
+        ({"upload-pruning": "magnitude"}, "needs a topology that the server chooses"),
+        ({"distribution": "mine.csv"}, "needs samples that no client holds, and distribution = mine.csv gives all"),
+    ],
+)
+def test_what_an_ensemble_cannot_be_combined_with_is_one_line(settings: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=r"^distill = ensemble: ") as error:
+        Config.from_mapping({"distill": "ensemble"} | settings)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_clients_without_samples_are_one_line(tiny_dataset: str, tmp_path: Path) -> None:
+    experiment = Experiment(Config.from_mapping({"dataset": tiny_dataset, "distill": "ensemble"}))
+    with pytest.raises(ConfigError, match="distill-samples = 1000: leaves clients none of 200 training samples"):
+        _ = experiment.partition
