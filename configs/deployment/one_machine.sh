@@ -5,10 +5,12 @@
 #   configs/deployment/one_machine.sh 3 'rounds=5 clients-per-round=2 distribution="dirichlet"'
 #
 # SuperNode i holds partition i. Everything ends with the run; logs and Flower's own files are in $FLWR_HOME.
+# With FEDSPARSE_APP=PATH it is a run of the Flower app in that folder.
 set -euo pipefail
 nodes=${1:?how many SuperNodes}
 settings=${2:-}
 here=$(cd "$(dirname "$0")/../.." && pwd)
+app=${FEDSPARSE_APP:-$here}
 port=${FEDSPARSE_PORT:-9291}
 
 export FLWR_HOME=${FLWR_HOME:-$(mktemp -d)}
@@ -41,7 +43,8 @@ for i in $(seq 0 $((nodes - 1))); do
     echo "SuperNode $i: process $!"
 done
 
-flwr run "$here" here --stream \
-    --run-config "clients=$nodes clients-per-round=$nodes logdir=\"$here/runs\"" --run-config "$settings"
+config=()
+[ "$app" = "$here" ] && config=(--run-config "clients=$nodes clients-per-round=$nodes logdir=\"$here/runs\"")
+flwr run "$app" here --stream "${config[@]}" --run-config "$settings"
 # `flwr run` exits 0 even when the run has failed
 flwr list here --format json | grep -q '"finished:completed"'

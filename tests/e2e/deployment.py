@@ -1,6 +1,7 @@
 """Runs the project's script that starts a SuperLink and SuperNodes on this machine, for tests."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,10 +16,11 @@ SCRIPT = ROOT / "configs" / "deployment" / "one_machine.sh"
 
 
 @contextmanager
-def deployment(folder: Path, nodes: int, settings: str) -> Iterator[subprocess.Popen]:
+def deployment(folder: Path, nodes: int, settings: str, app: Path = ROOT) -> Iterator[subprocess.Popen]:
     """The running script, with its output in ``folder / "log"``; at the end all of its processes are ended."""
     environment = os.environ | {
         "FLWR_HOME": str(folder / "flwr"),
+        "FEDSPARSE_APP": str(app),
         "FEDSPARSE_PORT": str(free_ports(1 + nodes)),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
@@ -63,3 +65,19 @@ def marked(variable: str) -> list[int]:
             if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
                 found.append(int(process.name))
     return [pid for pid in found if pid != os.getpid()]
+
+
+def supernode(folder: Path, number: int) -> int:
+    """The process of a SuperNode of the script's."""
+    found = re.search(rf"SuperNode {number}: process (\d+)", (folder / "log").read_text())
+    assert found
+    return int(found[1])
+
+
+def started_again(pid: int) -> subprocess.Popen:
+    """Kill a SuperNode, and start another one as it was started; ``deployment`` ends that one, too."""
+    process = Path(f"/proc/{pid}")
+    command, environment = (process / "cmdline").read_bytes().split(b"\0")[:-1], (process / "environ").read_bytes()
+    os.kill(pid, signal.SIGKILL)
+    variables = dict(variable.split(b"=", 1) for variable in environment.split(b"\0")[:-1])
+    return subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

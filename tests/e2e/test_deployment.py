@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from flwr.app import Context, RecordDict
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.strategies.server_app import app as server_app
-from tests.e2e.deployment import deployment, marked, wait_until
+from tests.e2e.deployment import deployment, marked, supernode, wait_until
 from tests.strategies.federation import LOST
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -69,9 +68,7 @@ def test_a_supernode_killed_between_two_rounds_costs_only_its_clients_turn(tmp_p
     with deployment(tmp_path, 3, toml(settings(tmp_path, tiny_dataset))) as script:
         wait_until(lambda: "1" in rounds() or script.poll() is not None, 1000)
         # Its client of round 2 needs seconds to start; it cannot have answered yet.
-        node = re.search(r"SuperNode 1: process (\d+)", (tmp_path / "log").read_text())
-        assert node
-        os.kill(int(node[1]), signal.SIGKILL)
+        os.kill(supernode(tmp_path, 1), signal.SIGKILL)
         assert script.wait(1000) == 0, (tmp_path / "log").read_text()
     deployed = json.loads((tmp_path / "out.json").read_text())
     assert [r.get("comm/failures", 0) for r in deployed["rounds"]] == [0, 0, 1]
