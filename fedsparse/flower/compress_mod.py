@@ -34,7 +34,7 @@ class CompressMod:
         dense: names of arrays that travel as they are; ``*`` stands for anything, as in ``"head.*"``.
         state_folder: a folder on the client's machine for the state (the residual, and what else a compressor keeps)
             where that is large. By default it is in ``context.state``, which travels with every message on Flower's
-            simulation, and ends with a SuperNode.
+            simulation, and ends with a SuperNode. Files of a run are removed 30 days after its last round.
         parts: further settings by their names in ``fedsparse run --help``, such as ``density=0.01``.
 
     Raises:

@@ -1,7 +1,11 @@
 """What CompressMod makes of a reply: one payload in the place of the arrays that it shares with the message."""
 
 import logging
+import re
+import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,9 @@ from fedsparse.seeds import derive_seed
 from fedsparse.vector import Layout
 
 log = logging.getLogger("fedsparse")
+
+KEPT_DAYS = 30
+"""A node's states in ``state_folder`` are removed so many days after the node's last round."""
 
 
 class Uploads:
@@ -53,8 +60,10 @@ class Uploads:
     def _files(self, kind: str, task: ConfigRecord, message: Message) -> StateFiles | None:
         if self.state_folder is None:
             return None
-        name = f"{message.metadata.run_id}-{message.metadata.dst_node_id}{kind}"
-        return StateFiles(self.state_folder / name, int(task[ROUND]))  # type: ignore[arg-type]
+        folder = self.state_folder / f"{message.metadata.run_id}-{message.metadata.dst_node_id}{kind}"
+        if not folder.exists():
+            remove_old_runs(self.state_folder)
+        return StateFiles(folder, int(task[ROUND]))  # type: ignore[arg-type]
 
     def compressed(
         self, content: RecordDict, received: SharedArrays, task: ConfigRecord, message: Message, context: Context
@@ -134,3 +143,12 @@ class Uploads:
         if self._codec is None or self._codec.layout != layout:
             self._codec = UpdateCodec(layout, **self.config.compression())
         return self._codec
+
+
+def remove_old_runs(state_folder: Path) -> None:
+    """Remove the states of nodes that have long not written one, because no node knows when its run ends."""
+    oldest = time.time() - KEPT_DAYS * 24 * 3600
+    for folder in state_folder.glob("*-*"):
+        with suppress(FileNotFoundError):  # another node may remove it at the same time
+            if re.fullmatch(r"\d+-\d+(-weights)?", folder.name) and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
