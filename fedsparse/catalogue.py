@@ -128,3 +128,11 @@ OPTIMIZERS = {"sgd": "torch.optim:SGD", "adamw": "fedsparse.training.adamw:adamw
 
 LOWRANK_FORMS = {"svd": "fedsparse.lowrank.svd:LowRank", "fedpara": "fedsparse.lowrank.fedpara:FedPara"}
 """Layers that are small in themselves."""
+
+TRACKERS = {
+    "tensorboard": "fedsparse.telemetry.trackers.board:Board",
+    "mlflow": "fedsparse.telemetry.trackers.mlflow_run:MLflow",
+    "wandb": "fedsparse.telemetry.trackers.wandb_run:Wandb",
+    "trackio": "fedsparse.telemetry.trackers.trackio_run:Trackio",
+}
+"""Where measurements go; a name is that of the package which has to be installed."""

@@ -103,6 +103,11 @@ class Cohort:
             self.ledger[client].lost()
         self._members = {self.nodes.ids[client]: client for client in chosen}
 
+    @property
+    def clients(self) -> list[int]:
+        """The partition ids of the last clients that were asked."""
+        return sorted(self._members.values())
+
     def settle(self) -> None:
         """Say that the round is whole."""
         self.gate.limits.settle()

@@ -30,11 +30,13 @@ from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.downlink import Downlink
 from fedsparse.strategies.ensemble import Ensemble
+from fedsparse.strategies.layer_details import layer_histograms
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Replies
 from fedsparse.strategies.secure_cohort import SecureCohort
 from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
+from fedsparse.telemetry.histograms import Histogram
 
 log = logging.getLogger("fedsparse")
 
@@ -56,6 +58,7 @@ class FedAvg(Strategy):
         cohort: the clients of the present round, and what they measured.
         optimizer: the server optimizer.
         privacy: the guarantee of differential privacy; None without one.
+        details: histograms of the mean update of the last round that was evaluated, for the trackers.
         stepping: whether the server has begun a step whose round is not whole yet. Meanwhile there is nothing to save.
     """
 
@@ -73,6 +76,7 @@ class FedAvg(Strategy):
             self.cohort.told["dp-noise"] = self.privacy.accountant.noise
         topology.current.apply_(weights)
         self._broadcast, self.stepping = ArrayRecord(), False
+        self.details: dict[str, Histogram] = {}
         self._attack = Attack(experiment, topology, self.cohort.gate.run)
         self._variances = running_variances(self.layout)
 
@@ -208,6 +212,8 @@ class FedAvg(Strategy):
         split = self.layout.parameters
         with blamed("strategy", self.config.strategy):
             self.weights[:split] += self.optimizer.step(update[:split])
+        if self.config.tracker and self.evaluates(round):
+            self.details = layer_histograms("update", update, self.topology.current)
         self.weights[split:] += update[split:]  # running statistics are averaged, whatever the server's optimizer
         for entry in self._variances:  # a mean of differences may round to slightly less than 0
             self.weights[entry.slice].clamp_(min=0)

@@ -54,12 +54,15 @@ class Saver:
         self._pause, self._since = SECONDS, time.monotonic()
 
     def round_ended(self, round: int) -> None:
-        """Remember that the state is whole, and write a checkpoint when one is due."""
+        """Remember that the state is whole."""
         self.strategy.stepping = False
         self.cohort.settle()
         if self.grid:
             self.grid.settle()
         self._round = round
+
+    def save_if_due(self, round: int) -> None:
+        """Write a checkpoint of the round that has ended when one is due."""
         if every := self.config.checkpoint_every:
             due = round > 0 and round % every == 0
         else:

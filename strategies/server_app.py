@@ -25,6 +25,7 @@ from fedsparse.provenance import continued, provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.layer_details import layer_histograms, mask_images, residual_of
 from fedsparse.strategies.nodes import meet_federation
 from fedsparse.strategies.saliency import ask_saliency
 from fedsparse.strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
@@ -33,6 +34,7 @@ from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
+from fedsparse.telemetry.trackers import Details
 from fedsparse.training.batchnorm import joined
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
@@ -278,16 +280,25 @@ class RoundEnd:
                 self.table.show(round, str(client), entry)
             self.table.finish(steps.taken)
         self.recorder.record(round, metrics)
-        self._show_topology(round)
         self.saver.round_ended(round)
+        if experiment.config.tracker:
+            self.recorder.details(round, self._details(round))
+        self.saver.save_if_due(round)
 
-    def _show_topology(self, round: int) -> None:
-        """Send TensorBoard the layers' densities, the clients' consensus, and a histogram of the weights that exist."""
-        state = self.strategy.topology
-        histograms = {}
-        if state.metrics["topology/changed"] or round in (0, self.strategy.config.rounds):
-            histograms["topology/weights"] = self.strategy.weights[: state.layout.parameters][state.current.mask]
-        self.recorder.details(round, state.details, histograms)
+    def _details(self, round: int) -> Details:
+        """What the trackers show of the layers: densities, and in some rounds histograms and pictures."""
+        strategy, topology = self.strategy, self.strategy.topology
+        cohort, parameters = strategy.cohort, topology.layout.parameters
+        details = Details(dict(topology.details), strategy.details)
+        strategy.details = {}
+        if strategy.evaluates(round) and cohort.clients:
+            residual = residual_of(cohort.clients[0], self.saver.grid, cohort.state_folder, parameters)
+            if residual is not None:
+                details.histograms |= layer_histograms("residual", residual, topology.current)
+        if topology.metrics["topology/changed"] or round in (0, strategy.config.rounds):
+            details.histograms |= layer_histograms("weights", strategy.weights, topology.current)
+            details.images |= mask_images(topology.current)
+        return details
 
 
 def default_name(config: Config) -> str:

@@ -10,6 +10,7 @@ from fedsparse.data import load_dataset
 from fedsparse.experiment import Experiment
 from fedsparse.preflight import Training, check
 from fedsparse.telemetry.folder import check_writable
+from fedsparse.telemetry.trackers import trackers_of
 
 
 def checked(settings: Given, effects: bool = True, training: Training = "federated") -> Config:
@@ -39,6 +40,7 @@ def look(config: Config, training: Training = "federated") -> None:
         ConfigError, OutputError: as :func:`checked`.
     """
     check_writable(config.logdir, config.outfile)
+    trackers_of(config.trackers)
     check(Experiment(config), training)
     _tell_gaps(config.loading())
 

@@ -190,12 +190,18 @@ class Config(
         flat = self.flat()
         changes = {key: absolute(value) for key, value in flat.items() if key in OWN and is_own(value)}
         paths = {key: flat[key] for key in ("data-dir", "init", "logdir", "outfile", "resume")}
+        changes["tracker"] = ",".join(absolute(name) if is_own(name) else name for name in self.trackers)
         paths |= {"distribution": self.distribution} if self.distribution.endswith(".csv") else {}
         if self.dataset.endswith(tuple(FILES)) or ("/" in self.dataset and not is_own(self.dataset)):
             paths["dataset"] = self.dataset
         if "/" in self.tokenizer or "." in self.tokenizer:
             paths["tokenizer"] = self.tokenizer
         return self.replace(**{key: str(Path(p).expanduser().absolute()) for key, p in paths.items() if p}, **changes)
+
+    @property
+    def trackers(self) -> list[str]:
+        """The names of the trackers."""
+        return self.tracker.split(",") if self.tracker else []
 
     def worker_count(self) -> int:
         """Processes for a cohort: ``workers``, or one for each core, but never more than clients in a cohort."""

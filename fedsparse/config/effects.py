@@ -1,7 +1,7 @@
 """A table of what each setting needs to have an effect, for notices to the user and for a sweep's cells."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fedsparse.catalogue import DATASETS, MODELS, TEXTS, USUAL_MODEL
 from fedsparse.config import Config
@@ -12,6 +12,7 @@ from fedsparse.plugins import is_own
 
 ONLY_PLACE_AND_SPEED = (
     *("name", "logdir", "outfile", "log-interval", "workers", "data-dir", "state-store", "checkpoint-every", "resume"),
+    "tracker",
 )
 """Settings that change where a run is written or how fast it goes, but none of its numbers."""
 
@@ -221,6 +222,11 @@ setting."""
 def has_effect(key: str, config: Config) -> bool:
     """Whether a run with these settings depends on the setting ``key``."""
     return all(need.is_met(config) for need in NEEDS.get(key, ()))
+
+
+def in_effect(config: Config) -> dict[str, Any]:
+    """The settings on which a run's numbers depend."""
+    return {k: v for k, v in config.flat().items() if k not in ONLY_PLACE_AND_SPEED and has_effect(k, config)}
 
 
 def without_effect(config: Config, keys: Iterable[str]) -> list[str]:

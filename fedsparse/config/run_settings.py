@@ -1,11 +1,12 @@
 """The run: its name, seed, engine, device, and where results go."""
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsparse.config.settings import Settings
+from fedsparse.catalogue import TRACKERS
+from fedsparse.config.settings import Settings, SomeOf
 
 
 class RunSettings(Settings):
@@ -33,6 +34,9 @@ class RunSettings(Settings):
     log_interval: int = Field(0, ge=0, le=10**9)
     """Local steps between two lines of the step log, which is in the terminal and in TensorBoard under step/; 0 for no
     step log."""
+    tracker: Annotated[str, SomeOf(TRACKERS)] = "tensorboard"
+    """Where a run's curves go beside its files, separated by commas; empty for nowhere. All but tensorboard have to be
+    installed."""
     checkpoint_every: int = Field(0, ge=0)
     """Rounds from one checkpoint to the next; 0 for one about every five minutes. At a stop there is always one. A
     complete run keeps its last one only if this is not 0."""

@@ -71,6 +71,15 @@ class OneOf:
         return choices + files + folders + ", or one's own as file.py:attribute" * self.own
 
 
+@dataclass(frozen=True)
+class SomeOf(OneOf):
+    """Marks a text field of such names, as many as one likes, separated by commas."""
+
+    def _check(self, names: str) -> str:
+        check = super()._check
+        return ",".join(check(name.strip()) for name in names.split(",") if name.strip())
+
+
 def choices(field: FieldInfo) -> str:
     """The allowed values of a setting in words; empty when it has no such list."""
     is_union = get_origin(field.annotation) in (Union, UnionType)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsparse.config import Config
-from fedsparse.config.effects import ONLY_PLACE_AND_SPEED, has_effect
+from fedsparse.config.effects import in_effect
 from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.training_settings import TrainingSettings
 from fedsparse.config.yaml_file import read_yaml
@@ -233,7 +233,7 @@ def marked(runs: Iterable[tuple[Mapping[str, Any], Result]]) -> list[tuple[dict[
 
 def used(config: Config, command: str = FEDERATED) -> dict[str, Any]:
     """The settings on which a run's numbers depend."""
-    flat = {k: v for k, v in config.flat().items() if k not in ONLY_PLACE_AND_SPEED and has_effect(k, config)}
+    flat = in_effect(config)
     return flat if command == FEDERATED else {k: v for k, v in flat.items() if k in CENTRAL_SETTINGS}
 
 

@@ -1,10 +1,11 @@
-"""Writes each round's numbers, under the same tags, to TensorBoard, rounds.csv, the JSON and the terminal."""
+"""Writes each round's numbers, under the same tags, to rounds.csv, the JSON, the terminal and the trackers."""
 
 import csv
+import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,15 +14,17 @@ from typing import Any, Self
 import torch
 import yaml
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from fedsparse.errors import Diverged, RunFailed
+from fedsparse.config import Config
+from fedsparse.errors import Diverged, RunFailed, cause
 from fedsparse.files import replaced
-from fedsparse.telemetry.events import SummaryWriter, cut_events, event_sizes
 from fedsparse.telemetry.folder import write_json
 from fedsparse.telemetry.progress import Progress, print_summary
 from fedsparse.telemetry.summary import summary_of
 from fedsparse.telemetry.tags import ACCURACY, KILLED, WEIGHTS_HASH, Headline, columns
+from fedsparse.telemetry.trackers import Details, Run, Tracker, start
+
+log = logging.getLogger("fedsparse")
 
 
 class Recorder:
@@ -62,7 +65,7 @@ class Recorder:
         self.dense_bytes, self.tags = dense_bytes, columns(metrics)
         self.headline = Headline(*next(iter(metrics.items())))
         self._others = [Headline(name, form) for name, form in metrics.items() if name != self.headline.name]
-        self.rounds, state = saved or ([], {"seconds": 0.0, "board": {}})
+        self.rounds, state = saved or ([], {"seconds": 0.0, "trackers": {}})
         self.extra: dict[str, Any] = {}
         with replaced(folder / "config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config, sort_keys=False))
@@ -73,10 +76,8 @@ class Recorder:
         self._csv.writeheader()
         for row in self.rounds:
             self._csv.writerow({k: _plain(v) for k, v in row.items()})
-        cut_events(folder, state["board"])
-        self._board = SummaryWriter(str(folder))
-        if not saved:
-            self._board.add_text("config", "\n".join(f"    {k}: {v}" for k, v in self.config.items()))
+        run = Run(folder, Config.from_mapping(config), self.headline.tag)
+        self._trackers = start(run, state["trackers"])
         self._progress = Progress(rounds, self.headline)
         self._began = time.perf_counter() - state["seconds"]
 
@@ -93,7 +94,7 @@ class Recorder:
             with self._named():
                 self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
                 self._write_result(self.outfile)
-                self._board.close()
+                self._track(lambda tracker: tracker.finish(self.summary()))
                 self._csv_file.close()
         except OSError:
             self._progress.stop()
@@ -104,15 +105,11 @@ class Recorder:
                 print_summary(self.summary(), self.folder, self.headline, self._others)
 
     def save(self) -> dict[str, Any]:
-        """Write what is measured so far, so that a killed run's folder can be read; returns the state for a checkpoint.
-
-        The state says where TensorBoard's files end, because a run that goes on cuts off what came later.
-        """
+        """Write what is measured so far, for the reader of a killed run; returns the state for a checkpoint."""
         self.extra |= {"ended": KILLED, "diverged": not self._is_finite()}
         with self._named():
             self._write_result("")
-            self._board.flush()
-            return {"seconds": time.perf_counter() - self._began, "board": event_sizes(self.folder)}
+        return {"seconds": time.perf_counter() - self._began, "trackers": self._track(lambda tracker: tracker.state())}
 
     def _is_finite(self) -> bool:
         """Whether the losses of the last evaluation and of the last round are finite."""
@@ -127,11 +124,25 @@ class Recorder:
         except OSError as error:
             raise OSError(f"cannot write into {self.folder}: {error.strerror or error}") from None
 
+    def _track(self, act: Callable[[Tracker], Any]) -> dict[str, Any]:
+        """What each tracker answers. A service that fails in the middle of a run is left out from then on."""
+        answers = {}
+        with self._named():
+            for name, tracker in list(self._trackers.items()):
+                try:
+                    answers[name] = act(tracker)
+                except Exception as error:
+                    if not tracker.is_optional:
+                        raise
+                    log.warning("tracker = %s: the run goes on without it: %s", name, cause(error))
+                    del self._trackers[name]
+        return answers
+
     def figure(self, tag: str, figure: Figure) -> None:
-        """Save a picture in the run folder (PNG) and show it in TensorBoard."""
+        """Save a picture in the run folder (PNG) and show it in the trackers."""
         with self._named():
             figure.savefig(self.folder / f"{tag}.png", dpi=120)
-            self._board.add_figure(tag, figure)
+        self._track(lambda tracker: tracker.figure(tag, figure))
 
     def record(self, round: int, metrics: Mapping[str, float]) -> None:
         """Write one round's numbers; totals and memory are added here.
@@ -157,34 +168,17 @@ class Recorder:
         with self._named():
             self._csv.writerow({k: _plain(v) for k, v in self.rounds[-1].items()})
             self._csv_file.flush()
-            self._show(round, row)
+        shown = {tag: value for tag, value in row.items() if tag != WEIGHTS_HASH}
+        self._track(lambda tracker: tracker.round(round, shown))
         self._progress.show(round, row)
 
-    def _show(self, round: int, row: Mapping[str, float]) -> None:
-        for tag, value in row.items():
-            if tag != WEIGHTS_HASH:
-                self._board.add_scalar(tag, value, round)
-        tag = self.headline.tag
-        if tag in row:
-            # Curves over bytes and simulated time: TensorBoard's step, a whole number, is the x axis. The units are so
-            # small that no two evaluations meet, and the same for all runs, so that their curves can be compared.
-            self._board.add_scalar(f"{tag}_over_uplink_bytes", row[tag], int(row["comm/uplink_total"]))
-            if "time/simulated_total" in row:
-                milliseconds = int(1000 * row["time/simulated_total"])
-                self._board.add_scalar(f"{tag}_over_simulated_ms", row[tag], milliseconds)
-
     def scalar(self, tag: str, value: float, step: int) -> None:
-        """Write one number to TensorBoard alone."""
-        with self._named():
-            self._board.add_scalar(tag, value, step)
+        """Show one number, whose steps are no rounds, in the trackers alone."""
+        self._track(lambda tracker: tracker.scalar(tag, value, step))
 
-    def details(self, round: int, scalars: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
-        """Write to TensorBoard alone. These values have no column, because their number depends on the model."""
-        with self._named():
-            for tag, value in scalars.items():
-                self._board.add_scalar(tag, value, round)
-            for tag, values in histograms.items():
-                self._board.add_histogram(tag, values, round)
+    def details(self, round: int, details: Details) -> None:
+        """Show what depends on the model's layers in the trackers alone."""
+        self._track(lambda tracker: tracker.details(round, details))
 
     def summary(self) -> dict[str, Any]:
         """The run in a few numbers."""

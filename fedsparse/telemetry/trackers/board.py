@@ -1,0 +1,105 @@
+"""TensorBoard, which needs no service: event files in the run folder."""
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch.utils.tensorboard.summary import hparams
+
+from fedsparse.config import Config
+from fedsparse.config.effects import in_effect
+from fedsparse.telemetry.events import SummaryWriter, cut_events, event_sizes
+from fedsparse.telemetry.tags import PARTS
+from fedsparse.telemetry.trackers import Details, Run, Tracker
+
+HPARAMS = "hparams"
+"""The folder of a run's settings and last numbers. TensorBoard shows every curve of this folder as a column."""
+COLUMNS = ("uplink-bytes", "downlink-bytes", "seconds")
+"""The columns beside the headline and the loss; TensorBoard shows five at once."""
+
+
+class Board(Tracker):
+    """Event files of TensorBoard, the only tracker that shows histograms, images and curves over bytes."""
+
+    is_optional = False  # an event file that cannot be written is a full disk, of which the run has to tell
+
+    def __init__(self, run: Run, saved: Any = None) -> None:
+        super().__init__(run)
+        cut_events(run.folder, saved or {})
+        self._board = SummaryWriter(str(run.folder))
+        if saved is None:
+            self._board.add_text("config/changed", changed(run.config))
+            self._board.add_text("config/all", "\n".join(f"    {k}: {v}" for k, v in run.config.flat().items()))
+            self._board.add_custom_scalars(self._layout())
+
+    def _layout(self) -> dict[str, dict[str, list[Any]]]:
+        """The charts of the tab CUSTOM SCALARS, each with a regular expression for its tags."""
+        headline = self.run.headline
+        over = {f"{headline} over uplink, in bytes": f"^{headline}_over_uplink_bytes$"}
+        if self.run.config.network() or self.run.config.compute_seconds:
+            over[f"{headline} over simulated time, in ms"] = f"^{headline}_over_simulated_ms$"
+        parts = {f"{part}, summed over clients": f"^time/({'|'.join(tags)})$" for part, tags in PARTS.items()}
+        times = {"a round": "^time/round$", **parts, "evaluate": "^time/evaluate$"}
+        return {
+            title: {name: ["Multiline", [tag]] for name, tag in charts.items()}
+            for title, charts in (("what a byte buys", over), ("where the seconds go", times))
+        }
+
+    def round(self, round: int, row: Mapping[str, float]) -> None:
+        for tag, value in row.items():
+            self._board.add_scalar(tag, value, round)
+        tag = self.run.headline
+        if tag in row:
+            # Curves over bytes and simulated time: TensorBoard's step, a whole number, is the x axis. The units are so
+            # small that no two evaluations meet, and the same for all runs, so that their curves can be compared.
+            self._board.add_scalar(f"{tag}_over_uplink_bytes", row[tag], int(row["comm/uplink_total"]))
+            if "time/simulated_total" in row:
+                milliseconds = int(1000 * row["time/simulated_total"])
+                self._board.add_scalar(f"{tag}_over_simulated_ms", row[tag], milliseconds)
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self._board.add_scalar(tag, value, step)
+
+    def details(self, round: int, details: Details) -> None:
+        for tag, value in details.scalars.items():
+            self._board.add_scalar(tag, value, round)
+        for tag, h in details.histograms.items():
+            self._board.add_histogram_raw(
+                tag, h.low, h.high, h.number, h.sum, h.squares, h.limits, h.counts, global_step=round
+            )
+        for tag, image in details.images.items():
+            self._board.add_image(tag, image, round, dataformats="HW")
+
+    def figure(self, tag: str, figure: Figure) -> None:
+        self._board.add_figure(tag, figure)
+
+    def state(self) -> Any:
+        """Where the files end, because a run that goes on cuts off what came later."""
+        self._board.flush()
+        return event_sizes(self.run.folder)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write what the tab HPARAMS shows, into a folder of its own, and anew where the run went on.
+
+        This leaves out TensorBoard's description of an experiment, because TensorBoard would take the columns of all
+        runs from the one that it finds first. Without it, TensorBoard shows the settings in which the runs differ.
+        """
+        self._board.close()
+        folder, headline = self.run.folder / HPARAMS, self.run.headline.removeprefix("eval/")
+        shutil.rmtree(folder, ignore_errors=True)
+        settings = in_effect(self.run.config)
+        _, start, end = hparams({k: str(v).lower() if isinstance(v, bool) else v for k, v in settings.items()}, {})
+        with SummaryWriter(str(folder)) as board:
+            for part in (start, end):
+                board.file_writer.add_summary(part)
+            for name in (headline, "loss", *COLUMNS):
+                if summary.get(name) is not None:
+                    board.add_scalar(name, summary[name], summary["rounds"])
+
+
+def changed(config: Config) -> str:
+    """A table, in Markdown, of the settings that are not at their defaults."""
+    defaults = Config.from_mapping({}).flat()
+    rows = [f"| {k} | {v} | {defaults[k]} |" for k, v in config.flat().items() if v != defaults[k]]
+    return "\n".join(["| setting | value | default |", "|---|---|---|", *rows])
