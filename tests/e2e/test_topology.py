@@ -28,7 +28,9 @@ def test_a_dynamic_sparse_run_measures_its_topology_and_shows_it_in_tensorboard(
     assert not [column for column in rows[0] if column.startswith("density/")]
     board = EventAccumulator(str(folder)).Reload().Tags()
     assert {"density/0.weight", "density/7.weight", "topology/consensus", "topology/changed"} <= set(board["scalars"])
-    assert "topology/weights" in board["histograms"]
+    kinds = {tag.partition("/")[0] for tag in board["histograms"]}
+    assert kinds == {"weights", "update", "residual"}
+    assert any(tag.startswith("mask/") for tag in board["images"])
 
 
 def test_a_seed_gives_the_same_bits_with_any_number_of_workers(tmp_path: Path, tiny_dataset: str) -> None:

@@ -29,8 +29,7 @@ class Board(Tracker):
         cut_events(run.folder, saved or {})
         self._board = SummaryWriter(str(run.folder))
         if saved is None:
-            self._board.add_text("config/changed", changed(run.config))
-            self._board.add_text("config/all", "\n".join(f"    {k}: {v}" for k, v in run.config.flat().items()))
+            self._board.add_text("config", changed(run.config))
             self._board.add_custom_scalars(self._layout())
 
     def _layout(self) -> dict[str, dict[str, list[Any]]]:
@@ -99,7 +98,7 @@ class Board(Tracker):
 
 
 def changed(config: Config) -> str:
-    """A table, in Markdown, of the settings that are not at their defaults."""
+    """A table, in Markdown, of the settings that have an effect and are not at their defaults."""
     defaults = Config.from_mapping({}).flat()
-    rows = [f"| {k} | {v} | {defaults[k]} |" for k, v in config.flat().items() if v != defaults[k]]
+    rows = [f"| {k} | {v} | {defaults[k]} |" for k, v in in_effect(config).items() if v != defaults[k]]
     return "\n".join(["| setting | value | default |", "|---|---|---|", *rows])

@@ -187,7 +187,7 @@ def test_tensorboard_shows_settings_that_have_an_effect_beside_the_last_numbers(
 def test_tensorboard_has_the_changed_settings_and_a_layout_of_charts_that_have_curves(tmp_path: Path) -> None:
     play(tmp_path / "run", "tensorboard")
     board = EventAccumulator(str(tmp_path / "run")).Reload()
-    (text,) = board.Tensors("config/changed/text_summary")
+    (text,) = board.Tensors("config/text_summary")
     assert b"| lr | 0.5 | 0.1 |" in text.tensor_proto.string_val[0]
     assert b"| logdir" not in text.tensor_proto.string_val[0]
     assert "custom_scalars__config__" in board.Tags()["tensors"]
