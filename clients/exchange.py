@@ -8,6 +8,7 @@ from fedsparse.clients.state_store import load_topology, save_topology, state_fi
 from fedsparse.clients.workbench import SparseModel, Workbench
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.wire import bind, binding
+from fedsparse.compression.within import encode_within
 from fedsparse.engine.client_store import load_state, save_state
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
@@ -46,11 +47,14 @@ def receive_topology(
 
 def encode_update(
     bench: Workbench, context: Context, task: ConfigRecord, update: Tensor, own: SparseModel, codec: UpdateCodec,
-    client: int,
+    client: int, others: int = 0,
 ) -> tuple[bytes, dict[str, float]]:  # fmt: skip
     """The payload of the client's update under its own topology, and the codec's statistics.
 
     The client's state moves to this topology first: the residual of a weight that no longer exists is dropped.
+
+    Args:
+        others: the bytes of what the client uploads besides, which an uplink budget has to pay for too.
 
     Raises:
         ValueError: an earlier attempt at this round left a payload under another topology.
@@ -72,7 +76,11 @@ def encode_update(
     if bench.config.is_private:
         vector = perturbed(vector, codec, bench.config, round, float(task["dp-noise"]))  # type: ignore[arg-type]
     seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
-    payload, stats = codec.encode(vector, state, round=round, seed=seed, support=support)
+    if "uplink-share" in task:
+        most, first = float(task["uplink-share"]) - others, float(task["density"])  # type: ignore[arg-type]
+        payload, stats, state = encode_within(codec, vector, state, most, first=first, round=round, seed=seed)
+    else:
+        payload, stats = codec.encode(vector, state, round=round, seed=seed, support=support)
     save_state(context, files, state)
     return payload, stats
 

@@ -19,6 +19,7 @@ from fedsparse.privacy.one_support import check_one_support
 from fedsparse.sparsity import TopologyMethod, weight_layers
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
+from fedsparse.telemetry.progress import human_bytes
 from fedsparse.training.batchnorm import check_batches
 from fedsparse.training.loop import local_optimizer
 from fedsparse.vector import Layout
@@ -27,7 +28,7 @@ CHECKED = (
     *OWN, "data-dir", "init", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
-    "clients-per-round", "secure-aggregation", "distill", "distill-samples",
+    "clients-per-round", "secure-aggregation", "distill", "distill-samples", "uplink-budget", "values", "scope",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -72,7 +73,7 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
             experiment.method.counts(layers, config.sparsity)
         _check_own(config, layout)
         if training == "federated":
-            _check_privacy(config, layout, experiment.method)
+            _check_federation(config, layout, experiment.method)
         for key, settings in (
             ("compressor", config.compression()),
             ("downlink-compressor", config.downlink_compression()),
@@ -93,11 +94,32 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         raise ConfigError(f"aggregator = {config.aggregator}: has no votes, by which {chooser} decides; use mean")
 
 
-def _check_privacy(config: Config, layout: Layout, method: TopologyMethod) -> None:
+def _check_federation(config: Config, layout: Layout, method: TopologyMethod) -> None:
     if config.is_private:
         ClientLevel(config, layout, method)
     if config.secure_aggregation:
         check_one_support("secure-aggregation = true", config, layout, method)
+    if config.uplink_budget:
+        with blamed("compressor", config.compressor):
+            _check_budget(config, layout, method)
+
+
+def _check_budget(config: Config, layout: Layout, method: TopologyMethod) -> None:
+    """Check on an update of random numbers that payloads can be as short and as long as the budget asks."""
+    says, share = f"uplink-budget = {config.uplink_budget}", config.uplink_share()
+    codec = UpdateCodec(layout, **config.compression())
+    update = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
+    least, most = (
+        len(codec.encode(update, ClientState(), round=1, seed=0, density=density)[0])
+        for density in (1 / layout.parameters, 1.0)
+    )
+    if not isinstance(method, Dense):
+        most = round(most * (1 - config.sparsity))
+    told = f"{says}: an update may have {human_bytes(share)} then, and with compressor = {config.compressor}"
+    if share < least:
+        raise ConfigError(f"{told} the shortest has {human_bytes(least)}; allow more, or use fewer rounds or clients")
+    if share > most:
+        raise ConfigError(f"{told} even the longest has only {human_bytes(most)}; leave it out, and use density = 1")
 
 
 def _check_model(experiment: Experiment) -> nn.Module:

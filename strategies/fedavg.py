@@ -37,6 +37,7 @@ from fedsparse.strategies.secure_cohort import SecureCohort
 from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.histograms import Histogram
+from fedsparse.strategies.uplink_share import UplinkShare
 
 log = logging.getLogger("fedsparse")
 
@@ -59,6 +60,7 @@ class FedAvg(Strategy):
         optimizer: the server optimizer.
         privacy: the guarantee of differential privacy; None without one.
         details: histograms of the mean update of the last round that was evaluated, for the trackers.
+        uplink: the account of the uplink budget; None without one.
         stepping: whether the server has begun a step whose round is not whole yet. Meanwhile there is nothing to save.
     """
 
@@ -74,6 +76,7 @@ class FedAvg(Strategy):
         self.privacy = ClientLevel(self.config, self.layout, experiment.method) if self.config.is_private else None
         if self.privacy:
             self.cohort.told["dp-noise"] = self.privacy.accountant.noise
+        self.uplink = UplinkShare(self.config) if self.config.uplink_budget else None
         topology.current.apply_(weights)
         self._broadcast, self.stepping = ArrayRecord(), False
         self.details: dict[str, Histogram] = {}
@@ -88,6 +91,7 @@ class FedAvg(Strategy):
             "topology": self.topology.state_dict(),
             "downlink": self.downlink.state_dict(),
             "norms": self.cohort.gate.limits.state(),
+            "uplink": self.uplink.state_dict() if self.uplink else {},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -98,6 +102,8 @@ class FedAvg(Strategy):
         self.topology.load_state_dict(state["topology"])
         self.downlink.load_state_dict(state["downlink"], self.topology.compact.layout)
         self.cohort.gate.limits.load_state(state["norms"])
+        if self.uplink:
+            self.uplink.load_state_dict(state["uplink"])
 
     @property
     def notes(self) -> State:
@@ -116,6 +122,8 @@ class FedAvg(Strategy):
     ) -> Iterable[Message]:
         """Sample the cohort; one message a client."""
         self._broadcast, self._grid = arrays, grid
+        if self.uplink:
+            self.cohort.told |= self.uplink.told(server_round)
         self.cohort.sample(server_round, grid)
         return self.cohort.messages(MessageType.TRAIN, server_round, arrays)
 
@@ -153,6 +161,8 @@ class FedAvg(Strategy):
             cohort.metrics |= self.privacy.measured(server_round)
         del received  # the broadcast below is as large
         cohort.close(samples)
+        if self.uplink:
+            self.uplink.spend(server_round, cohort.metrics)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.metrics))
 
     def _add(self, received: Replies, replies: Iterable[Message], round: int) -> None:

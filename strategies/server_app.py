@@ -226,6 +226,8 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, save
         initialise_(weights, topology.current)
     strategy = FedAvg(experiment, topology, weights, nodes)
     strategy.cohort.metrics = topology.metrics | metrics
+    if strategy.uplink:
+        strategy.uplink.spend(0, metrics)
     return strategy
 
 

@@ -26,7 +26,7 @@ FLOORS = (
     "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device "
     "fedsparse.data fedsparse.lowrank",
     "fedsparse.plugins fedsparse.seeds",
-    "fedsparse.files",
+    "fedsparse.files fedsparse.units",
     "fedsparse.catalogue fedsparse.errors",
     "fedsparse.partitions",
 )

@@ -131,6 +131,8 @@ def bench_compressors(settings: Given, size: str = "") -> None:
     """`main.py bench-compressors`: print the table; save it as CSV, and error against bytes as a picture."""
     if size and not (size.isdecimal() and int(size)):
         raise ConfigError(f"size = {size}: should be at least 1")
+    if budget := settings.get("uplink-budget"):
+        raise ConfigError(f"uplink-budget = {budget}: compressors are compared at one density; leave it out")
     bench(checked(settings, effects=False, training="none" if size else "federated"), int(size or 0))
 
 

@@ -25,9 +25,9 @@ from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.flower.app_project import read_project
 from fedsparse.flower.app_trial import Trial, Updates, trial
 from fedsparse.flower.candidates import Candidate, candidates
-from fedsparse.report.units import bytes_of
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.progress import human_bytes
+from fedsparse.units import bytes_of
 
 RACERS, SHORT = 4, 5
 """So many codecs race, over so many rounds at first."""

@@ -118,7 +118,14 @@ class UpdateCodec:
         self.by_chunk, self.ranges = scope == "chunk", parts_of(layout, scope)
 
     def encode(
-        self, update: Tensor | np.ndarray, state: ClientState, *, round: int, seed: int, support: int | None = None
+        self,
+        update: Tensor | np.ndarray,
+        state: ClientState,
+        *,
+        round: int,
+        seed: int,
+        support: int | None = None,
+        density: float | None = None,
     ) -> tuple[bytes, dict[str, float]]:
         """Compresses one client's update.
 
@@ -130,6 +137,7 @@ class UpdateCodec:
             seed: of this round and client, 0 to 2^64 - 1; all randomness comes from it.
             support: the seed of a selection at random, of the same range, in place of ``seed``: clients with the same
                 one send the same coordinates, while each rounds its values by its own ``seed``.
+            density: of this update, in place of the codec's.
 
         Returns:
             The payload, and ``density`` (kept share of the parameters), ``threshold`` (smallest magnitude sent),
@@ -146,7 +154,7 @@ class UpdateCodec:
         began = time.perf_counter()
         support = seed if support is None else support
         flat, n = self._checked(update, state, seed, support), self.layout.parameters
-        density = warmup_density(self.density, round, self.warmup_rounds)
+        density = density or warmup_density(self.density, round, self.warmup_rounds)
         self._prepare_residual(flat[:n], state, round)
         vector, indices = self._accumulate_and_select(flat[:n], state, density, round, support)
         segments, selected = self._code(vector, indices, state.memory, density, seed, support)

@@ -30,6 +30,7 @@ from fedsparse.config.settings import Settings
 from fedsparse.config.topology_settings import TopologySettings
 from fedsparse.config.training_settings import TrainingSettings
 from fedsparse.config.trust_settings import TrustSettings
+from fedsparse.config.uplink_budget import UplinkBudget, check_uplink_budget
 from fedsparse.errors import ConfigError
 from fedsparse.network import Network
 from fedsparse.plugins import absolute, is_own
@@ -86,6 +87,7 @@ class Config(
         check_distillation(self)
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
+        check_uplink_budget(self)
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
         for key, name in (("compressor", self.compressor), ("downlink-compressor", self.downlink_compressor)):
             if sparse and name in FACTORIZATIONS:
@@ -165,6 +167,10 @@ class Config(
     def support_seed(self, round: int) -> int | None:
         """The seed of the coordinates that all clients of a round send; None where each client draws its own."""
         return derive_seed(self.seed, "support", round=round) if self.shared_support else None
+
+    def uplink_share(self) -> float:
+        """The bytes that the uplink budget has for one update at the start of the run."""
+        return UplinkBudget.of(self.uplink_budget).share(self.rounds * self.clients_per_round)
 
     def readjustment(self) -> dict[str, Any]:
         """The arguments of a ``TopologyMethod``."""

@@ -8,6 +8,7 @@ import xxhash
 
 from fedsparse.config import Config
 from fedsparse.config.effects import ONLY_PLACE_AND_SPEED
+from fedsparse.config.uplink_budget import UplinkBudget
 from fedsparse.errors import ConfigError
 
 FREE = {*ONLY_PLACE_AND_SPEED, "client-timeout", "round-timeout"} - {"state-store"}
@@ -31,7 +32,9 @@ def check_agreement(before: Mapping[str, Any], now: Config, folder: Path) -> Non
     """
     old, new = Config.from_mapping(before).flat(), now.flat()
     differ = [key for key in old if key not in FREE and old[key] != new[key]]
-    if new["rounds"] > old["rounds"] and new["dp-epsilon"] == "off":  # it holds for as many rounds as were planned
+    of_run = UplinkBudget.of(now.uplink_budget) if now.uplink_budget else None
+    planned = new["dp-epsilon"] != "off" or (of_run and not of_run.is_each)  # for just so many rounds
+    if new["rounds"] > old["rounds"] and not planned:
         differ.remove("rounds")
     if differ:
         was, asked = (", ".join(f"{key} = {flat[key]}" for key in differ) for flat in (old, new))

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedsparse.catalogue import COMPRESSORS, VALUES
 from fedsparse.config.presets import PRESETS, resolve
 from fedsparse.config.settings import OneOf, Settings
+from fedsparse.config.uplink_budget import checked_budget
 
 
 class CommunicationSettings(Settings):
@@ -16,6 +17,9 @@ class CommunicationSettings(Settings):
     """How an update is made small before upload; none sends it whole."""
     density: float = Field(0.06, gt=0, le=1)
     """Share of an update's coordinates that is uploaded; for a factored layer, the largest size of its factors."""
+    uplink_budget: Annotated[str, AfterValidator(checked_budget)] = ""
+    """In place of a density: bytes that all updates of the run may have, such as 1MB, or each of them, such as
+    8kB/client. Each client finds the density of each update by trying."""
     values: Annotated[str, OneOf(("auto", *VALUES), own=False)] = "auto"
     """Precision of uploaded values; auto: the compressor's own if it names one, else f16 (unbiased: bf16)."""
     error_feedback: bool | Literal["auto"] = "auto"

@@ -112,6 +112,7 @@ HAS_BLOCKS = Need(
 )
 READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
+NO_BUDGET = Need("uplink-budget to be empty", ("uplink-budget",), lambda config: not config.uplink_budget)
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
 FACTORED = none_of("lowrank-layers", "off")
@@ -163,7 +164,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "byzantine": (one_of("aggregator", "median", "trimmed-mean", "krum", "multi-krum"),),
     "proximal-mu": (one_of("strategy", "fedprox", own=False),),
     "holdout": (one_of("eval-clients", "true"),),
-    "density": (NOT_PRUNED, *uses_density("compressor")),
+    "density": (NOT_PRUNED, *uses_density("compressor"), NO_BUDGET),
     "warmup-rounds": (NOT_PRUNED, *uses_density("compressor")),
     "scope": (NOT_PRUNED, LOSSY, none_of("compressor", *FACTORIZATIONS)),
     "layer-budget": (NOT_PRUNED, SELECTS_COORDINATES, one_of("scope", "layer", "chunk")),

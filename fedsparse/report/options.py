@@ -7,7 +7,7 @@ from typing import Literal, cast, get_args
 
 from fedsparse.errors import ConfigError
 from fedsparse.report.measures import NO_GOALS, Goals
-from fedsparse.report.units import bytes_of, level_of
+from fedsparse.units import bytes_of, level_of
 
 Over = Literal["uplink", "both", "rounds", "simulated", "seconds", "tokens"]
 Scale = Literal["auto", "linear", "log"]

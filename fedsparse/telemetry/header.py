@@ -8,6 +8,8 @@ def header(config: Config) -> str:
     """One line about the federation; a command prints it at once, because torch and the data take seconds to read."""
     spread = config.distribution + f" (beta {config.beta:g})" * has_effect("beta", config)
     sent = config.compressor + f" at density {config.density:g}" * has_effect("density", config)
+    if config.uplink_budget:
+        sent = f"{config.compressor} within {config.uplink_budget}"
     if config.upload_pruning != "off":
         sent = f"pruned by {config.upload_pruning}"
     privacy = ""

@@ -40,6 +40,7 @@ JOBS = {
     "private": ["--dp-noise", "1", "--compressor", "topk", "--sparsity", "0.5", "--dense-layers", "last"],
     "fedadam": ["--strategy", "fedadam", "--residual-dtype", "bf16"],
     "secure": ["--secure-aggregation", "--compressor", "randomk", "--shared-support", "--density", "0.3"],
+    "budget": ["--uplink-budget", "20kB"],
 }
 SMALL = ["--clients", "6", "--clients-per-round", "3", "--rounds", "8", "--eval-every", "2", "--model", "mlp-small"]
 SMALL += ["--checkpoint-every", "2", "--batch-size", "8"]
@@ -164,7 +165,9 @@ def each_kind(folder: Path) -> int:
     """Kill a run of each job once, after its first checkpoint; returns how many did not end as they should."""
     runs, wrong = Runs(folder), 0
     runs.warm_up()
-    for number, (job, moment) in enumerate(zip(JOBS, [*MOMENTS, "train", "rename", "encode", "train"], strict=True)):
+    for number, (job, moment) in enumerate(
+        zip(JOBS, [*MOMENTS, "train", "rename", "encode", "train", "aggregate"], strict=True)
+    ):
         call = {"train": 14, "encode": 14, "aggregate": 5, "evaluate": 4, "write": 4, "rename": 40}[moment]
         more = ["--workers", "1", "--state-store", ("context", "files")[number % 2]]
 
