@@ -36,8 +36,8 @@ from fedsparse.strategies.replies import Replies
 from fedsparse.strategies.secure_cohort import SecureCohort
 from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
-from fedsparse.telemetry.histograms import Histogram
 from fedsparse.strategies.uplink_share import UplinkShare
+from fedsparse.telemetry.histograms import Histogram
 
 log = logging.getLogger("fedsparse")
 

@@ -38,6 +38,8 @@ AN_APPS = {
 }
 """Flags of every command that runs somebody's Flower app."""
 
+JOBS = "runs at once; auto is one a core, or one on a GPU [auto]"
+
 COMMANDS = {
     "run": Command("fedsparse.commands.run:run", "train a federation; the command that needs no name"),
     "partition": Command(
@@ -56,7 +58,16 @@ COMMANDS = {
         "fedsparse.commands.sweep:sweep",
         "run a grid of settings and seeds; a table and a plot at the end",
         files="FILE",
-        own={"jobs": "cells at once; auto is one a core, or one on a GPU [auto]"},
+        own={"jobs": JOBS},
+        has_all=False,
+    ),
+    "compare-all": Command(
+        "fedsparse.commands.compare_all:compare_all",
+        "run every compressor on one job, at equal density and at equal bytes; a page at the end",
+        own={
+            "seeds": "how many seeds each [1]",
+            "jobs": JOBS,
+        },
         has_all=False,
     ),
     "report": Command(

@@ -73,29 +73,34 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     """
     content = read_yaml(path)
     try:
-        for part in content:
-            if part not in PARTS:
-                raise ConfigError(f"unknown part {part!r}; a sweep has {', '.join(PARTS)}")
-        base = _kebab(_mapping(content, "base")) | _kebab(overrides)
-        runs = content.get("runs") or [{}]
-        if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-            raise ConfigError("runs should be a list of settings")
-        grid = spread(_mapping(content, "grid"))
-        rows = [run for entry in runs for run in spread(entry)]
-        if own := {key for key in (*grid[0], *(k for run in rows for k in run)) if key in FOLDERS}:
-            raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
-        if both := {key for run in rows for key in run if key in grid[0]}:
-            raise ConfigError(f"{min(both)} is in both grid and runs")
-        _check_overrides(overrides, grid, rows)
-        # By grid first: where the grid begins with the seed, a whole table is there after the first seed.
-        chosen = [run | combination for combination in grid for run in rows]
-        cells = distinct(_cell(base, c) for c in chosen)
-        plot = _plot(_mapping(content, "plot"))
-        if not (content.get("grid") or content.get("runs")):
-            raise ConfigError("there is nothing to try in it: give it a grid or runs")
-        return Sweep(Path(path).stem, cells, plot)
+        return sweep_of(Path(path).stem, content, overrides)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def sweep_of(name: str, content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Sweep:
+    """The sweep that the content of a sweep file describes; see :func:`read_sweep`."""
+    for part in content:
+        if part not in PARTS:
+            raise ConfigError(f"unknown part {part!r}; a sweep has {', '.join(PARTS)}")
+    base = _kebab(_mapping(content, "base")) | _kebab(overrides)
+    runs = content.get("runs") or [{}]
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+        raise ConfigError("runs should be a list of settings")
+    grid = spread(_mapping(content, "grid"))
+    rows = [run for entry in runs for run in spread(entry)]
+    if own := {key for key in (*grid[0], *(k for run in rows for k in run)) if key in FOLDERS}:
+        raise ConfigError(f"{min(own)} cannot vary: a sweep has folders of its own")
+    if both := {key for run in rows for key in run if key in grid[0]}:
+        raise ConfigError(f"{min(both)} is in both grid and runs")
+    _check_overrides(overrides, grid, rows)
+    # By grid first: where the grid begins with the seed, a whole table is there after the first seed.
+    chosen = [run | combination for combination in grid for run in rows]
+    cells = distinct(_cell(base, c) for c in chosen)
+    plot = _plot(_mapping(content, "plot"))
+    if not (content.get("grid") or content.get("runs")):
+        raise ConfigError("there is nothing to try in it: give it a grid or runs")
+    return Sweep(name, cells, plot)
 
 
 def spread(axes: Mapping[str, Any]) -> list[Settings]:
@@ -139,7 +144,7 @@ def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     return tuple(first.values())
 
 
-def _mapping(content: Settings, part: str) -> Settings:
+def _mapping(content: Mapping[str, Any], part: str) -> Settings:
     value = content.get(part) or {}
     if not isinstance(value, dict):
         raise ConfigError(f"{part} should hold lines like 'rounds: 100', not a {type(value).__name__}")
