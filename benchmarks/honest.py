@@ -13,8 +13,22 @@ import torch
 
 from fedsparse.catalogue import VALUES
 from fedsparse.compression import ClientState, PayloadError, SparseUpdate, UpdateCodec
+from fedsparse.compression.few_bits import coded_levels
 from fedsparse.compression.indices import OTHERS, IndexCodec, IndexFault, pack_gaps, pack_rice, unpack
-from fedsparse.compression.wire import CHECKSUM, HEADER, SEGMENT, bind, binding, decode, decode_segment
+from fedsparse.compression.values import F32
+from fedsparse.compression.wire import (
+    BY_ROW,
+    CHECKSUM,
+    HEADER,
+    SEGMENT,
+    WHOLE,
+    Coded,
+    bind,
+    binding,
+    decode,
+    decode_segment,
+    encode,
+)
 from fedsparse.sparsity import Topology, masks
 from fedsparse.sparsity.readjust import Report
 from fedsparse.sparsity.reports import decode_report, encode_report, report_layout
@@ -72,10 +86,27 @@ def payload_sources() -> Iterator[Source]:
         for (compressor, density), values, scope in product(choices, VALUES, ("global", "layer")):
             yield payload_source(layout, compressor, density, values, scope)
     yield payload_source(MIDDLE, "topk", 0.02, "int2", "chunk")
+    for layout, bits in product((SMALL, WIDE), (8, 4, 2, 1)):
+        yield few_bits_source(layout, bits)
     for compressor in ("lowrank", "powersgd"):
         for values in ("f32", "f16", "bf16", "int8"):
             for layout in (CONVOLUTIONS, CONVOLUTIONS, WIDE):
                 yield payload_source(layout, compressor, 0.2, values, "global")
+
+
+def few_bits_source(layout: Layout, bits: int) -> Source:
+    """Weights in levels, with a step for each row of the first entry and one for each other entry."""
+    rng, segments = np.random.default_rng(0), list[Coded]()
+    for entry in layout.trainable:
+        rows = entry is layout.entries[0]
+        counts = np.array(entry.row_sizes if rows else [entry.size])
+        levels = rng.integers(-(2 ** (bits - 1)), max(2 ** (bits - 1), 1), entry.size, np.int8)
+        codec, body = coded_levels(levels, rng.random(len(counts), np.float32), bits)
+        segments.append(Coded(entry.size, None, codec, body, counts, BY_ROW if rows else WHOLE))
+    segments.append(Coded.dense(np.zeros(layout.size - layout.parameters, np.float32), F32()))
+    payload = encode(layout, ROUND, segments)
+    read = partial(decode, layout=layout, bound=MINE)
+    return Source(bind(payload, MINE), read, check_update, payload_fields(payload, layout), layout.size)
 
 
 def payload_source(layout: Layout, compressor: str, density: float, values: str, scope: str) -> Source:

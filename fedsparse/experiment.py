@@ -23,6 +23,7 @@ from fedsparse.models.initial import load_weights
 from fedsparse.partitions import Dataset, Partition, holdout_size, split_holdout
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.fixed_sum import FixedSum
+from fedsparse.quantisation import few_bits
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
 from fedsparse.sparsity.small_dense import width_for
@@ -138,8 +139,8 @@ class Experiment:
         return set(rng.choice(self.config.clients, count, replace=False).tolist())
 
     def network(self, seed: int) -> nn.Module:
-        """The network on the CPU, with its low-rank layers. For ``small-dense`` it is so narrow that it has as many
-        weights as a sparse network.
+        """The network on the CPU, with the low-rank and quantised layers of the settings. For ``small-dense`` it is so
+        narrow that it has as many weights as a sparse network.
 
         Raises:
             ConfigError: even the narrowest network has more weights, or no layer can be factored.
@@ -150,8 +151,9 @@ class Experiment:
                 return Layout.of(self._network(seed, width)).parameters
 
         if not self._is_narrow:
-            return self._factored(self._network(seed, width=1.0), seed)
-        return self._network(seed, width_for(parameters, round((1 - self.config.sparsity) * parameters(1.0))))
+            return self._quantised(self._factored(self._network(seed, width=1.0), seed))
+        width = width_for(parameters, round((1 - self.config.sparsity) * parameters(1.0)))
+        return self._quantised(self._network(seed, width))
 
     @property
     def _is_narrow(self) -> bool:
@@ -185,6 +187,16 @@ class Experiment:
                 f"there are dense-layers = {config.dense_layers} and lowrank-rank = {config.lowrank_rank:g}"
             )
         return factor_(network, ranks, config.lowrank_form, seed)
+
+    def _quantised(self, network: nn.Module) -> nn.Module:
+        """The network with the few bits of the settings, in place."""
+        config = self.config
+        if any(config.bits):
+            try:
+                few_bits(network, *config.bits, config.weight_steps == "learned", config.float_layer_names())
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+        return network
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:
         """Indices of a client's training and held-out samples (int64, on the device)."""

@@ -25,7 +25,8 @@ from fedsparse.training.loop import local_optimizer
 from fedsparse.vector import Layout
 
 CHECKED = (
-    *OWN, "data-dir", "init", "device", "norm", "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
+    *OWN, "data-dir", "init", "device", "norm", "weight-bits", "activation-bits", "float-layers",
+    "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
     "clients-per-round", "secure-aggregation", "distill", "distill-samples", "uplink-budget", "values", "scope",

@@ -4,7 +4,7 @@ The order is fixed: trainable parameters as ``named_parameters`` gives them, the
 BatchNorm's running statistics, as ``named_buffers`` gives them. Frozen parameters and integer buffers do not travel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,12 +15,23 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the model: its name, its shape, and where it starts in the flat vector."""
+    """One tensor of the model: its name, its shape, and where it starts in the flat vector.
+
+    Attributes:
+        held: where a topology leaves out some of its elements, how many each row has; empty where it has all.
+    """
 
     name: str
     shape: tuple[int, ...]
     start: int
     size: int
+    held: tuple[int, ...] = field(default=(), kw_only=True)
+
+    @property
+    def row_sizes(self) -> tuple[int, ...]:
+        """How many elements each row has; a row is what belongs to one index of the first dimension."""
+        rows = self.shape[0] if self.shape else 1
+        return self.held or (self.size // rows if rows else 0,) * rows
 
     @property
     def slice(self) -> slice:

@@ -25,6 +25,7 @@ from fedsparse.errors import Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.client_level import ClientLevel
+from fedsparse.quantisation.few_bits_broadcast import few_bits_payload
 from fedsparse.strategies.acceptance import running_variances
 from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
@@ -242,9 +243,12 @@ class FedAvg(Strategy):
         """
         compact = self.topology.compact
         try:
-            weights = self.downlink.advance(compact.gather(self.weights), compact.layout, round)
-            codec = UpdateCodec(compact.layout, compressor="none")
-            payload, _ = codec.encode(weights, ClientState(), round=round, seed=0)
+            if self.config.sends_few_bits:
+                payload = few_bits_payload(self._experiment.model, self.weights, compact, round)
+            else:
+                weights = self.downlink.advance(compact.gather(self.weights), compact.layout, round)
+                codec = UpdateCodec(compact.layout, compressor="none")
+                payload, _ = codec.encode(weights, ClientState(), round=round, seed=0)
         except NonFiniteError as error:
             reason = f"the global weights diverged ({error.layer}); lower the learning rates"
             raise Diverged(f"round {round}: {reason}") from None

@@ -17,7 +17,7 @@ FLOORS = (
     "fedsparse.experiment",
     "fedsparse.training",
     "fedsparse.engine",
-    "fedsparse.privacy fedsparse.distillation",
+    "fedsparse.privacy fedsparse.distillation fedsparse.quantisation",
     "fedsparse.sparsity",
     "fedsparse.aggregation",
     "fedsparse.compression fedsparse.sampling",

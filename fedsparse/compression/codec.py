@@ -112,7 +112,7 @@ class UpdateCodec:
         self.is_fused = hasattr(self.selection, "select")
         self.compressor, self.values, self.unbiased = compressor, value_codec(values), unbiased
         self.layout, self.density, self.warmup_rounds = layout, density, warmup_rounds
-        self.by_layer, self.by_energy = scope == "layer", budget == "energy"
+        self.grouping, self.by_energy = wire.BY_LAYER if scope == "layer" else wire.WHOLE, budget == "energy"
         self.residual_dtype, self.feedback_decay, self.residual_decay = residual_dtype, feedback_decay, residual_decay
         self.error_feedback = error_feedback and not (compressor == "none" and values == "f32")
         self.by_chunk, self.ranges = scope == "chunk", parts_of(layout, scope)
@@ -239,7 +239,7 @@ class UpdateCodec:
             return code_without_zero_rows(self.layout, values, self.values, seed), selected
         body = self.values.encode(values, counts, seed, self.unbiased)
         drawn = support if getattr(self.selection, "seeded", False) and not self.by_chunk else None
-        return [wire.Coded(len(vector), at, self.values, body, counts, self.by_layer, drawn)], selected
+        return [wire.Coded(len(vector), at, self.values, body, counts, self.grouping, drawn)], selected
 
     def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
         """Subtracts what the server decodes from ``segments`` from the residual; returns the norm of the rest."""

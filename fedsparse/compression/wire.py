@@ -21,6 +21,7 @@ import xxhash
 
 from fedsparse.catalogue import VALUES
 from fedsparse.compression.factors import factor_counts, matrix_shape, product
+from fedsparse.compression.few_bits import FEW_BITS
 from fedsparse.compression.fixed import FixedPoint
 from fedsparse.compression.indices import IndexCodec, IndexFault, draw_bits, pack, positions, unpack
 from fedsparse.compression.sparse_update import Segment, SparseUpdate
@@ -31,10 +32,12 @@ MAGIC, VERSION = b"fsp", 1
 HEADER = struct.Struct("<3sBHHQI")
 SEGMENT = struct.Struct("<BBHIII")
 CHECKSUM = struct.Struct("<I")
-WHOLE, BY_LAYER = 0, 1  # grouping: the values form one group, or one group for each entry of the layout
+WHOLE, BY_LAYER, BY_ROW = 0, 1, 2
+"""Grouping: the values form one group; or one group for each entry of the layout; or the segment is one entry of the
+layout, and each of its rows (the weights of one output channel) is a group."""
 KINDS = set(IndexCodec)
 MOST_SEGMENTS = 1 << 14  # of a payload for any layout, because each segment takes the receiver 20 microseconds
-CODECS: dict[int, ValueCodec] = {codec.code: codec for codec in (*map(value_codec, VALUES), FixedPoint())}
+CODECS: dict[int, ValueCodec] = {codec.code: codec for codec in (*map(value_codec, VALUES), FixedPoint(), *FEW_BITS)}
 
 
 class PayloadError(ValueError):
@@ -52,7 +55,7 @@ class Coded:
         codec: the coding of ``body``.
         body: the coded values.
         counts: int64, the sizes of the groups of values.
-        by_layer: there is a group for each entry of the layout, instead of one group.
+        grouping: what the groups are.
         seed: the indices are those of :func:`indices.draw`, and the seed travels in their place.
         rank: the segment is a layer of the layout, and ``body`` codes its factors of this rank.
     """
@@ -62,7 +65,7 @@ class Coded:
     codec: ValueCodec
     body: bytes | memoryview
     counts: np.ndarray
-    by_layer: bool = False
+    grouping: int = WHOLE
     seed: int | None = None
     rank: int | None = None
 
@@ -74,11 +77,20 @@ class Coded:
 
 
 def group_counts(
-    layout: Layout, indices: np.ndarray | None, count: int, start: int, size: int, by_layer: bool
+    layout: Layout, indices: np.ndarray | None, count: int, start: int, size: int, grouping: int
 ) -> np.ndarray:
-    """The sizes of the groups of a received segment's values: int64, their sum is ``count``."""
-    if not by_layer:
+    """The sizes of the groups of a received segment's values: int64, their sum is ``count``.
+
+    Raises:
+        IndexFault: rows of a segment that has none.
+    """
+    if grouping == WHOLE:
         return np.array([count])
+    if grouping == BY_ROW:
+        entry = next((e for e in layout.trainable if (e.start, e.size) == (start, size)), None)
+        if entry is None or indices is not None:
+            raise IndexFault("rows of a segment that is no whole entry")
+        return np.array(entry.row_sizes)
     edges = layer_edges(layout, start, size)
     if indices is None:
         return np.diff(edges)
@@ -136,8 +148,7 @@ def encode_segment(segment: Coded) -> list[bytes | memoryview]:
         values = segment.codec.decode(memoryview(segment.body), segment.counts)
         dense[slice(None) if indices is None else indices] = values
         return encode_segment(Coded.dense(dense, F32()))
-    grouping = BY_LAYER if segment.by_layer else WHOLE
-    return [SEGMENT.pack(kind, segment.codec.code, grouping, size, count, len(index)), index, segment.body]
+    return [SEGMENT.pack(kind, segment.codec.code, segment.grouping, size, count, len(index)), index, segment.body]
 
 
 def as_received(layout: Layout, segments: Sequence[Coded]) -> Iterator[Segment]:
@@ -210,7 +221,7 @@ def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segmen
     rest = rest[SEGMENT.size :]
     if not 0 < size <= layout.size - start or count > size or length > len(rest):
         raise PayloadError(f"segment at {start}: {count} values of {size} coordinates, {length} bytes of indices")
-    if code not in CODECS or grouping not in (WHOLE, BY_LAYER) or kind not in KINDS:
+    if code not in CODECS or grouping not in (WHOLE, BY_LAYER, BY_ROW) or kind not in KINDS:
         raise PayloadError(f"segment at {start}: unknown coding {kind}/{code}/{grouping}")
     index, rest = rest[:length], rest[length:]
     indices, layer = None, None
@@ -219,7 +230,7 @@ def decode_segment(rest: memoryview, layout: Layout, start: int) -> tuple[Segmen
         counts = checked_factors(layer, count, length, grouping)
     else:
         indices = decode_indices(IndexCodec(kind), index, layout, start, size, count, grouping == BY_LAYER)
-        counts = group_counts(layout, indices, count, start, size, grouping == BY_LAYER)
+        counts = group_counts(layout, indices, count, start, size, grouping)
     wanted = CODECS[code].size(counts)
     if wanted > len(rest):
         raise PayloadError(f"segment at {start}: values are cut off, {len(rest)} of {wanted} bytes")

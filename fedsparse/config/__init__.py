@@ -18,6 +18,7 @@ from fedsparse.config.data_settings import FILES, DataSettings
 from fedsparse.config.distillation_checks import check_distillation
 from fedsparse.config.distillation_settings import DistillationSettings
 from fedsparse.config.federation_settings import FederationSettings
+from fedsparse.config.few_bits_settings import FewBitsSettings
 from fedsparse.config.lowrank_checks import check_lowrank
 from fedsparse.config.lowrank_settings import LowRankSettings
 from fedsparse.config.model_settings import ModelSettings
@@ -44,6 +45,7 @@ class Config(
     DataSettings,
     ModelSettings,
     LowRankSettings,
+    FewBitsSettings,
     TrainingSettings,
     DistillationSettings,
     FederationSettings,
@@ -143,6 +145,11 @@ class Config(
             return cls.model_validate({str(key).replace("_", "-"): value for key, value in mapping.items()})
         except ValidationError as error:
             raise ConfigError(_one_line(error)) from None
+
+    @property
+    def sends_few_bits(self) -> bool:
+        """Whether the server sends quantised weights."""
+        return self.weight_bits != "off" and self.weight_broadcast == "quantised" and self.downlink_is_whole
 
     def network(self) -> Network:
         """The clients' simulated links; false when there are none."""

@@ -119,6 +119,14 @@ FACTORED = none_of("lowrank-layers", "off")
 
 PRIVATE = Need("dp-noise or dp-epsilon", ("dp-noise", "dp-epsilon"), lambda config: config.is_private)
 
+FEW_BITS = Need("weight-bits or activation-bits", ("weight-bits",), lambda config: any(config.bits))
+WHOLE_DOWNLINK = Need(
+    "whole weights on the downlink",
+    ("downlink-compressor", "downlink-values"),
+    lambda config: config.downlink_is_whole,
+)
+QUANTISED_WEIGHTS = none_of("weight-bits", "off")
+
 TEXT = Need(
     "a data set of text",
     ("dataset",),
@@ -142,6 +150,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "lowrank-form": (FACTORED,),
     "lowrank-min-size": (one_of("lowrank-layers", "selective"),),
     "recompute": (HAS_BLOCKS,),
+    "weight-steps": (QUANTISED_WEIGHTS,),
+    "float-layers": (FEW_BITS,),
+    "weight-broadcast": (QUANTISED_WEIGHTS, WHOLE_DOWNLINK),
     "epochs": (Need("local-steps = 0", ("local-steps",), lambda config: not config.local_steps),),
     "momentum": (one_of("optimizer", "sgd"),),
     "adam-beta2": (one_of("optimizer", "adamw"),),

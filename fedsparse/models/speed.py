@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -30,8 +31,8 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's running statistics from counting a batch a second time."""
-    layers = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    """Keep running statistics, of BatchNorm and of quantised inputs, from counting a batch a second time."""
+    layers: list[Any] = [m for m in block.modules() if hasattr(m, "momentum")]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

@@ -51,8 +51,10 @@ class Compact:
         entries, start = [], 0
         for entry, count in zip(self.full.entries, counts, strict=True):
             if count:
-                shape = entry.shape if count == entry.size else (count,)
-                entries.append(Entry(entry.name, shape, start, count))
+                shape, held = entry.shape, ()
+                if count < entry.size:
+                    shape, held = (count,), tuple(kept[entry.slice].view(entry.shape[0], -1).sum(1).tolist())
+                entries.append(Entry(entry.name, shape, start, count, held=held))
                 start += count
         return Layout(tuple(entries), sum(counts[: len(self.full.trainable)]), start, self.topology.hash)
 

@@ -33,7 +33,7 @@ class Layer(Entry):
 
 
 def weight_layers(
-    model: nn.Module, layout: Layout, dense_layers: Sequence[str] = ("first", "last")
+    model: nn.Module, layout: Layout, dense_layers: Sequence[str] = ("first", "last"), setting: str = "dense-layers"
 ) -> tuple[Layer, ...]:
     """The convolution and linear weights of ``model``, in layout order.
 
@@ -42,6 +42,7 @@ def weight_layers(
         layout: from ``Layout.of(model)``. A frozen weight, and a weight tied to an earlier embedding, have no entry in
             the layout, so that they do not become layers.
         dense_layers: which layers stay dense: ``first``, ``last``, or names such as ``fc1`` or ``fc1.weight``.
+        setting: that gave ``dense_layers``, for messages.
 
     Raises:
         ValueError: a name in ``dense_layers`` that no layer has.
@@ -59,7 +60,7 @@ def weight_layers(
         ends = {"first": entries[:1], "last": entries[-1:]}
         found = ends.get(wanted, [e for e in entries if wanted in (e.name, e.name.removesuffix(".weight"))])
         if not found and wanted not in ends:
-            raise ValueError(f"dense-layers: no layer {wanted!r}; there are {', '.join(e.name for e in entries)}")
+            raise ValueError(f"{setting}: no layer {wanted!r}; there are {', '.join(e.name for e in entries)}")
         dense.update(e.name for e in found)
     return tuple(Layer(e.name, e.shape, e.start, e.size, groups[e.name], e.name in dense) for e in entries)
 

@@ -33,6 +33,7 @@ JOBS = {
     "hggtopk": ["--cohort-batching", "off"],
     "dgc": ["--compressor", "dgc", "--optimizer", "adamw", "--keep-moments"],
     "powersgd": ["--compressor", "powersgd"],
+    "few-bits": ["--weight-bits", "2", "--activation-bits", "8", "--eval-clients"],
     "downlink": ["--downlink-compressor", "topk", "--downlink-density", "0.01", "--eval-clients"],
     "feddst": [*SPARSE, "feddst", "--readjustment-interval", "2"],
     "rigl": [*SPARSE, "rigl", "--growth", "momentum", "--readjustment-interval", "1", "--readjustment-end", "8"],
