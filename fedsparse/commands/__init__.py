@@ -114,6 +114,17 @@ COMMANDS = {
         "train the same model on the pooled data; a round is --epochs passes",
         given=NO_COHORT,
     ),
+    "distill": Command(
+        "fedsparse.commands.distill:distill",
+        "train a small network with a trained one as its teacher; otherwise as train-central",
+        own={
+            "teacher": "model.pt of a run; its settings are in the config.yaml beside it",
+            "temperature": "scores are divided by it [4]",
+            "mix": "weight of the teacher in the loss, 0 to 1; the rest is of the labels [0.9]",
+        },
+        given=NO_COHORT,
+        has_all=False,
+    ),
     "prune": Command(
         "fedsparse.commands.prune:prune",
         "prune a trained model in one shot, with accuracy or perplexity before and after",

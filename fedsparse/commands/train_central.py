@@ -2,13 +2,16 @@
 
 import math
 import time
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 
 from fedsparse.commands.checks import checked
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
+from fedsparse.distillation.teacher import Lesson
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute_blocks
@@ -38,18 +41,18 @@ def train_central(settings: Given) -> None:
     train_all(checked(settings, training="central"))
 
 
-def train_all(config: Config, until: int | None = None) -> None:
+def train_all(
+    config: Config, until: int | None = None, *, lesson: Lesson | None = None, told: Mapping[str, Any] | None = None
+) -> None:
     """Train by checked settings.
 
     Args:
         until: the round after which to stop, as if there were more to come; None for the last.
+        lesson: what to learn from a teacher; None for labels alone.
+        told: what the result says of the teacher.
     """
-    if config.topology_method != "dense":
-        raise ConfigError("train-central trains every weight: leave sparsity, topology and need-readjust out")
-    if config.is_private:
-        raise ConfigError("train-central adds no noise for privacy: leave dp-noise and dp-epsilon out")
-    if config.distill != "off":
-        raise ConfigError("train-central has no global model and no cohort to learn from: leave distill out")
+    command = "distill" if lesson else "train-central"
+    _refuse_what_needs_clients(config, command)
     config = config.replace(strategy="fedavg")  # because fedprox would pull weights back to a round's start
     torch.set_num_threads(config.threads)
     experiment = Experiment(config)
@@ -60,18 +63,19 @@ def train_all(config: Config, until: int | None = None) -> None:
         model.module.compile()
     if line := joined(config, model.module, [len(experiment.all_samples)]):
         print(line)
-    name = short(experiment.model_name)
-    folder = create_run_folder(config.logdir, config.name or f"{short(config.dataset)}-{name}-central")
+    words = (short(config.dataset), short(experiment.model_name), command.removeprefix("train-"))
+    folder = create_run_folder(config.logdir, config.name or "-".join(words))
     memory: Memory | None = {} if config.keep_moments else None
     recording = Recorder(
-        config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, "train-central",
+        config.flat(), folder, config.outfile, config.rounds, 0, task.metrics, command,
         provenance_of(experiment, federated=False),
     )  # fmt: skip
     with recording as recorder:
+        recorder.extra |= told or {}
         table = StepTable(task, recorder.scalar)
         for round in range(1, (config.rounds if until is None else until) + 1):
             began, timer = time.perf_counter(), StageTimer(experiment.device)
-            score = _train_round(experiment, round, timer, table, memory)
+            score = _train_round(experiment, round, timer, table, memory, lesson)
             if not math.isfinite(score.loss):
                 raise Diverged(f"round {round}: the loss is {score.loss}; lower the learning rate")
             metrics = score.tagged("train/", task)
@@ -85,8 +89,22 @@ def train_all(config: Config, until: int | None = None) -> None:
         save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
 
+def _refuse_what_needs_clients(config: Config, command: str) -> None:
+    if config.topology_method != "dense":
+        raise ConfigError(f"{command} trains every weight: leave sparsity, topology and need-readjust out")
+    if config.is_private:
+        raise ConfigError(f"{command} adds no noise for privacy: leave dp-noise and dp-epsilon out")
+    if config.distill != "off":
+        raise ConfigError(f"{command} has no global model and no cohort to learn from: leave distill out")
+
+
 def _train_round(
-    experiment: Experiment, round: int, timer: StageTimer, table: StepTable, memory: Memory | None
+    experiment: Experiment,
+    round: int,
+    timer: StageTimer,
+    table: StepTable,
+    memory: Memory | None,
+    lesson: Lesson | None,
 ) -> Score:
     """One round on all training samples."""
     config, indices = experiment.config, experiment.all_samples
@@ -104,6 +122,7 @@ def _train_round(
         timer=timer,
         log=log,
         memory=memory,
+        lesson=lesson,
     )
     table.finish(log.step if log else 0)
     return score

@@ -23,7 +23,12 @@ def run(tmp_path: Path, engine: str, *flags: str) -> tuple[int, Path]:
 TEXT = ["--dataset", "shakespeare-mini", "--distribution", "iid", "--seq-length", "32", "--local-steps", "2"]
 
 
-@pytest.mark.parametrize("flags", [[], [*TEXT, "--optimizer", "adamw", "--keep-moments"]], ids=["images", "text"])
+ENSEMBLE = ["--distill", "ensemble", "--distill-samples", "50", "--distill-steps", "3"]
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ENSEMBLE, [*TEXT, "--optimizer", "adamw", "--keep-moments"]], ids=["images", "ensemble", "text"]
+)
 def test_both_engines_give_the_same_bits(tmp_path: Path, flags: list[str]) -> None:
     results = []
     for engine in ("local", "flower"):
