@@ -16,6 +16,7 @@ import threading
 import traceback
 from pathlib import Path
 
+from fedsparse.commands import settings_of
 from fedsparse.commands.command_line import Command, parse
 from fedsparse.commands.last_words import LastWords
 from fedsparse.commands.resume import resumed
@@ -42,6 +43,12 @@ JOBS = "runs at once; auto is one a core, or one on a GPU [auto]"
 
 COMMANDS = {
     "run": Command("fedsparse.commands.run:run", "train a federation; the command that needs no name"),
+    "menu": Command(
+        "fedsparse.commands.menu:menu",
+        "ask what to do, then do it",
+        takes=settings_of.MENU,
+        has_all=False,
+    ),
     "partition": Command(
         "fedsparse.commands.partition:partition",
         "show which client holds which classes",
@@ -76,6 +83,7 @@ COMMANDS = {
         files="RUN_FOLDER...",
         own=FLAGS,
         switches=SWITCHES,
+        takes=settings_of.REPORT,
         has_all=False,
     ),
     "verify": Command(
@@ -83,6 +91,7 @@ COMMANDS = {
         "run the first rounds of a run again, and compare the bits",
         files="RUN_FOLDER",
         own={"rounds": "how many of its rounds [3]"},
+        takes=settings_of.RERUN,
         has_all=False,
     ),
     "run-app": Command(
@@ -93,6 +102,7 @@ COMMANDS = {
             **AN_APPS,
             "journal-gb": "disk that the replies may take, which --resume needs; 0 for none [10]",
         },
+        takes=settings_of.APP,
         has_all=False,
         resumes=True,
     ),
@@ -107,6 +117,7 @@ COMMANDS = {
             "short": "rounds of the short runs; the last ones have twice as many [5]",
             **AN_APPS,
         },
+        takes=settings_of.TUNE,
         has_all=False,
     ),
     "train-central": Command(
@@ -165,7 +176,7 @@ def main(arguments: list[str], last_words: LastWords | None = None) -> int:
         act = load(command.act)
         logging.basicConfig(format="%(message)s", handlers=[warnings_handler()])
         listen_to_ctrl_c()
-        act(asked.settings, *asked.files, **asked.own)
+        return act(asked.settings, *asked.files, **asked.own) or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -181,7 +192,6 @@ def main(arguments: list[str], last_words: LastWords | None = None) -> int:
     except Exception as error:  # training, data and memory fail in many ways, and torch has a class for few of them
         print(f"{program}: {in_one_line(error)}{keep_traceback(error, logdir)}", file=sys.stderr)
         return 1
-    return 0
 
 
 def door() -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn, get_args
@@ -11,6 +11,18 @@ from fedsparse.config import GROUPS, KEYS, unknown_key
 from fedsparse.config.settings import Given, choices
 from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
+
+QUICK_TEST = {
+    "name": "quick-test",
+    "distribution": "dirichlet",
+    "beta": "0.1",
+    "clients": "20",
+    "clients-per-round": "5",
+    "rounds": "5",
+    "eval-every": "1",
+    "workers": "1",
+}
+"""What ``--quick-test`` stands for: ``configs/quick-test.yaml``, which an installed package does not have."""
 
 
 class Command(NamedTuple):
@@ -27,6 +39,8 @@ class Command(NamedTuple):
     """Flags of its own without a value; each that is given goes to the function as ``on``."""
     given: Mapping[str, Any] = {}
     """Settings that the command gives itself."""
+    takes: Collection[str] | None = None
+    """The settings that it takes, for its help; None for all."""
     has_all: bool = True
     """Whether the settings are checked before the command is imported; False where it reads more of them itself."""
     resumes: bool = False
@@ -65,7 +79,7 @@ def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -
     own_elsewhere = {flag: name for name, c in commands.items() for flag in (*c.own, *c.switches) if flag not in KEYS}
     for argument in arguments:
         flag = argument.partition("=")[0].removeprefix("--")
-        if argument.startswith("--") and flag not in (*KEYS, *own, "config", "help", "version"):
+        if argument.startswith("--") and flag not in (*KEYS, *own, "config", "quick-test", "help", "version"):
             if flag in own_elsewhere:
                 raise ConfigError(f"--{flag} belongs to the command {own_elsewhere[flag]}, not to {named or 'run'}")
             raise ConfigError(unknown_key(flag, "--"))
@@ -78,7 +92,10 @@ def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -
         raise ConfigError(f"{command} needs a {wanted}: {program} {command} {wanted}")
     if not wanted.endswith("...") and len(files) > bool(wanted):
         raise ConfigError(f"unrecognized arguments: {' '.join(files[bool(wanted) :])}")
-    settings = Given()
+    is_quick = flags.pop("quick-test")
+    if is_quick and commands[command].takes is not None:
+        raise ConfigError(f"--quick-test has no effect on {command}")
+    settings = Given(QUICK_TEST if is_quick else {})
     for file in flags.pop("config"):
         settings |= read_yaml(file)
     own_given = {flag: str(settings.pop(flag)) for flag in own if flag in settings}  # from a file
@@ -104,6 +121,12 @@ def _parser(commands: Mapping[str, Command], named: str, program: str) -> Parser
         "--config", metavar="FILE", action="append", default=[], help="YAML file of settings; several merge"
     )
     own, switches = (commands[named].own, commands[named].switches) if named else ({}, {})
+    taken = (commands[named].takes or ()) if named else KEYS  # because the program's help shows all settings
+    takes_all = not named or commands[named].takes is None
+    quick = "begin with the settings of configs/quick-test.yaml: a test that takes seconds"
+    parser.add_argument(
+        "--quick-test", dest="quick-test", action="store_true", help=quick if takes_all else argparse.SUPPRESS
+    )
     if own or switches:
         group = parser.add_argument_group(f"flags of {named}")
         for flag, text in {**own, **switches}.items():
@@ -120,7 +143,7 @@ def _parser(commands: Mapping[str, Command], named: str, program: str) -> Parser
             text = f"{field.description}{one_of} [{field.default}]".replace("%", "%%")
             is_switch = bool in (field.annotation, *get_args(field.annotation))
             switch: dict[str, Any] = {"nargs": "?", "const": True} if is_switch else {}
-            shown = argparse.SUPPRESS if named else text  # because the program's help shows all settings
+            shown = text if key in taken else argparse.SUPPRESS
             group.add_argument(f"--{key}", dest=key, default=argparse.SUPPRESS, metavar="VALUE", help=shown, **switch)
     return parser
 
@@ -129,6 +152,8 @@ def _description(commands: Mapping[str, Command], named: str, program: str) -> s
     if named:
         files = f" {commands[named].files}" if commands[named].files else ""
         text = f"{program} {named}{files}: {commands[named].help}."
+        if commands[named].takes is not None:
+            return text
         return f"{text}\nAll settings of `{program} --help` are flags of this command too."
     lines = [f"{name:<18} {command.help}" for name, command in commands.items()]
     return "\n".join(
@@ -136,7 +161,9 @@ def _description(commands: Mapping[str, Command], named: str, program: str) -> s
             "Federated learning with sparse communication.",
             "",
             f"{program} --distribution dirichlet --beta 0.1      run an experiment",
+            f"{program} --quick-test                             a test that takes seconds",
             f"{program} --config configs/quick-test.yaml         with settings from a file; flags override it",
+            f"{program} menu                                     asks what to do",
             f"{program} COMMAND --help                           a command's own flags",
             "",
             "commands:",

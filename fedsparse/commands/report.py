@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsparse.commands.settings_of import REPORT
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.data import load_dataset, partition_of
@@ -26,7 +27,7 @@ LOOK_EVERY = 5
 
 def report(settings: Given, *folders: str, **flags: str) -> None:
     """`main.py report RUN_FOLDER...`: a table, the metric of the task against uplink, who holds what."""
-    if other := sorted(settings.typed - {"logdir"}):
+    if other := sorted(settings.typed - REPORT):
         raise ConfigError(f"--{other[0]} has no effect on a report: its runs have their own settings")
     config = Config.from_mapping(settings).absolute_paths()
     options = Options.of(**{flag.replace("-", "_"): value for flag, value in flags.items()})

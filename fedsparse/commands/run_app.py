@@ -3,14 +3,13 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from fedsparse.commands.settings_of import APP
 from fedsparse.config import Config
 from fedsparse.config.run_settings import core_count
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
 from fedsparse.flower.app_runner import run_app
 
-SETTINGS = frozenset({"threads", "seed", "client-timeout", "logdir", "name", "resume"})
-"""Our settings that hold for an app, too."""
 LIMIT_GB = "10"
 
 
@@ -28,7 +27,7 @@ def act(settings: Given, path: str, **own: str) -> None:
         journal_gb = -1.0
     if not journal_gb >= 0:
         raise ConfigError(f"journal-gb = {limit}: should be a number of gigabytes, 0 for no journal")
-    config = checked("run-app", SETTINGS, settings, own)
+    config = checked("run-app", APP, settings, own)
     run_app(
         path, journal_gb=journal_gb, logdir=config.logdir, name=config.name, resume=config.resume, **shared(config, own)
     )  # fmt: skip

@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from fedsparse.commands.run_app import SETTINGS, checked, shared
+from fedsparse.commands.run_app import checked, shared
+from fedsparse.commands.settings_of import TUNE
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.flower.app_project import read_project
@@ -61,7 +62,7 @@ def act(settings: Given, path: str, **own: str) -> None:
         ConfigError: a mistake of the user's.
         RunFailed: the app failed, or nothing meets the budget.
     """
-    config, limit = checked("tune", SETTINGS - {"resume"}, settings, own), budget(own)
+    config, limit = checked("tune", TUNE, settings, own), budget(own)
     short = number("short", own.get("short", str(SHORT)))
     folder = create_run_folder(config.logdir, config.name or f"tune-{read_project(path).name}")
     updates, options = Updates(), shared(config, own)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedsparse.commands.checks import look
 from fedsparse.commands.run import start
+from fedsparse.commands.settings_of import RERUN
 from fedsparse.commands.train_central import train_all
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
@@ -20,8 +21,6 @@ from fedsparse.telemetry.tags import WEIGHTS_HASH
 
 FEW = 3
 """The rounds that are run again unless the user says how many."""
-OWN_SETTINGS = frozenset({"data-dir", "device", "workers"})
-"""The settings that a rerun may have of its own, because another machine may need others."""
 MEASURED = ("time/", "system/")
 """How the tags begin of what no two runs share: seconds and memory."""
 SHOWN = 5
@@ -37,7 +36,7 @@ def verify(settings: Given, folder: str, rounds: str = "") -> None:
         ConfigError: there is no such run, it has fewer rounds, or no run can have its bits again.
         RunFailed: the numbers are not the same; the differences between the two runs are printed before.
     """
-    if other := sorted(settings.typed - OWN_SETTINGS):
+    if other := sorted(settings.typed - RERUN):
         raise ConfigError(f"--{other[0]} has no effect on verify: the run has its own settings")
     result = run_in(folder)
     check_repeatable(Config.from_mapping(result["config"]), folder)
