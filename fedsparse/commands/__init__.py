@@ -57,7 +57,10 @@ COMMANDS = {
     "bench-compressors": Command(
         "fedsparse.commands.bench_compressors:bench_compressors",
         "compare all compressors on updates of a short run",
-        own={"size": "so many random numbers instead of updates of a run"},
+        own={
+            "size": "so many random numbers instead of updates of a run",
+            "budgets": "how many times less than dense a payload should take [10,30,100,300]",
+        },
         has_all=False,
         given=NO_COHORT,
     ),

@@ -10,18 +10,22 @@ degrees of freedom) in one square matrix take their place. The columns are means
     error   ||x - C(x)|| / ||x||, without a residual
     bound   bytes of the payload / (log2 C(n, k) bits of indices + the bits of the value coding); no bits of indices
             when all coordinates, or a seed in their place, travel
+
+Then each compressor at a few budgets of bytes, with the density that fills them, and for each budget the compressors with
+the least errors.
 """
 
 import csv
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from fedsparse.catalogue import COMPRESSORS
+from fedsparse.commands.bench_budgets import OWN_PARTS, Point, at_budgets, recommended
 from fedsparse.commands.checks import checked
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
@@ -30,6 +34,7 @@ from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import is_own
+from fedsparse.report.bench_page import plot, write_bench_page
 from fedsparse.telemetry.folder import create_run_folder
 from fedsparse.telemetry.timers import StageTimer, medians
 from fedsparse.training.loop import train
@@ -52,6 +57,13 @@ class Row(NamedTuple):
     bits: float
     error: float
     bound: float
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as the table shows it."""
+        return (
+            *(self.compressor, self.values, f"{self.time:.2f}", f"{self.bytes:.0f}", f"{self.ratio:.1f} x"),
+            *(f"{self.bits:.2f}", f"{self.error:.3f}", f"{self.bound:.3f}"),
+        )
 
 
 def captured(config: Config) -> tuple[Layout, list[list[np.ndarray]]]:
@@ -93,8 +105,7 @@ def synthetic(size: int) -> tuple[Layout, list[list[np.ndarray]]]:
 
 def measure(name: str, config: Config, layout: Layout, updates: list[list[np.ndarray]]) -> Row:
     """One compressor's row of the table."""
-    own = {"compressor": name, "values": "auto", "error-feedback": "auto", "unbiased": "auto"}
-    compression = config.replace(**own).compression()
+    compression = config.replace(compressor=name, **OWN_PARTS).compression()
     codec, n = UpdateCodec(layout, **compression), layout.parameters
     lengths, bits, errors, bounds, times = [], [], [], [], []
     for client, rounds in enumerate(updates):
@@ -127,51 +138,75 @@ def measure(name: str, config: Config, layout: Layout, updates: list[list[np.nda
     return Row(name, compression["values"], means[0], means[1], 4 * layout.size / means[1], *means[2:])
 
 
-def bench_compressors(settings: Given, size: str = "") -> None:
-    """`main.py bench-compressors`: print the table; save it as CSV, and error against bytes as a picture."""
+def bench_compressors(settings: Given, size: str = "", budgets: str = "10,30,100,300") -> None:
+    """`main.py bench-compressors`: print the tables; save them as CSV and as a page, and a picture."""
     if size and not (size.isdecimal() and int(size)):
         raise ConfigError(f"size = {size}: should be at least 1")
     if budget := settings.get("uplink-budget"):
-        raise ConfigError(f"uplink-budget = {budget}: compressors are compared at one density; leave it out")
-    bench(checked(settings, effects=False, training="none" if size else "federated"), int(size or 0))
+        raise ConfigError(f"uplink-budget = {budget}: has no effect on bench-compressors; --budgets does what you mean")
+    try:
+        times = sorted(float(word) for word in budgets.split(","))
+        fits = times[0] >= 1 and times[-1] < math.inf
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(f"budgets = {budgets}: should be numbers of at least 1 with commas, such as 30,100")
+    bench(checked(settings, effects=False, training="none" if size else "federated"), int(size or 0), times)
 
 
-def bench(config: Config, size: int) -> None:
+def bench(config: Config, size: int, budgets: Sequence[float]) -> None:
     """The command with checked settings; ``size`` 0 takes the updates of a run."""
     layout, updates = synthetic(size) if size else captured(config)
     source = f"{size} random numbers" if size else f"updates of {config.model}"
     print(f"{source}, {layout.parameters} parameters, density {config.density:g}\n")
-    print("| compressor | values | time / topk | bytes | below dense | bits | error | / bound |")
-    print("|---|---|---|---|---|---|---|---|")
-    rows = []
     own = [config.compressor] if is_own(config.compressor) else []
-    for name in (*COMPRESSORS, *PRESETS, *own):
-        row = measure(name, config, layout, updates)
-        rows.append(row)
-        print(
-            f"| {row.compressor} | {row.values} | {row.time:.2f} | {row.bytes:.0f} | {row.ratio:.1f} x "
-            f"| {row.bits:.2f} | {row.error:.3f} | {row.bound:.3f} |",
-            flush=True,
-        )
-    print(f"\n{LEGEND}")
+    names = (*COMPRESSORS, *PRESETS, *own)
+    header = ("compressor", "values", "time / topk", "bytes", "below dense", "bits", "error", "/ bound")
+    print(_line(header), _line(["---"] * len(header)), sep="\n")
+    rows, cells = [], [header]
+    for name in names:
+        rows.append(measure(name, config, layout, updates))
+        cells.append(rows[-1].cells())
+        print(_line(cells[-1]), flush=True)
+    print(f"\n{LEGEND}\n")
+    last = [rounds[-1] for rounds in updates]
+    points = [p for name in names if name != "topk" for p in at_budgets(name, config, layout, last, budgets)]
+    advice = advised(points, layout, budgets)
+    print("\n".join([_line(advice[0]), _line(["---"] * len(advice[0])), *map(_line, advice[1:])]))
     folder = create_run_folder(config.logdir, "compressors")
-    with (folder / "compressors.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
-    plot(rows, source).savefig(folder / "compressors.png", dpi=120)
+    for file, table in (("compressors.csv", [Row._fields, *rows]), ("budgets.csv", [Point._fields, *points])):
+        with (folder / file).open("w", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(table)
+    curves = {name: _curve(name, points) for name in names if any(point.compressor == name for point in points)}
+    plot(curves, source).savefig(folder / "compressors.png")
+    tables = [("The least error at a budget", advice), (f"All at a density of {config.density:g}", cells)]
+    write_bench_page(folder, f"{source}, {layout.parameters:,} parameters", curves, tables, LEGEND)
     print(f"\nsaved in {folder}")
 
 
-def plot(rows: list[Row], source: str) -> Figure:
-    """Error against bytes, one point a compressor."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    places: dict[tuple[float, float], list[Row]] = {}  # rows that nearly coincide share a label
-    for row in rows:
-        places.setdefault((round(math.log10(row.bytes), 1), round(row.error, 1)), []).append(row)
-    for together in places.values():
-        first, names = together[0], ", ".join(row.compressor for row in together)
-        axes.plot([row.bytes for row in together], [row.error for row in together], "o")
-        axes.annotate(names, (first.bytes, first.error), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    axes.set(xscale="log", xlabel="payload, bytes", ylabel="relative error of one payload", title=source)
-    axes.grid(alpha=0.3)
-    return figure
+def advised(points: Sequence[Point], layout: Layout, budgets: Sequence[float]) -> list[tuple[str, ...]]:
+    """For each budget the compressors with the least errors, with their densities; the first row is the header."""
+    table = [("times below dense", "bytes", "least error", "density", "error", "next", "and then")]
+    for times in budgets:
+        found = recommended(points, layout, times)
+        words = [f"{times:g}", f"{4 * layout.size / times:.0f}"]
+        for place, point in enumerate(found):
+            density = "" if math.isnan(point.density) else f"{point.density:.3g}"
+            told = f" at {density}" if density else ""
+            words += (
+                [f"{point.compressor} ({point.error:.3f}{told})"]
+                if place
+                else [point.compressor, density, f"{point.error:.3f}"]
+            )
+        table.append((*words, *[""] * (len(table[0]) - len(words))))
+    return table
+
+
+def _curve(name: str, points: Iterable[Point]) -> tuple[list[float], list[float]]:
+    """The bytes and errors of a compressor, each payload once."""
+    found = sorted({(point.bytes, point.error) for point in points if point.compressor == name})
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def _line(words: Iterable[str]) -> str:
+    return f"| {' | '.join(words)} |"

@@ -63,6 +63,18 @@ def write_page(
         notes: what was left out.
         refresh: seconds after which a browser reads it anew; 0 for never.
     """
+    write(
+        folder / "report.html",
+        "page.html",
+        notes=notes,
+        refresh=refresh,
+        partition=_embedded(partition) if partition else "",
+        **_content(comparison, files),
+    )
+
+
+def write(file: Path, template: str, **content: Any) -> None:
+    """Write a page from a template, with style and script inside."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -70,16 +82,10 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html").render(
-        css=Markup((TEMPLATES / "page.css").read_text()),
-        js=Markup((TEMPLATES / "page.js").read_text()),
-        notes=notes,
-        refresh=refresh,
-        partition=_embedded(partition) if partition else "",
-        **_content(comparison, files),
-    )
-    with replaced(folder / "report.html", synced=False) as file:  # because a browser may read it just now
-        file.write_text(page, encoding="utf-8")
+    css, js = (Markup((TEMPLATES / name).read_text()) for name in ("page.css", "page.js"))
+    page = environment.get_template(template).render(css=css, js=js, **content)
+    with replaced(file, synced=False) as aside:  # because a browser may read the page just now
+        aside.write_text(page, encoding="utf-8")
 
 
 def _content(comparison: Comparison, files: Sequence[Path]) -> Mapping[str, Any]:
@@ -93,7 +99,7 @@ def _content(comparison: Comparison, files: Sequence[Path]) -> Mapping[str, Any]
     ]
     return {
         **_table(comparison),
-        "settings": [_legend(name, looks[name]) for name in (named(row.settings) for row in rows)],
+        "settings": [legend_of(name, looks[name]) for name in (named(row.settings) for row in rows)],
         "explanation": explanation(rows, (len(evaluations(result)) for _, result in comparison.runs)),
         "charts": [_curve_chart(comparison, over, looks) for over in _shown(comparison)],
         "fronts": [_front(rows, looks, way, title) for way, title in (("uplink", "uplink"), ("both", "both ways"))],
@@ -125,7 +131,8 @@ def _looks(rows: Sequence[Row]) -> dict[str, Style]:
     return {named(row.settings): look for row, look in zip(rows, styles([row.settings for row in rows]), strict=True)}
 
 
-def _legend(name: str, look: Style) -> Mapping[str, str]:
+def legend_of(name: str, look: Style) -> Mapping[str, str]:
+    """A line of a legend: its name, and the border in CSS that looks like it."""
     dash = {"-": "solid", ":": "dotted"}.get(look.dash, "dashed")
     return {"name": name, "line": f"{dash} {colour(look)}"}
 
@@ -191,7 +198,7 @@ def _layer_charts(firsts: Mapping[str, tuple[Path, Result]]) -> list[Chart]:
             lines = [Line(layer, look, x, y, y, y) for (layer, (x, y)), look in zip(layers.items(), looks, strict=True)]
             title = f"Density of each layer: {name}" if name else "Density of each layer"
             svg = chart(title, lines, Axis.of("rounds", "count", _all(lines, "x")), _y_axis("density", lines))
-            charts.append(Chart(title, svg, tuple(_legend(line.name, line.style) for line in lines)))
+            charts.append(Chart(title, svg, tuple(legend_of(line.name, line.style) for line in lines)))
     return charts
 
 
