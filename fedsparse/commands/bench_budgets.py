@@ -59,13 +59,14 @@ def at_budgets(
 
 
 def recommended(points: Iterable[Point], layout: Layout, times: float, count: int = 3) -> list[Point]:
-    """The compressors with the least errors within a budget, the best first.
+    """The compressors with the least errors within a budget, the best first; one of those that send the same.
 
     A payload of a smaller budget counts too, because more coordinates may mean a larger error where all of them get one
     magnitude, as in stc.
     """
     best: dict[str, Point] = {}
     for point in sorted(points, key=lambda point: point.error):
-        if point.bytes <= 4 * layout.size / times:
+        is_new = (point.bytes, point.error) not in {(other.bytes, other.error) for other in best.values()}
+        if point.bytes <= 4 * layout.size / times and is_new:
             best.setdefault(point.compressor, point)
     return list(best.values())[:count]

@@ -11,8 +11,7 @@ degrees of freedom) in one square matrix take their place. The columns are means
     bound   bytes of the payload / (log2 C(n, k) bits of indices + the bits of the value coding); no bits of indices
             when all coordinates, or a seed in their place, travel
 
-Then each compressor at a few budgets of bytes, with the density that fills them, and for each budget the compressors with
-the least errors.
+Then each compressor at a few budgets of bytes, with the density that fills them: which have the least errors.
 """
 
 import csv
@@ -29,6 +28,7 @@ from fedsparse.commands.bench_budgets import OWN_PARTS, Point, at_budgets, recom
 from fedsparse.commands.checks import checked
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
+from fedsparse.config.effects import meant
 from fedsparse.config.presets import PRESETS
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
@@ -157,7 +157,7 @@ def bench_compressors(settings: Given, size: str = "", budgets: str = "10,30,100
 def bench(config: Config, size: int, budgets: Sequence[float]) -> None:
     """The command with checked settings; ``size`` 0 takes the updates of a run."""
     layout, updates = synthetic(size) if size else captured(config)
-    source = f"{size} random numbers" if size else f"updates of {config.model}"
+    source = f"{size} random numbers" if size else f"updates of {meant(config, 'model')}"
     print(f"{source}, {layout.parameters} parameters, density {config.density:g}\n")
     own = [config.compressor] if is_own(config.compressor) else []
     names = (*COMPRESSORS, *PRESETS, *own)

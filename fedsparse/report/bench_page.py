@@ -30,7 +30,11 @@ def plot(curves: Mapping[str, Curve], title: str) -> Figure:
 
 
 def write_bench_page(
-    folder: Path, source: str, curves: Mapping[str, Curve], tables: Sequence[tuple[str, Sequence[Sequence[str]]]], notes: str
+    folder: Path,
+    source: str,
+    curves: Mapping[str, Curve],
+    tables: Sequence[tuple[str, Sequence[Sequence[str]]]],
+    notes: str,
 ) -> None:
     """Write compressors.html.
 
@@ -44,8 +48,10 @@ def write_bench_page(
         Line(name, look, *map(np.array, (x, y, y, y)))
         for (name, (x, y)), look in zip(curves.items(), _looks(curves), strict=True)
     ]
-    x, y = (Axis.of(title, form, np.concatenate([getattr(line, part) for line in lines]))
-            for title, form, part in ((X, "bytes", "x"), (Y, "number", "mean")))
+    x, y = (
+        Axis.of(title, form, np.concatenate([getattr(line, part) for line in lines]))
+        for title, form, part in ((X, "bytes", "x"), (Y, "number", "mean"))
+    )
     write(
         folder / "compressors.html",
         "compressors.html",
