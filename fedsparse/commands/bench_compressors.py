@@ -40,7 +40,11 @@ from fedsparse.telemetry.timers import StageTimer, medians
 from fedsparse.training.loop import train
 from fedsparse.vector import Entry, Layout
 
+Words = tuple[str, ...]
+
 COHORT, ROUNDS = 3, 3
+HEADER: Words = ("compressor", "values", "time / topk", "bytes", "below dense", "bits", "error", "/ bound")
+ADVICE: Words = ("times below dense", "bytes", "least error", "density", "error", "next", "and then")
 LEGEND = """\
 time / topk  seconds to encode, with error feedback, over torch.topk's alone
 bits         of the payload, for each value in it
@@ -58,7 +62,7 @@ class Row(NamedTuple):
     error: float
     bound: float
 
-    def cells(self) -> tuple[str, ...]:
+    def cells(self) -> Words:
         """The row as the table shows it."""
         return (
             *(self.compressor, self.values, f"{self.time:.2f}", f"{self.bytes:.0f}", f"{self.ratio:.1f} x"),
@@ -161,9 +165,8 @@ def bench(config: Config, size: int, budgets: Sequence[float]) -> None:
     print(f"{source}, {layout.parameters} parameters, density {config.density:g}\n")
     own = [config.compressor] if is_own(config.compressor) else []
     names = (*COMPRESSORS, *PRESETS, *own)
-    header = ("compressor", "values", "time / topk", "bytes", "below dense", "bits", "error", "/ bound")
-    print(_line(header), _line(["---"] * len(header)), sep="\n")
-    rows, cells = [], [header]
+    print(_line(HEADER), _line(["---"] * len(HEADER)), sep="\n")
+    rows, cells = [], [HEADER]
     for name in names:
         rows.append(measure(name, config, layout, updates))
         cells.append(rows[-1].cells())
@@ -184,9 +187,9 @@ def bench(config: Config, size: int, budgets: Sequence[float]) -> None:
     print(f"\nsaved in {folder}")
 
 
-def advised(points: Sequence[Point], layout: Layout, budgets: Sequence[float]) -> list[tuple[str, ...]]:
+def advised(points: Sequence[Point], layout: Layout, budgets: Sequence[float]) -> list[Words]:
     """For each budget the compressors with the least errors, with their densities; the first row is the header."""
-    table = [("times below dense", "bytes", "least error", "density", "error", "next", "and then")]
+    table = [ADVICE]
     for times in budgets:
         found = recommended(points, layout, times)
         words = [f"{times:g}", f"{4 * layout.size / times:.0f}"]
@@ -198,7 +201,7 @@ def advised(points: Sequence[Point], layout: Layout, budgets: Sequence[float]) -
                 if place
                 else [point.compressor, density, f"{point.error:.3f}"]
             )
-        table.append((*words, *[""] * (len(table[0]) - len(words))))
+        table.append((*words, *[""] * (len(ADVICE) - len(words))))
     return table
 
 

@@ -48,10 +48,8 @@ def write_bench_page(
         Line(name, look, *map(np.array, (x, y, y, y)))
         for (name, (x, y)), look in zip(curves.items(), _looks(curves), strict=True)
     ]
-    x, y = (
-        Axis.of(title, form, np.concatenate([getattr(line, part) for line in lines]))
-        for title, form, part in ((X, "bytes", "x"), (Y, "number", "mean"))
-    )
+    x = Axis.of(X, "bytes", np.array([at for line in lines for at in line.x]))
+    y = Axis.of(Y, "number", np.array([error for line in lines for error in line.mean]))
     write(
         folder / "compressors.html",
         "compressors.html",

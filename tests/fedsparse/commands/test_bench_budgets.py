@@ -10,6 +10,7 @@ import pytest
 from fedsparse.commands import main
 from fedsparse.commands.bench_budgets import Point, at_budgets, recommended
 from fedsparse.config import Config
+from fedsparse.report.bench_page import plot, write_bench_page
 from fedsparse.vector import Entry, Layout
 
 LAYOUT = Layout((Entry("matrix", (64, 64), 0, 4096),), 4096, 4096)
@@ -70,6 +71,12 @@ def test_the_command_writes_tables_a_picture_and_a_page_with_a_line_for_each(
     page = (folder / "compressors.html").read_text()
     assert {"hggtopk", "stc"} <= names == set(re.findall(r'class="line" data-line="\d+" data-name="(\w+)"', page))
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_page_may_have_no_lines(tmp_path: Path) -> None:
+    write_bench_page(tmp_path, "nothing", {}, [], "")
+    plot({}, "nothing").savefig(tmp_path / "nothing.png")
+    assert "<svg" in (tmp_path / "compressors.html").read_text()
 
 
 @pytest.mark.parametrize("budgets", ["0.5", "ten", "", "10,,20", "inf", "nan"])
