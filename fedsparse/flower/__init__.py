@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from fedsparse.flower.app_runner import run_app
     from fedsparse.flower.compress_mod import CompressMod
     from fedsparse.flower.compressed_strategy import CompressedStrategy
+    from fedsparse.flower.robust_fedavg import RobustFedAvg
 
 _PLACES = {
     "CompressMod": "fedsparse.flower.compress_mod",
     "CompressedStrategy": "fedsparse.flower.compressed_strategy",
+    "RobustFedAvg": "fedsparse.flower.robust_fedavg",
     "run_app": "fedsparse.flower.app_runner",
 }
 
-__all__ = ["CompressMod", "CompressedStrategy", "run_app"]
+__all__ = ["CompressMod", "CompressedStrategy", "RobustFedAvg", "run_app"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from fedsparse.compression import PayloadError, SparseUpdate
+from fedsparse.compression.sparse_update import Segment
 from fedsparse.compression.wire import binding, decode
 from fedsparse.engine.records import STYPE
 from fedsparse.errors import one_line
@@ -58,18 +59,33 @@ class Update:
 
     def change(self, index: int) -> np.ndarray:
         """The change of one array of the part: float32, of the array's shape."""
-        if self._is_over and not self._is_read:
-            log.warning("a reply is read after its round: its client sends what is in it once more")
-        self._is_read = True
         if self._dense is None:
             self._unread = set(range(len(self.part.places)))
-            self._dense = (self._sparse or decode(self._payload, self.part.layout, self._bound)).to_dense()
+            self._dense = self._read().to_dense()
         entry = self.part.layout.entries[index]
         change = self._dense[entry.slice].reshape(entry.shape)
         self._unread.discard(index)
         if not self._unread:
             self._dense = None
         return change
+
+    def segments(self) -> list[Segment]:
+        """What the client sent of each array of the part."""
+        update, entries = self._read(), self.part.layout.entries
+        values = np.concatenate([s.values for s in update.segments])
+        if update.sends_all:
+            return [Segment(0, entry.size, None, values[entry.slice]) for entry in entries]
+        places = [s.start + (np.arange(s.size) if s.indices is None else s.indices) for s in update.segments]
+        indices = np.concatenate(places)
+        cuts = np.searchsorted(indices, [(entry.start, entry.start + entry.size) for entry in entries])
+        parts = zip(entries, cuts.tolist(), strict=True)
+        return [Segment(0, e.size, indices[a:b] - e.start, values[a:b]) for e, (a, b) in parts]
+
+    def _read(self) -> SparseUpdate:
+        if self._is_over and not self._is_read:
+            log.warning("a reply is read after its round: its client sends what is in it once more")
+        self._is_read = True
+        return self._sparse or decode(self._payload, self.part.layout, self._bound)
 
 
 def small(update: SparseUpdate) -> bool:
@@ -82,16 +98,21 @@ class DecodedArray(Array):
     """The Array of the client's, sent + change, made when it is read. Its numbers are new with every reading.
 
     bfloat16, which NumPy cannot average, is float32 here.
+
+    Args:
+        base: what was sent.
+        update: of the client.
+        index: of the array in the update's part.
     """
 
-    def __init__(self, sent: Array, base: np.ndarray, update: Update, index: int) -> None:
+    def __init__(self, base: np.ndarray, update: Update, index: int) -> None:
         self.dtype, self.shape, self.stype = str(base.dtype), tuple(base.shape), NUMPY
-        self._sent, self._base, self._update, self._index = sent, base, update, index
+        self.update, self.index, self._base = update, index, base
 
     def numpy(self) -> np.ndarray:
         """sent + change, of the dtype that was sent."""
         wide = np.result_type(self._base, np.float32)
-        total = np.add(self._base, self._update.change(self._index), dtype=wide)
+        total = np.add(self._base, self.update.change(self.index), dtype=wide)
         return np.asarray(total, self.dtype)  # of arrays without dimensions, NumPy's sum is a scalar
 
     @property
@@ -170,6 +191,6 @@ def decoded(
             if key in left:
                 rebuilt[key] = checked(key, left[key], array)
             else:
-                rebuilt[key] = DecodedArray(array, sent.values[twin, key], update, index[twin, key])
+                rebuilt[key] = DecodedArray(sent.values[twin, key], update, index[twin, key])
         records[name] = rebuilt
     return RecordDict(records), update

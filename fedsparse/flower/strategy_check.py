@@ -42,8 +42,9 @@ def check_strategy(strategy: Strategy, every_coordinate: bool) -> None:
         if isinstance(inner, VOTES) and not every_coordinate:
             raise ConfigError(
                 f"{name} compares clients coordinate by coordinate, and would take what a client did not send for a "
-                "vote of 0: use CompressedStrategy(..., every_coordinate=True) with clients that send every "
-                'coordinate, such as CompressMod("eden")'
+                'vote of 0: use CompressedStrategy(RobustFedAvg("median")), of fedsparse.flower, or '
+                "CompressedStrategy(..., every_coordinate=True) with clients that send every coordinate, such as "
+                'CompressMod("eden")'
             )
         if isinstance(inner, CLIPS):
             raise ConfigError(
