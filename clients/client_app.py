@@ -233,7 +233,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, int, int]:
     """The workbench with the message's weights loaded, their topology, the partition id and the round."""
     content: Any = message.content  # indexed, because `content.array_records` builds a new dict at every access
-    bench = workbench(tuple(content["config"].items()))
+    bench = workbench(tuple(content["config"].items()), tuple(content["task"].get("ranks", ())))
     torch.set_num_threads(bench.config.threads)
     client = int(context.node_config[PARTITION_ID_KEY])
     held = receive_topology(bench, context, content.get("topology"), content["task"], client)

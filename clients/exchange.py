@@ -4,12 +4,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor
 
 from fedsparse.clients.perturb import perturbed
-from fedsparse.clients.state_store import load_topology, save_topology, state_files
+from fedsparse.clients.state_store import load_topology, own_state, save_topology, state_files
 from fedsparse.clients.workbench import SparseModel, Workbench
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.wire import bind, binding
 from fedsparse.compression.within import encode_within
-from fedsparse.engine.client_store import load_state, save_state
+from fedsparse.engine.client_store import save_state
 from fedsparse.engine.records import payload_array
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.compact import move_state
@@ -60,7 +60,7 @@ def encode_update(
         ValueError: an earlier attempt at this round left a payload under another topology.
     """
     round, accepted = int(task["round"]), int(task["accepted-round"])  # type: ignore[arg-type]
-    state = load_state(context, files := state_files(task, client))
+    state = own_state(context, task, client)
     if state.payload and state.sent_round == round:
         # A SuperNode may run the same message twice. The first attempt saved its state with the payload in a file, so
         # the second one answers with that payload: another update on top of that state would be sent twice.
@@ -81,7 +81,7 @@ def encode_update(
         payload, stats, state = encode_within(codec, vector, state, most, first=first, round=round, seed=seed)
     else:
         payload, stats = codec.encode(vector, state, round=round, seed=seed, support=support)
-    save_state(context, files, state)
+    save_state(context, state_files(task, client), state)
     return payload, stats
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
 
-from fedsparse.clients.state_store import state_files
+from fedsparse.clients.state_store import own_state, state_files
 from fedsparse.clients.workbench import Workbench
 from fedsparse.compression import ClientState, SparseUpdate, decode
 from fedsparse.compression.changes import ROUND, WEIGHTS, follow, keep
 from fedsparse.compression.sparse_update import Segment
-from fedsparse.engine.client_store import load_state, save_state
+from fedsparse.engine.client_store import save_state
 from fedsparse.vector import Layout
 
 KIND = "-weights"  # of this client state
@@ -17,10 +17,9 @@ KIND = "-weights"  # of this client state
 def receive_weights(bench: Workbench, context: Context, message: Message, layout: Layout, client: int) -> SparseUpdate:
     """The weights to train from. The client keeps them, because the next message may bring changes of them."""
     arrays, task = message.content.array_records["arrays"], message.content.config_records["task"]
-    files = state_files(task, client, KIND)
-    state = load_state(context, files, KIND)
+    state = own_state(context, task, client, KIND)
     weights = receive(arrays, layout, state)
-    save_state(context, files, state, KIND)
+    save_state(context, state_files(task, client, KIND), state, KIND)
     return weights
 
 

@@ -27,6 +27,17 @@ def state_files(task: ConfigRecord, client: int, kind: str = "") -> StateFiles |
     return StateFiles(Path(str(task["state-folder"])) / f"{client}{kind}", int(task["round"]), kept)  # type: ignore[arg-type]
 
 
+def own_state(context: Context, task: ConfigRecord, client: int, kind: str = "") -> ClientState:
+    """The client's state of this kind; a new one where the network has changed since, because its layers were factored.
+
+    Residuals, moments and weights of the earlier network are dropped.
+    """
+    ranks: Any = task.get("ranks", [])
+    shape = ",".join(map(str, ranks)).encode()
+    state = load_state(context, state_files(task, client, kind), kind)
+    return state if state.shape == shape else ClientState(shape=shape)
+
+
 @contextmanager
 def kept_moments(context: Context, task: ConfigRecord, client: int, method: TopologyMethod) -> Iterator[dict[str, Any]]:
     """What the client's optimizer remembers between rounds, to be changed while the context is open.
@@ -37,12 +48,12 @@ def kept_moments(context: Context, task: ConfigRecord, client: int, method: Topo
     A message that the client runs twice leaves the moments as after its first run.
     """
     files, round = state_files(task, client, MOMENTS), int(task["round"])  # type: ignore[arg-type]
-    state = load_state(context, files, MOMENTS)
+    state = own_state(context, task, client, MOMENTS)
     is_seen = sum(map(method.is_readjustment, range(state.sent_round, round))) <= 1
     memory: dict[str, Any] = dict(state.memory) if is_seen else {}
     yield memory
     if state.sent_round != round:
-        save_state(context, files, ClientState(memory=memory, sent_round=round), MOMENTS)
+        save_state(context, files, ClientState(memory=memory, sent_round=round, shape=state.shape), MOMENTS)
 
 
 def load_secrets(context: Context, files: StateFiles | None) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -52,8 +52,8 @@ class Workbench(Experiment):
         received: the global weights that ``model`` was last loaded with, float32, shape ``(layout.size,)``.
     """
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config.replace(init=""))  # because the server's weights come with each message
+    def __init__(self, config: Config, ranks: Sequence[int] = ()) -> None:
+        super().__init__(config.replace(init=""), ranks)  # because the server's weights come with each message
         if config.recompute:
             recompute_blocks(self.model.module)
         if config.compile:
@@ -103,11 +103,11 @@ TRAINING = threading.Lock()
 _own = threading.local()
 
 
-def workbench(settings: tuple[tuple[str, Any], ...]) -> Workbench:
-    """This thread's workbench for the settings of a message, kept until a message brings other settings."""
-    if getattr(_own, "settings", None) != settings:
+def workbench(settings: tuple[tuple[str, Any], ...], ranks: tuple[int, ...] = ()) -> Workbench:
+    """This thread's workbench for the settings and ranks of a message, kept until a message brings others."""
+    if getattr(_own, "made_of", None) != (settings, ranks):
         with TRAINING:  # a new network draws its weights from torch's random state, too
-            _own.bench = Workbench(Config.from_mapping(dict(settings)))
-        _own.settings = settings
+            _own.bench = Workbench(Config.from_mapping(dict(settings)), ranks)
+        _own.made_of = settings, ranks
     bench: Workbench = _own.bench
     return bench

@@ -4,7 +4,7 @@ The server, every client and every command make these here, so that they agree. 
 command that only splits the data builds no network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,13 @@ from fedsparse.config import Config
 from fedsparse.data import load_dataset, partition_of, set_apart
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
-from fedsparse.lowrank import factor_, factorable, smaller_rank
+from fedsparse.lowrank import (
+    Dense,
+    factor_,
+    factorable,
+    ranks_in,
+    smaller_rank,
+)
 from fedsparse.models import build_model, model_for
 from fedsparse.models.initial import load_weights
 from fedsparse.partitions import Dataset, Partition, holdout_size, split_holdout
@@ -36,10 +42,16 @@ CALIBRATION_BATCH = 128
 
 
 class Experiment:
-    """A Config, and what is made from it. Each thread that trains needs an Experiment of its own, for its model."""
+    """A Config, and what is made from it. Each thread that trains needs an Experiment of its own, for its model.
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    Args:
+        config: the settings.
+        ranks: of the network's low-rank layers; empty for those that the settings begin with.
+        lost: what ``rank_of_energy`` says of each of these layers; empty for 0.
+    """
+
+    def __init__(self, config: Config, ranks: Sequence[int] = (), lost: Sequence[float] = ()) -> None:
+        self.config, self._ranks, self.lost = config, tuple(ranks), tuple(lost)
 
     @cached_property
     def device(self) -> torch.device:
@@ -165,28 +177,51 @@ class Experiment:
                 self.model_name, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
             )
 
-    def _factored(self, network: nn.Module, seed: int) -> nn.Module:
-        """The network with the low-rank layers of the settings, in place."""
-        config = self.config
-        if config.lowrank_layers == "off":
-            return network
+    @cached_property
+    def factorable(self) -> dict[str, Dense]:
+        """The layers of the full network, on the meta device, that low-rank layers may replace."""
+        with torch.device("meta"):
+            network = self._network(seed=0, width=1.0)
         try:
-            layers = weight_layers(network, Layout.of(network), config.dense_layer_names())
+            layers = weight_layers(network, Layout.of(network), self.config.dense_layer_names())
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        dense = [layer.name.removesuffix(".weight") for layer in layers if layer.dense]
+        return factorable(network, [layer.name.removesuffix(".weight") for layer in layers if layer.dense])
+
+    @cached_property
+    def asked_ranks(self) -> tuple[int, ...]:
+        """The ranks of the ``factorable`` layers that the settings ask for, from the start or from the switch on.
+
+        Raises:
+            ConfigError: all are 0.
+        """
+        config = self.config
         least = config.lowrank_min_size if config.lowrank_layers == "selective" else 0
-        ranks = {
-            name: smaller_rank(config.lowrank_form, layer, config.lowrank_rank)
-            for name, layer in factorable(network, dense).items()
-            if layer.weight.numel() >= least
-        }
-        if not any(ranks.values()):
+        ranks = tuple(
+            smaller_rank(config.lowrank_form, layer, config.lowrank_rank) if layer.weight.numel() >= least else 0
+            for layer in self.factorable.values()
+        )
+        if not any(ranks):
             raise ConfigError(
                 f"lowrank-layers = {config.lowrank_layers}: no layer of model = {self.model_name} becomes smaller; "
                 f"there are dense-layers = {config.dense_layers} and lowrank-rank = {config.lowrank_rank:g}"
             )
-        return factor_(network, ranks, config.lowrank_form, seed)
+        return ranks
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of the ``factorable`` layers of this network."""
+        return self._ranks or tuple(rank * (not self.config.lowrank_switches) for rank in self.asked_ranks)
+
+    def _factored(self, network: nn.Module, seed: int) -> nn.Module:
+        """The network with its low-rank layers, in place."""
+        if self.config.lowrank_layers == "off":
+            return network
+        return factor_(network, dict(zip(self.factorable, self.ranks, strict=True)), self.config.lowrank_form, seed)
+
+    def shaped_as(self, state: Mapping[str, Tensor]) -> "Experiment":
+        """The experiment whose network has the ranks of a state dict."""
+        return Experiment(self.config, ranks_in(state, self.factorable)) if self.config.lowrank_switches else self
 
     def _quantised(self, network: nn.Module) -> nn.Module:
         """The network with the few bits of the settings, in place."""

@@ -69,8 +69,9 @@ class Result:
 
         from fedsparse.experiment import Experiment
 
-        network = Experiment(self.config.replace(device="cpu", init="")).model.module
-        network.load_state_dict(torch.load(self.folder / "model.pt", map_location="cpu", weights_only=True))
+        state = torch.load(self.folder / "model.pt", map_location="cpu", weights_only=True)
+        network = Experiment(self.config.replace(device="cpu", init="")).shaped_as(state).model.module
+        network.load_state_dict(state)
         return network
 
     def __repr__(self) -> str:

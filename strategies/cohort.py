@@ -36,9 +36,9 @@ class Cohort:
         experiment: the settings.
         nodes: Flower's node id of every partition id.
         topology: says which weights exist, and decodes uploads.
-        downlink: sends whole weights or compressed changes.
 
     Attributes:
+        downlink: sends whole weights or compressed changes.
         state_folder: the folder of the clients' state files; empty when clients keep their state in their Context.
         kept_rounds: the rounds of the checkpoints that are kept; clients keep their state files of those rounds.
         told: further entries of every message's task record.
@@ -54,18 +54,20 @@ class Cohort:
         is_hopeless: whether every client of the last cohort raised an exception, which other clients would raise too.
     """
 
-    def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology, downlink: Downlink) -> None:
-        self.config, self.nodes, self.topology, self.downlink = experiment.config, nodes, topology, downlink
+    def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology) -> None:
+        self.config, self.nodes = experiment.config, nodes
         self.state_folder = ""
         self.kept_rounds: list[int] = []
-        self.told: dict[str, float] = {}
+        self.told: dict[str, float | list[int]] = {}
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
         self.timer = StageTimer()
         self.steps: dict[int, Steps] = {}
         self.late, self.asked, self.is_hopeless, self._longest = 0, 0, False, (0.0, 0)
         self._barred = set[int]()  # clients that spoil the work of others, so that this round asks them no more
-        self._task_of_data, self.gate = experiment.task, Gate(experiment, topology)
+        self._task_of_data = experiment.task
+        self.follow(experiment, topology)
+        self.downlink = Downlink(self.config)
         self._settings = ConfigRecord(self.config.flat())
         self.ledger = Ledger(topology.start)
         self._members: dict[int, int] = {}  # node id -> partition id
@@ -73,6 +75,10 @@ class Cohort:
         self._asked_at = 0.0
         self._measures = Measures()
         self.clock = self._new_clock()
+
+    def follow(self, experiment: Experiment, topology: ServerTopology) -> None:
+        """Go on with another network; the norms of its updates are compared anew."""
+        self.topology, self.gate = topology, Gate(experiment, topology)
 
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""

@@ -34,6 +34,7 @@ from fedsparse.strategies.ensemble import Ensemble
 from fedsparse.strategies.layer_details import layer_histograms
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Replies
+from fedsparse.strategies.reshape import reshaped
 from fedsparse.strategies.secure_cohort import SecureCohort
 from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
@@ -56,6 +57,7 @@ class FedAvg(Strategy):
         nodes: Flower's node id of every partition id.
 
     Attributes:
+        experiment: that of the present network.
         weights: the present global vector.
         cohort: the clients of the present round, and what they measured.
         optimizer: the server optimizer.
@@ -66,14 +68,10 @@ class FedAvg(Strategy):
     """
 
     def __init__(self, experiment: Experiment, topology: ServerTopology, weights: Tensor, nodes: Sequence[int]) -> None:
-        self.config, self.layout = experiment.config, experiment.layout
-        self.topology, self.weights, self._experiment = topology, weights, experiment
-        self.downlink = Downlink(self.config)
+        self.config = experiment.config
         cohort = SecureCohort if self.config.secure_aggregation else Cohort
-        self.cohort = cohort(experiment, Nodes(nodes), topology, self.downlink)
-        with blamed("strategy", self.config.strategy):
-            make = named(STRATEGIES, self.config.strategy)
-            self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
+        self.cohort = cohort(experiment, Nodes(nodes), topology)
+        self._begin(experiment, topology, weights)
         self.privacy = ClientLevel(self.config, self.layout, experiment.method) if self.config.is_private else None
         if self.privacy:
             self.cohort.told["dp-noise"] = self.privacy.accountant.noise
@@ -81,8 +79,30 @@ class FedAvg(Strategy):
         topology.current.apply_(weights)
         self._broadcast, self.stepping = ArrayRecord(), False
         self.details: dict[str, Histogram] = {}
+
+    def _begin(self, experiment: Experiment, topology: ServerTopology, weights: Tensor) -> None:
+        """Make what a network needs that trains from these weights."""
+        with blamed("strategy", self.config.strategy):
+            make = named(STRATEGIES, self.config.strategy)
+            self.optimizer: ServerOptimizer = make(self.config, experiment.layout.parameters)
+        self.experiment, self.layout, self.topology, self.weights = experiment, experiment.layout, topology, weights
+        self.downlink = self.cohort.downlink = Downlink(self.config)
         self._attack = Attack(experiment, topology, self.cohort.gate.run)
         self._variances = running_variances(self.layout)
+
+    def _reshape(self, round: int) -> None:
+        """Go on with a network of other ranks, where the settings want that after this round.
+
+        The server's momentum is about weights that are gone, and begins anew.
+        """
+        new = reshaped(self.experiment, self.weights, round)
+        if new is not self.experiment:
+            before, after, ranks = self.layout.parameters, new.layout.parameters, ", ".join(map(str, new.ranks))
+            log.warning("round %d: %s weights become %s, by ranks %s", round, f"{before:,}", f"{after:,}", ranks)
+            topology = ServerTopology.of_round_1(new)
+            self.cohort.follow(new, topology)
+            self._begin(new, topology, new.model.vector.cpu().clone())
+            self.cohort.told["ranks"] = list(new.ranks)
 
     def state_dict(self) -> State:
         """What decides the next rounds, but for the ledger: weights, server optimizer, topology, downlink, norms."""
@@ -93,6 +113,8 @@ class FedAvg(Strategy):
             "downlink": self.downlink.state_dict(),
             "norms": self.cohort.gate.limits.state(),
             "uplink": self.uplink.state_dict() if self.uplink else {},
+            "ranks": self.cohort.told.get("ranks", []),
+            "lost": list(self.experiment.lost),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -105,6 +127,8 @@ class FedAvg(Strategy):
         self.cohort.gate.limits.load_state(state["norms"])
         if self.uplink:
             self.uplink.load_state_dict(state["uplink"])
+        if state["ranks"]:
+            self.cohort.told["ranks"] = state["ranks"]
 
     @property
     def notes(self) -> State:
@@ -158,6 +182,7 @@ class FedAvg(Strategy):
         else:
             with cohort.timer("aggregate"):
                 self._step(server_round, received)
+                self._reshape(server_round)
         if self.privacy:
             cohort.metrics |= self.privacy.measured(server_round)
         del received  # the broadcast below is as large
@@ -201,7 +226,7 @@ class FedAvg(Strategy):
         raise RunFailed(f"round {round}: {told}; {cohort.failures[0]}")
 
     def _received(self, round: int) -> Replies:
-        ensemble = Ensemble(self._experiment, self.weights) if self.config.distill == "ensemble" else None
+        ensemble = Ensemble(self.experiment, self.weights) if self.config.distill == "ensemble" else None
         return Replies(self._aggregator(round), self.topology.current, ensemble)
 
     def _aggregator(self, round: int) -> Aggregator:
@@ -244,7 +269,7 @@ class FedAvg(Strategy):
         compact = self.topology.compact
         try:
             if self.config.sends_few_bits:
-                payload = few_bits_payload(self._experiment.model, self.weights, compact, round)
+                payload = few_bits_payload(self.experiment.model, self.weights, compact, round)
             else:
                 weights = self.downlink.advance(compact.gather(self.weights), compact.layout, round)
                 codec = UpdateCodec(compact.layout, compressor="none")

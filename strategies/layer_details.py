@@ -36,7 +36,7 @@ def layer_histograms(name: str, vector: Tensor, topology: Topology) -> dict[str,
 
 
 def residual_of(client: int, grid: LocalGrid | None, folder: str, parameters: int) -> Tensor | None:
-    """What a client did not send yet, float32 of shape ``(parameters,)``; None without a residual in reach.
+    """What a client did not send yet, float32 of shape ``(parameters,)``; None without one in reach that fits.
 
     Args:
         grid: that holds the clients' Contexts; None where the server cannot see them.
@@ -51,7 +51,7 @@ def residual_of(client: int, grid: LocalGrid | None, folder: str, parameters: in
         return None
     residual = torch.from_numpy(np.array(as_float32(to_numpy(state.residual))))
     if not state.topology:
-        return residual
+        return residual if len(residual) == parameters else None  # None: of the network before it was factored
     held = np.unpackbits(np.frombuffer(state.topology, np.uint8), count=parameters).astype(bool)
     return torch.zeros(parameters).masked_scatter_(torch.from_numpy(held), residual)
 

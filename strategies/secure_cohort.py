@@ -23,7 +23,6 @@ from fedsparse.privacy.secure_server import Server
 from fedsparse.privacy.secure_sum import SecureSumError, Session
 from fedsparse.strategies.acceptance import Refused
 from fedsparse.strategies.cohort import Cohort
-from fedsparse.strategies.downlink import Downlink
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Upload
 from fedsparse.strategies.server_topology import ServerTopology
@@ -32,8 +31,8 @@ from fedsparse.strategies.server_topology import ServerTopology
 class SecureCohort(Cohort):
     """The sampled clients of the present round, and the secure sum of their updates."""
 
-    def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology, downlink: Downlink) -> None:
-        super().__init__(experiment, nodes, topology, downlink)
+    def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology) -> None:
+        super().__init__(experiment, nodes, topology)
         check_one_support("secure-aggregation = true", experiment.config, experiment.layout, experiment.method)
         self._fixed, self._attempt = experiment.fixed_sum, 0
 

@@ -101,7 +101,7 @@ def _play(
     until: int | None,
 ) -> None:  # fmt: skip
     """All rounds, or those after the saved one, with telemetry and checkpoints."""
-    config, model, whole = experiment.config, experiment.model, experiment.dense_layout
+    config, whole = experiment.config, experiment.dense_layout
     dense, _ = UpdateCodec(whole, "none").encode(torch.ones(whole.size), ClientState(), round=0, seed=0)
     origin = provenance_of(experiment)
     recording = Recorder(
@@ -113,6 +113,7 @@ def _play(
 
     def save() -> None:
         recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
+        model = strategy.experiment.model
         model.vector.copy_(strategy.weights)
         save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
@@ -121,7 +122,7 @@ def _play(
         table = StepTable(experiment.task, recorder.scalar)
         table.done = saved.server["steps"] if saved else 0
         saver = Saver(checkpoints, strategy, grid, recorder, table, save)
-        after_round, complete = RoundEnd(strategy, experiment, recorder, saver, table), False
+        after_round, complete = RoundEnd(strategy, recorder, saver, table), False
         try:
             if not saved:
                 recorder.figure("partition", experiment.dataset.plot(experiment.partition))
@@ -209,6 +210,8 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, save
 
     A strategy whose state is ``saved`` starts with every weight, because its topology is a part of that state.
     """
+    if saved and (ranks := saved.server["strategy"]["ranks"]):
+        experiment = Experiment(experiment.config, ranks, saved.server["strategy"]["lost"])
     method, layers = experiment.method, experiment.layers
     weights = experiment.model.vector.cpu().clone()
     if saved:
@@ -257,15 +260,13 @@ def keep_log(folder: Path) -> None:
 class RoundEnd:
     """Called after every round, and as round 0 before the first: evaluate when due, record everything, save."""
 
-    def __init__(
-        self, strategy: FedAvg, experiment: Experiment, recorder: Recorder, saver: Saver, table: StepTable
-    ) -> None:
-        self.strategy, self.experiment, self.recorder = strategy, experiment, recorder
+    def __init__(self, strategy: FedAvg, recorder: Recorder, saver: Saver, table: StepTable) -> None:
+        self.strategy, self.recorder = strategy, recorder
         self.saver, self.table = saver, table
         self.began = time.perf_counter()
 
     def __call__(self, round: int) -> None:
-        strategy, experiment, cohort = self.strategy, self.experiment, self.strategy.cohort
+        strategy, experiment, cohort = self.strategy, self.strategy.experiment, self.strategy.cohort
         metrics = cohort.metrics
         if strategy.evaluates(round):
             with cohort.timer("evaluate"):

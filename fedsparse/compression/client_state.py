@@ -20,6 +20,7 @@ class ClientState:
             Always empty without error feedback.
         sent_round: the last round in which a payload was sent; 0 for none.
         topology: bits of the mask (``np.packbits``) of the weights that the arrays hold; empty when they hold all.
+        shape: names the network that the arrays are about; empty for that of the settings.
     """
 
     residual: Array | None = None
@@ -27,6 +28,7 @@ class ClientState:
     payload: bytes = b""
     sent_round: int = 0
     topology: bytes = b""
+    shape: bytes = b""
 
     def to_dict(self) -> Flat:
         """A flat dict of arrays, bytes and integers. Arrays are not copied: store them before the next encode."""
@@ -39,6 +41,8 @@ class ClientState:
             flat["sent_round"] = self.sent_round
         if self.topology:
             flat["topology"] = self.topology
+        if self.shape:
+            flat["shape"] = self.shape
         return flat
 
     @classmethod
@@ -54,7 +58,7 @@ class ClientState:
                 state.memory[key.removeprefix("memory/")] = value
             elif key == "residual" and isinstance(value, Array):
                 state.residual = value
-            elif key in ("payload", "topology") and isinstance(value, bytes):
+            elif key in ("payload", "topology", "shape") and isinstance(value, bytes):
                 setattr(state, key, value)
             elif key == "sent_round" and isinstance(value, int):
                 state.sent_round = value

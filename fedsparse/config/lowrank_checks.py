@@ -18,3 +18,20 @@ def check_lowrank(config: Config) -> None:
     sparse = config.topology_method != "dense" or config.upload_pruning != "off"
     if sparse and config.lowrank_form == "fedpara":
         raise ValueError(f"{says}: no topology describes the factors of lowrank-form = fedpara; choose svd")
+    if not config.lowrank_switches:
+        return
+    if config.lowrank_form != "svd":
+        raise ValueError(f"{says}: factors dense weights, which only lowrank-form = svd can")
+    if config.lowrank_switch_round >= config.rounds:
+        raise ValueError(
+            f"{says}: lowrank-switch-round = {config.lowrank_switch_round} should be less than rounds = {config.rounds}"
+        )
+    for key, harmless in (
+        ("topology", config.topology_method == "dense" and config.upload_pruning == "off"),
+        ("weight-bits", config.weight_bits == "off"),
+        ("activation-bits", config.activation_bits == "off"),
+        ("dp-noise", not config.is_private),
+        ("secure-aggregation", not config.secure_aggregation),
+    ):
+        if not harmless:
+            raise ValueError(f"{says}: the network changes during the run, which {key} does not follow; choose full")

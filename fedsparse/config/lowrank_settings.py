@@ -11,9 +11,10 @@ from fedsparse.config.settings import OneOf, Settings
 class LowRankSettings(Settings):
     """Layers that are small in themselves: low-rank factors in place of weights."""
 
-    lowrank_layers: Literal["off", "full", "selective"] = "off"
+    lowrank_layers: Literal["off", "full", "selective", "progressive", "dynamic"] = "off"
     """Factor linear and convolution layers, but those of dense-layers, so that only their factors are trained and
-    travel: full: all that become smaller; selective: those of at least lowrank-min-size weights."""
+    travel: full: all that become smaller; selective: those of at least lowrank-min-size weights; progressive: all, but
+    only from a round on; dynamic: likewise, with ranks that fall to what the weights need."""
     lowrank_rank: float = Field(0.25, gt=0)
     """Rank of the factored layers: below 1 a share of the largest rank, from 1 on the rank itself."""
     lowrank_form: Annotated[str, OneOf(LOWRANK_FORMS, own=False)] = "svd"
@@ -21,3 +22,23 @@ class LowRankSettings(Settings):
     of this rank, which saves bytes but no computation."""
     lowrank_min_size: int = Field(10_000, ge=1)
     """selective: weights from which a layer is factored."""
+    lowrank_switch_round: int = Field(10, ge=1)
+    """progressive, dynamic: round after which the server factors its weights; what clients and server have kept for
+    later rounds, such as residuals and momentum, begins anew."""
+    lowrank_lr_factor: float = Field(1.0, gt=0, le=1)
+    """progressive, dynamic: factor on the learning rate from the switch on."""
+    lowrank_interval: int = Field(10, ge=1)
+    """dynamic: rounds from one decision about the ranks to the next."""
+    lowrank_layer_energy: float = Field(0.9, gt=0, le=1)
+    """dynamic: share of a layer's squared norm that its rank keeps, if lowrank-rank allows."""
+
+    @property
+    def lowrank_switches(self) -> bool:
+        """Whether the network begins dense, and its ranks change during the run."""
+        return self.lowrank_layers in ("progressive", "dynamic")
+
+    def lowrank_decides(self, round: int) -> bool:
+        """Whether the server decides about the ranks at the end of this round."""
+        passed = round - self.lowrank_switch_round
+        again = self.lowrank_layers == "dynamic" and passed > 0 and passed % self.lowrank_interval == 0
+        return self.lowrank_switches and (passed == 0 or again)

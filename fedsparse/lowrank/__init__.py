@@ -1,15 +1,16 @@
 """Layers that are small in themselves: of low rank, with factors as parameters in place of the weights.
 
 A network with such layers is a module like any other, so that training, compression and layouts need not know of them.
-A rank of 0 stands for a layer that stays dense.
+The ranks of a network are one number for each layer that can be factored; 0 stands for a layer that stays dense.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsparse.catalogue import LOWRANK_FORMS
+from fedsparse.lowrank.svd import LowRank, matrix_of
 from fedsparse.plugins import named
 
 Dense = nn.Linear | nn.Conv2d
@@ -36,16 +37,32 @@ def factorable(model: nn.Module, dense: Sequence[str]) -> dict[str, Dense]:
     }
 
 
-def rank_of(asked: float, largest: int) -> int:
-    """The rank that the setting ``lowrank-rank`` means for a matrix whose largest rank is ``largest``."""
-    return max(1, min(largest, round(asked * largest) if asked < 1 else round(asked)))
-
-
 def smaller_rank(form: str, layer: Dense, asked: float) -> int:
-    """The rank of a layer; 0 where its factors would have as many weights as the layer itself, or more."""
+    """The rank of a layer; 0 where its factors would have as many weights as the layer itself, or more.
+
+    Args:
+        asked: below 1 a share of the largest rank, from 1 on the rank itself.
+    """
     made = named(LOWRANK_FORMS, form)
-    rank = rank_of(asked, made.largest_rank(layer))
+    largest = made.largest_rank(layer)
+    rank = max(1, min(largest, round(asked * largest) if asked < 1 else round(asked)))
     return rank if made.size(layer, rank) < layer.weight.numel() else 0
+
+
+def rank_of_energy(weight: Tensor, share: float, most: int, lost: float = 0.0) -> tuple[int, float]:
+    """The smallest rank whose truncated SVD keeps a share of the energy, which is the squared norm.
+
+    Args:
+        share: of the energy of the weights and of what was lost before, so that losses do not add up.
+        most: the largest rank, at least 1.
+        lost: the energy that earlier truncations of these weights have cut off.
+
+    Returns:
+        The rank, and the energy that is lost with it.
+    """
+    energies = torch.linalg.svdvals(matrix_of(weight.detach())).double().square().cumsum(0)
+    rank = min(most, 1 + int((energies < share * (energies[-1] + lost)).sum()))
+    return rank, lost + float(energies[-1] - energies[rank - 1])
 
 
 def factor_(model: nn.Module, ranks: Mapping[str, int], form: str, seed: int) -> nn.Module:
@@ -60,3 +77,25 @@ def factor_(model: nn.Module, ranks: Mapping[str, int], form: str, seed: int) ->
             if rank:
                 model.set_submodule(name, named(LOWRANK_FORMS, form)(model.get_submodule(name), rank))
     return model
+
+
+def dense_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the network in which each product stands in place of its factors."""
+    state = model.state_dict()
+    for name, part in model.named_modules():
+        if isinstance(part, LowRank):
+            part.give_dense(state, name)
+    return state
+
+
+def load_dense(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a ``dense_state`` into a network of other ranks; what is factored becomes the truncated SVD."""
+    for name, part in model.named_modules():
+        if isinstance(part, LowRank):
+            part.take_dense(state, name)
+    model.load_state_dict(state)
+
+
+def ranks_in(state: Mapping[str, Tensor], names: Iterable[str]) -> tuple[int, ...]:
+    """The ranks of these layers in the state dict of a network with layers U diag(s) V^T."""
+    return tuple(len(state[f"{name}.s"]) if f"{name}.s" in state else 0 for name in names)

@@ -81,6 +81,14 @@ class LowRank(nn.Module):
         del state[f"{name}.weight"]
         state |= own | ({f"{name}.up.bias": state.pop(f"{name}.bias")} if f"{name}.bias" in state else {})
 
+    def give_dense(self, state: dict[str, Tensor], name: str) -> None:
+        """Put what :meth:`take_dense` takes into a state dict that has the factors."""
+        for key in self.state_dict():
+            value = state.pop(f"{name}.{key}")
+            if key == "up.bias":
+                state[f"{name}.bias"] = value
+        state[f"{name}.weight"] = self.weight.detach()
+
     def set_weight_(self, weight: Tensor) -> None:
         """Become the best approximation of the weights of an old layer: their truncated SVD."""
         rank = len(self.s)

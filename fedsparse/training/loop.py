@@ -83,6 +83,8 @@ def learning_rate(config: Config, round: int, step: int = 0, steps: int = 1) -> 
         step, steps = 0, 1
     passed = round - 1 + step / steps
     lr, done = config.lr, passed / config.rounds
+    if config.lowrank_switches and round > config.lowrank_switch_round:
+        lr *= config.lowrank_lr_factor
     if config.lr_warmup_rounds:  # in the middle of the round or step
         lr *= min(1.0, (passed + 0.5 / steps) / config.lr_warmup_rounds)
     if config.lr_schedule == "cosine":
