@@ -1,5 +1,6 @@
 """Asks what to do, prints the command that does it, and runs that command."""
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ def job(without: Sequence[str] = ()) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for key in (key for key in CHOSEN if key not in without):
         possible = [name for name in names(key, chosen) if not mistake({**chosen, key: name})]
-        answer = select(key, [*possible, OTHER], default(key) if default(key) in possible else None)
+        answer = select(question(key), [*possible, OTHER], default(key) if default(key) in possible else None)
         chosen[key] = typed(key, "", chosen) if answer == OTHER else answer
     if chosen["topology"] not in ("auto", "dense"):
         chosen["sparsity"] = typed("sparsity", str(USUAL_SPARSITY), chosen)
@@ -106,6 +107,12 @@ def names(key: str, chosen: Mapping[str, str]) -> list[str]:
     return [name for name in allowed if key != "model" or fitting is None or name in ("auto", *fitting)]
 
 
+def question(key: str) -> str:
+    """A setting's name, and the beginning of its help."""
+    help = str(Config.model_fields[key.replace("-", "_")].description).replace("\n", " ")
+    return f"{key}: {re.split(r'[.;:]( |$)', help)[0]}"
+
+
 def default(key: str) -> str:
     """A setting's default."""
     return str(Config.model_fields[key.replace("-", "_")].default)
@@ -123,7 +130,7 @@ def mistake(chosen: Mapping[str, str]) -> str:
 
 def typed(key: str, usual: str, chosen: Mapping[str, str]) -> str:
     """Ask for a setting in words, until it is right."""
-    return answer(questionary.text(key, usual, validate=lambda text: mistake({**chosen, key: text}) or True))
+    return answer(questionary.text(question(key), usual, validate=lambda text: mistake({**chosen, key: text}) or True))
 
 
 def select(question: str, choices: Sequence[str], usual: str | None = None) -> str:
