@@ -16,7 +16,7 @@ FLOORS = (
     "fedsparse.report fedsparse.provenance",
     "fedsparse.experiment",
     "fedsparse.training",
-    "fedsparse.engine",
+    "fedsparse.engine fedsparse.packing",
     "fedsparse.privacy fedsparse.distillation fedsparse.quantisation",
     "fedsparse.sparsity",
     "fedsparse.aggregation",

@@ -152,6 +152,25 @@ COMMANDS = {
         given=NO_COHORT,
         has_all=False,
     ),
+    "pack": Command(
+        "fedsparse.commands.pack:pack",
+        "write a trained model into one small file: pruned, its weights clustered and coded",
+        own={
+            "checkpoint": "model.pt of a run; the settings are in the config.yaml beside it",
+            "sparsity": "prune the layers that are not in dense-layers to it [the zeros that are there]",
+            "clusters": "values of each layer, up to 256; auto: 256 of a convolution, 32 of a linear layer [auto]",
+            "tune": "passes over the training data after pruning and after clustering [2]",
+        },
+        given=NO_COHORT,
+        has_all=False,
+    ),
+    "unpack": Command(
+        "fedsparse.commands.pack:unpack",
+        "write the state dict of a file that pack wrote",
+        files="FILE",
+        own={"out": "where to write it [model.pt beside the file]"},
+        has_all=False,
+    ),
 }
 
 
