@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedsparse.clients.exchange import encode_update, receive_topology, report_array, update_array
 from fedsparse.clients.prune_upload import prune_upload
+from fedsparse.clients.receive_frozen import receive_frozen
 from fedsparse.clients.receive_weights import receive_weights
 from fedsparse.clients.secure import answer_phases, masked_array
 from fedsparse.clients.state_store import kept_moments
@@ -236,6 +237,8 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
     bench = workbench(tuple(content["config"].items()), tuple(content["task"].get("ranks", ())))
     torch.set_num_threads(bench.config.threads)
     client = int(context.node_config[PARTITION_ID_KEY])
+    if bench.config.lora_rank:
+        receive_frozen(bench, context, content.get("frozen"), content["task"], client)
     held = receive_topology(bench, context, content.get("topology"), content["task"], client)
     if bench.config.downlink_is_whole:
         bench.receive(content["arrays"]["weights"].data, held.compact)

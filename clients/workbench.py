@@ -49,6 +49,7 @@ class Workbench(Experiment):
     """The experiment that all clients of a thread share. The state of a client is in its Context or its file.
 
     Attributes:
+        frozen_hash: of the frozen weights that ``model`` has; empty before the first.
         received: the global weights that ``model`` was last loaded with, float32, shape ``(layout.size,)``.
     """
 
@@ -58,7 +59,7 @@ class Workbench(Experiment):
             recompute_blocks(self.model.module)
         if config.compile:
             self.model.module.compile()
-        self._payload, self.received = b"", torch.empty(0)
+        self._payload, self.received, self.frozen_hash = b"", torch.empty(0), ""
         self.release()
         self.under_bits = lru_cache(maxsize=4)(self._under_bits)  # clients of a thread mostly share a topology
 

@@ -17,13 +17,10 @@ from fedsparse.config import Config
 from fedsparse.data import load_dataset, partition_of, set_apart
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
-from fedsparse.lowrank import (
-    Dense,
-    factor_,
-    factorable,
-    ranks_in,
-    smaller_rank,
-)
+from fedsparse.lowrank import factor_, ranks_in, smaller_rank
+from fedsparse.lowrank.factorable_layers import Dense, factorable
+from fedsparse.lowrank.frozen import Frozen
+from fedsparse.lowrank.lora import adapt_
 from fedsparse.models import build_model, model_for
 from fedsparse.models.initial import load_weights
 from fedsparse.partitions import Dataset, Partition, holdout_size, split_holdout
@@ -105,6 +102,11 @@ class Experiment:
         if self.config.init:
             load_weights(network, Path(self.config.init), self.model_name, vocabulary=self.dataset.vocabulary)
 
+    @cached_property
+    def frozen(self) -> Frozen:
+        """The weights of the model that are not trained."""
+        return Frozen(self.model.module)
+
     @property
     def layout(self) -> Layout:
         """The layout of the model's vector."""
@@ -113,7 +115,7 @@ class Experiment:
     @cached_property
     def dense_layout(self) -> Layout:
         """The layout of the full model, with which what travels is compared; the model itself may be smaller."""
-        if not (self._is_narrow or self.config.lowrank_layers != "off"):
+        if not (self._is_narrow or self.config.lowrank_layers != "off" or self.config.lora_rank):
             return self.layout
         with torch.device("meta"):
             return Layout.of(self._network(seed=0, width=1.0))
@@ -214,10 +216,17 @@ class Experiment:
         return self._ranks or tuple(rank * (not self.config.lowrank_switches) for rank in self.asked_ranks)
 
     def _factored(self, network: nn.Module, seed: int) -> nn.Module:
-        """The network with its low-rank layers, in place."""
-        if self.config.lowrank_layers == "off":
+        """The network with its low-rank layers or adapters, in place."""
+        config = self.config
+        if config.lora_rank:
+            patterns, rank, alpha = config.lora_patterns(), config.lora_rank, config.lora_alpha
+            try:
+                return adapt_(network, patterns, rank, alpha, seed, freeze_down=config.lora_freeze_a)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+        if config.lowrank_layers == "off":
             return network
-        return factor_(network, dict(zip(self.factorable, self.ranks, strict=True)), self.config.lowrank_form, seed)
+        return factor_(network, dict(zip(self.factorable, self.ranks, strict=True)), config.lowrank_form, seed)
 
     def shaped_as(self, state: Mapping[str, Tensor]) -> "Experiment":
         """The experiment whose network has the ranks of a state dict."""

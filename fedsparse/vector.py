@@ -1,9 +1,11 @@
 """A model as one flat float32 vector, and the layout of that vector.
 
 The order is fixed: trainable parameters as ``named_parameters`` gives them, then floating-point buffers, such as
-BatchNorm's running statistics, as ``named_buffers`` gives them. Frozen parameters and integer buffers do not travel.
+BatchNorm's running statistics, as ``named_buffers`` gives them. Frozen parameters travel
+once, by a layout of their own, and integer buffers do not travel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -61,7 +63,18 @@ class Layout:
         """The layout of a model's trainable parameters and float buffers."""
         named: list[tuple[str, Tensor]] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         parameters = sum(p.numel() for _, p in named)
-        named += [(name, b) for name, b in model.named_buffers() if b.is_floating_point()]
+        return cls._in_order(
+            named + [(name, b) for name, b in model.named_buffers() if b.is_floating_point()], parameters
+        )
+
+    @classmethod
+    def of_frozen(cls, model: nn.Module) -> "Layout":
+        """The layout of the parameters that are not trained, which travel to each client once."""
+        named: list[tuple[str, Tensor]] = [(name, p) for name, p in model.named_parameters() if not p.requires_grad]
+        return cls._in_order(named, sum(p.numel() for _, p in named))
+
+    @classmethod
+    def _in_order(cls, named: Sequence[tuple[str, Tensor]], parameters: int) -> "Layout":
         entries, start = [], 0
         for name, tensor in named:
             entries.append(Entry(name, tuple(tensor.shape), start, tensor.numel()))

@@ -19,7 +19,7 @@ from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
 from fedsparse.sampling import sampled, sampled_again
 from fedsparse.strategies.acceptance import Gate, Refused
-from fedsparse.strategies.downlink import Downlink
+from fedsparse.strategies.downlink import Downlink, frozen_record
 from fedsparse.strategies.ledger import Ledger
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Checked, Content, Measures, Upload, with_derived
@@ -58,7 +58,7 @@ class Cohort:
         self.config, self.nodes = experiment.config, nodes
         self.state_folder = ""
         self.kept_rounds: list[int] = []
-        self.told: dict[str, float | list[int]] = {}
+        self.told: dict[str, float | str | list[int]] = {}
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
         self.timer = StageTimer()
@@ -66,6 +66,9 @@ class Cohort:
         self.late, self.asked, self.is_hopeless, self._longest = 0, 0, False, (0.0, 0)
         self._barred = set[int]()  # clients that spoil the work of others, so that this round asks them no more
         self._task_of_data = experiment.task
+        self._frozen: ArrayRecord | None = None
+        if self.config.lora_rank:
+            self._frozen, self.told["frozen"] = frozen_record(experiment)
         self.follow(experiment, topology)
         self.downlink = Downlink(self.config)
         self._settings = ConfigRecord(self.config.flat())
@@ -132,6 +135,8 @@ class Cohort:
             arrays = self.downlink.arrays_for(known.weights_round, weights)
             content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
             content.update(self._extras(kind, client))
+            if self._frozen and not known.frozen:
+                content["frozen"] = self._frozen
             if mask := self.topology.mask_for(known.topology):
                 content["topology"] = mask
                 known.topology = None  # until the client answers, because it may fail before or after it saves the mask
@@ -173,7 +178,7 @@ class Cohort:
         usable = self._usable(replies, round)
         for client, _ in usable:
             known = self.ledger[client]
-            known.topology, known.weights_round = self.topology.current.hash, known.sent_round
+            known.topology, known.weights_round, known.frozen = self.topology.current.hash, known.sent_round, True
         self.gate.begin(usable)
         return usable
 

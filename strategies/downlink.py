@@ -1,15 +1,17 @@
-"""The server sends its whole weights, or compressed changes of the weights that clients hold."""
+"""The server sends its whole weights, or compressed changes of the weights that clients hold; frozen weights once."""
 
 from typing import Any
 
 from flwr.app import Array, ArrayRecord
 from torch import Tensor, from_numpy
 
+from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.compression.changes import Changes
 from fedsparse.config import Config
 from fedsparse.engine.records import payload_array
+from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
-from fedsparse.vector import Layout
+from fedsparse.vector import Layout, digest
 
 
 class Downlink:
@@ -70,3 +72,10 @@ class Downlink:
             return whole
         arrays = {f"change-{r}": payload_array(payload, changes.layout) for r, payload in missing.items()}
         return ArrayRecord(arrays | {"hash": Array("uint64", (), "little-endian", changes.hash)})
+
+
+def frozen_record(experiment: Experiment) -> tuple[ArrayRecord, str]:
+    """The weights that are not trained, for a client that does not hold them, and their hash in hexadecimal."""
+    layout, vector = experiment.frozen.layout, experiment.frozen.vector
+    payload, _ = UpdateCodec(layout, "none").encode(vector, ClientState(), round=0, seed=0)
+    return ArrayRecord({"weights": payload_array(payload, layout)}), digest(vector.numpy()).hex()

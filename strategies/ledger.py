@@ -16,6 +16,7 @@ class Known:
         sent_round: the round of the weights in the last message to it.
         sent_bytes: how many bytes the arrays in that message had.
         asked_round: the last round in which it was asked to train.
+        frozen: whether it surely holds the frozen weights.
     """
 
     topology: int | None
@@ -24,10 +25,11 @@ class Known:
     sent_round: int = 0
     sent_bytes: int = 0
     asked_round: int = 0
+    frozen: bool = False
 
     def lost(self) -> None:
         """Forget what the client holds, because it failed or moved to a new node."""
-        self.topology, self.weights_round = None, 0
+        self.topology, self.weights_round, self.frozen = None, 0, False
 
 
 class Ledger:

@@ -166,8 +166,8 @@ def announce(experiment: Experiment) -> None:
     config, moved = experiment.config, experiment.partition.moved
     weights, name = experiment.dense_layout.parameters, experiment.model_name
     sparse = f", {config.topology_method} at sparsity {config.sparsity:g}" if config.topology_method != "dense" else ""
-    small = f", {experiment.layout.parameters:,} with lowrank-layers {config.lowrank_layers}"
-    small = small if config.lowrank_layers != "off" else ""
+    small = f", {experiment.layout.parameters:,} of them or of their factors trained"
+    small = small if config.lowrank_layers != "off" or config.lora_rank else ""
     samples = sum(experiment.training_sizes())
     print(f"{name}: {weights:,} weights, {human_bytes(4 * weights)} dense{small}{sparse}; {samples:,} training samples")
     if moved:
@@ -194,6 +194,7 @@ def keeps_files(experiment: Experiment, grid: Grid) -> bool:
     if config.state_store != "auto":
         return config.state_store == "files"
     size = 4 * experiment.layout.parameters * (3 if config.keep_moments else 1)
+    size += 4 * experiment.frozen.layout.size if config.lora_rank else 0
     # A client that is called keeps its state from before the round too, until the round is over.
     touched = min(config.clients, config.rounds * config.clients_per_round) + config.clients_per_round
     if experiment.model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:

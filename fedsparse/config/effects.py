@@ -116,6 +116,7 @@ NO_BUDGET = Need("uplink-budget to be empty", ("uplink-budget",), lambda config:
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
 FACTORED = none_of("lowrank-layers", "off")
+ADAPTED = Need("lora-rank above 0", ("lora-rank",), lambda config: config.lora_rank > 0)
 
 PRIVATE = Need("dp-noise or dp-epsilon", ("dp-noise", "dp-epsilon"), lambda config: config.is_private)
 
@@ -149,6 +150,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "lowrank-rank": (FACTORED,),
     "lowrank-form": (FACTORED,),
     "lowrank-min-size": (one_of("lowrank-layers", "selective"),),
+    **dict.fromkeys(("lora-alpha", "lora-layers", "lora-freeze-a"), (ADAPTED,)),
     "lowrank-switch-round": (one_of("lowrank-layers", "progressive", "dynamic"),),
     "lowrank-lr-factor": (one_of("lowrank-layers", "progressive", "dynamic"),),
     "lowrank-interval": (one_of("lowrank-layers", "dynamic"),),

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 def check_lowrank(config: Config) -> None:
     """Refuse settings that contradict ``lowrank-layers``."""
+    if config.lora_rank:
+        _check_lora(config)
     if config.lowrank_layers == "off":
         return
     says = f"lowrank-layers = {config.lowrank_layers}"
@@ -35,3 +37,15 @@ def check_lowrank(config: Config) -> None:
     ):
         if not harmless:
             raise ValueError(f"{says}: the network changes during the run, which {key} does not follow; choose full")
+
+
+def _check_lora(config: Config) -> None:
+    says = f"lora-rank = {config.lora_rank}"
+    if config.lowrank_layers != "off":
+        raise ValueError(f"{says}: lowrank-layers = {config.lowrank_layers} trains all weights; leave one of them out")
+    for key, value, others in (
+        ("topology", config.topology_method, ("small-dense", "ssfl")),
+        ("weight-bits", str(config.weight_bits), tuple("8421")),
+    ):
+        if value in others:
+            raise ValueError(f"{says}: {key} = {value} is about all weights, which are frozen; leave one of them out")

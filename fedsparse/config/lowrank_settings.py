@@ -1,4 +1,4 @@
-"""Layers that are small in themselves: low-rank factors in place of weights."""
+"""Layers that are small in themselves: low-rank factors in place of weights, or beside frozen ones."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from fedsparse.config.settings import OneOf, Settings
 
 
 class LowRankSettings(Settings):
-    """Layers that are small in themselves: low-rank factors in place of weights."""
+    """Layers that are small in themselves: low-rank factors in place of weights, or beside frozen ones."""
 
     lowrank_layers: Literal["off", "full", "selective", "progressive", "dynamic"] = "off"
     """Factor linear and convolution layers, but those of dense-layers, so that only their factors are trained and
@@ -31,6 +31,20 @@ class LowRankSettings(Settings):
     """dynamic: rounds from one decision about the ranks to the next."""
     lowrank_layer_energy: float = Field(0.9, gt=0, le=1)
     """dynamic: share of a layer's squared norm that its rank keeps, if lowrank-rank allows."""
+
+    lora_rank: int = Field(0, ge=0)
+    """Rank of LoRA's adapters: all other weights are frozen, travel to each client once, and adapters alone are trained
+    and uploaded; 0 for no adapters."""
+    lora_alpha: float = Field(16.0, gt=0)
+    """Scale of the adapters, which is divided by their rank."""
+    lora_layers: str = "*"
+    """Layers with adapters: names or patterns such as h.*.attn.c_attn, with commas."""
+    lora_freeze_a: bool = False
+    """Train of each adapter B A only B, as in FFA-LoRA: the mean of B is then exact, and half as much travels."""
+
+    def lora_patterns(self) -> list[str]:
+        """``lora_layers`` as a list."""
+        return [pattern.strip() for pattern in self.lora_layers.split(",") if pattern.strip()]
 
     @property
     def lowrank_switches(self) -> bool:

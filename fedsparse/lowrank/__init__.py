@@ -4,37 +4,16 @@ A network with such layers is a module like any other, so that training, compres
 The ranks of a network are one number for each layer that can be factored; 0 stands for a layer that stays dense.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fedsparse.catalogue import LOWRANK_FORMS
+from fedsparse.lowrank.factorable_layers import Dense
+from fedsparse.lowrank.lora import LoRA
 from fedsparse.lowrank.svd import LowRank, matrix_of
 from fedsparse.plugins import named
-
-Dense = nn.Linear | nn.Conv2d
-"""What can be factored."""
-
-
-def factorable(model: nn.Module, dense: Sequence[str]) -> dict[str, Dense]:
-    """The layers by name that can be factored, in the order of the network.
-
-    Other classes, such as attention's own projections in torch, use their weight in other ways than by calling the
-    layer; a weight of two names is tied, and the factors of one layer would untie it.
-
-    Args:
-        dense: the names of layers to leave out.
-    """
-    uses = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
-    return {
-        name: layer
-        for name, layer in model.named_modules()
-        if type(layer) in (nn.Linear, nn.Conv2d)
-        and getattr(layer, "groups", 1) == 1
-        and uses.count(id(layer.weight)) == 1
-        and name not in dense
-    }
 
 
 def smaller_rank(form: str, layer: Dense, asked: float) -> int:
@@ -80,10 +59,10 @@ def factor_(model: nn.Module, ranks: Mapping[str, int], form: str, seed: int) ->
 
 
 def dense_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the network in which each product stands in place of its factors."""
+    """The state dict of the network in which each product stands in place of its factors or adapter."""
     state = model.state_dict()
     for name, part in model.named_modules():
-        if isinstance(part, LowRank):
+        if isinstance(part, LowRank | LoRA):
             part.give_dense(state, name)
     return state
 
@@ -91,7 +70,7 @@ def dense_state(model: nn.Module) -> dict[str, Tensor]:
 def load_dense(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a ``dense_state`` into a network of other ranks; what is factored becomes the truncated SVD."""
     for name, part in model.named_modules():
-        if isinstance(part, LowRank):
+        if isinstance(part, LowRank | LoRA):
             part.take_dense(state, name)
     model.load_state_dict(state)
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fedsparse.lowrank import factor_, factorable, smaller_rank
+from fedsparse.lowrank import factor_, smaller_rank
+from fedsparse.lowrank.factorable_layers import factorable
 from fedsparse.lowrank.fedpara import FedPara
 from fedsparse.lowrank.svd import LowRank, matrix_of
 from fedsparse.models import build_model
