@@ -37,8 +37,10 @@ class Eden:
     def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes:
         lengths = block_lengths(counts, BLOCK)
         widths, largest = padded(lengths), block_maxima(values, lengths)
-        filled = np.zeros(int(widths.sum()), np.float32)
-        filled[places(lengths, widths)] = relative(values, largest, lengths)
+        filled, scaled, start, at = np.zeros(int(widths.sum()), np.float32), relative(values, largest, lengths), 0, 0
+        for length, width in zip(lengths.tolist(), widths.tolist(), strict=True):
+            filled[at : at + length] = scaled[start : start + length]
+            start, at = start + length, at + width
         rotated = rotate(filled.copy(), widths, seed)
         starts = widths.cumsum() - widths
         sums = np.add.reduceat(np.abs(rotated), starts, dtype=np.float64) if starts.size else np.zeros(0)
@@ -68,11 +70,6 @@ class Eden:
 def padded(lengths: np.ndarray) -> np.ndarray:
     """The power of two that each block is filled up to."""
     return np.maximum(SMALLEST, 1 << np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64))
-
-
-def places(lengths: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The position of each value when all blocks are filled up to ``widths``: int64, shape ``(lengths.sum(),)``."""
-    return np.arange(int(lengths.sum())) + np.repeat((widths - lengths).cumsum() - (widths - lengths), lengths)
 
 
 def signs(bits: np.ndarray, start: int, stop: int) -> np.ndarray:
