@@ -23,8 +23,9 @@ FLOORS = (
     "fedsparse.compression fedsparse.sampling",
     "fedsparse.telemetry",
     "fedsparse.config",
+    "fedsparse.lowrank",
     "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device "
-    "fedsparse.data fedsparse.lowrank",
+    "fedsparse.data",
     "fedsparse.plugins fedsparse.seeds",
     "fedsparse.files fedsparse.units",
     "fedsparse.catalogue fedsparse.errors",
