@@ -22,6 +22,7 @@ from fedsparse.compression.fixed import FixedPoint
 from fedsparse.config import Config
 from fedsparse.engine.records import plain_array
 from fedsparse.engine.step_records import RECORD, step_record
+from fedsparse.models.exits import Exits
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.densities import budget
@@ -66,6 +67,8 @@ def train(message: Message, context: Context) -> Message:
         fetch = with_flipped_labels(fetch, bench.dataset.classes)
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
     local = LocalTopology(bench.model, trained, bench.method, round, seed)
+    if isinstance(bench.model.module, Exits):
+        bench.model.module.depth = bench.depth(client)
     log, entries = step_log(config, timer)
     task: Any = message.content["task"]
     keeping = kept_moments(context, task, client, bench.method) if config.keep_moments else nullcontext()
@@ -156,13 +159,8 @@ def _reply(
         local: the client's topology at the end of training.
     """
     client, round, model = int(context.node_config[PARTITION_ID_KEY]), _round(message), bench.model
-    if bench.config.upload_pruning == "off":
-        uploaded = bench.method.upload_topology(local, model.vector[: bench.layout.parameters])
-        kept = checked(uploaded, bench.layers, bench.layout.parameters)
-    else:
-        with timer("prune"):
-            seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)
-            kept = prune_upload(bench, indices, seed)
+    part = bench.part(client)
+    kept = part or _kept(bench, local, client, round, indices, timer)
     own = held if kept is held.topology else bench.under(kept)
     arrays, task = ArrayRecord(), cast(ConfigRecord, message.content["task"])
     if bench.method.reports and bench.method.is_readjustment(round):
@@ -171,7 +169,7 @@ def _reply(
         report = bench.method.report(held.topology, model.vector[: model.layout.parameters], gradient, round)
         if report is not None and report.indices.numel():
             arrays["report"] = report_array(report, model.layout, task, client)
-    if own.bits != held.bits:
+    if own.bits != held.bits and not part:  # the server knows who trains which part
         arrays["mask"] = plain_array(encode_mask(own.topology, held.topology))
     update = model.vector.sub_(bench.received)  # in place, because the next message loads the model anew
     codec = codec_for(bench, own, round, len(indices))
@@ -189,6 +187,18 @@ def _reply(
     metrics |= {f"time/{stage}": stats.pop(f"{stage}_seconds") for stage in ("compress", "encode")}
     metrics |= {f"compress/{name}": value for name, value in stats.items()}
     return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+def _kept(
+    bench: Workbench, local: Topology, client: int, round: int, indices: Tensor, timer: StageTimer
+) -> Topology:  # fmt: skip
+    """The weights of the upload, of a client whose topology at the end of training is ``local``."""
+    if bench.config.upload_pruning == "off":
+        uploaded = bench.method.upload_topology(local, bench.model.vector[: bench.layout.parameters])
+        return checked(uploaded, bench.layers, bench.layout.parameters)
+    with timer("prune"):
+        seed = derive_seed(bench.config.seed, "calibration", round=round, partition_id=client)
+        return prune_upload(bench, indices, seed)
 
 
 def codec_for(bench: Workbench, own: SparseModel, round: int, samples: int) -> UpdateCodec:

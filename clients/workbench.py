@@ -67,7 +67,7 @@ class Workbench(Experiment):
         topology = Topology.full(self.layers, self.layout.parameters)
         if bits:
             mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=self.layout.parameters)
-            topology = Topology(self.layers, torch.from_numpy(mask.view(np.bool_)))
+            topology = Topology(self.layers, torch.from_numpy(mask.view(np.bool_)), part=bool(self.config.depths))
         compact = Compact(self.layout, topology := topology.to(self.device))
         settings = self.config.compression()
         codec = UpdateCodec(compact.layout, **settings)

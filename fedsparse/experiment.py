@@ -22,13 +22,15 @@ from fedsparse.lowrank.factorable_layers import Dense, factorable
 from fedsparse.lowrank.frozen import Frozen
 from fedsparse.lowrank.lora import adapt_
 from fedsparse.models import build_model, model_for
+from fedsparse.models.exits import with_exits
 from fedsparse.models.initial import load_weights
 from fedsparse.partitions import Dataset, Partition, holdout_size, split_holdout
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.fixed_sum import FixedSum
 from fedsparse.quantisation import few_bits
 from fedsparse.seeds import derive_seed
-from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
+from fedsparse.sparsity import Layer, Topology, TopologyMethod, weight_layers
+from fedsparse.sparsity.depths import depth_of, part_of
 from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.tasks import TASKS, Task
@@ -174,10 +176,15 @@ class Experiment:
         return self.config.topology_method == "small-dense" and self.config.sparsity > 0
 
     def _network(self, seed: int, width: float) -> nn.Module:
-        with blamed("model", self.config.model):
-            return build_model(
-                self.model_name, self.dataset.input_shape, self.dataset.classes, self.config.norm, seed, width
-            )
+        config, shape, classes = self.config, self.dataset.input_shape, self.dataset.classes
+        with blamed("model", config.model):
+            network = build_model(self.model_name, shape, classes, config.norm, seed, width)
+        if not config.exits:
+            return network
+        try:
+            return with_exits(network, config.exits, shape, classes, derive_seed(seed, "model"))
+        except ValueError as error:
+            raise ConfigError(f"exits = {config.exits}: model = {self.model_name} {error}") from None
 
     @cached_property
     def factorable(self) -> dict[str, Dense]:
@@ -261,6 +268,16 @@ class Experiment:
         """Indices of the training samples that no client holds (int64, on the device)."""
         split = self.config.partitioning()
         return torch.from_numpy(set_apart(self.dataset.train_size, split["apart"], split["seed"])).to(self.device)
+
+    def depth(self, client: int) -> int:
+        """How many classifiers a client trains."""
+        config, most = self.config, self.config.exits + 1
+        return depth_of(client, config.depths, most, config.seed) if config.depths else most
+
+    def part(self, client: int) -> Topology | None:
+        """The weights that a client trains; None when it trains all."""
+        depth = self.depth(client)
+        return part_of(self.layout, depth) if depth <= self.config.exits else None
 
     def training_sizes(self) -> list[int]:
         """How many samples each client trains on."""

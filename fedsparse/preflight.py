@@ -29,7 +29,8 @@ CHECKED = (
     "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
-    "clients-per-round", "secure-aggregation", "distill", "distill-samples", "uplink-budget", "values", "scope",
+    "clients-per-round", "secure-aggregation", "distill", "distill-samples",
+    "exits", "depths", "uplink-budget", "values", "scope",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -96,6 +97,11 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
 
 
 def _check_federation(config: Config, layout: Layout, method: TopologyMethod) -> None:
+    if config.depths and layout.size > layout.parameters:
+        raise ConfigError(
+            f"depths = {config.depths}: running statistics of layers that a client does not train have no mean; "
+            "use --norm group"
+        )
     if config.is_private:
         ClientLevel(config, layout, method)
     if config.secure_aggregation:

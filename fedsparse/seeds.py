@@ -20,6 +20,7 @@ Purpose = Literal[
     "noise",
     "downlink",
     "distill",
+    "depth",
 ]
 PURPOSES = get_args(Purpose)
 

@@ -257,7 +257,8 @@ class Gate:
         return upload
 
     def _read(self, client: int, reply: Message, round: int) -> tuple[SparseUpdate, Topology | None, Report | None]:
-        return self.topology.read(reply.content, round, binding(self.run, client))
+        part = self.experiment.part(client)
+        return self.topology.read(reply.content, round, binding(self.run, client), part)
 
     def _norms_of_all(self, round: int) -> list[Norms]:
         """The norms of all updates of the cohort that can be decoded."""

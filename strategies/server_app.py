@@ -36,6 +36,7 @@ from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
 from fedsparse.telemetry.trackers import Details
 from fedsparse.training.batchnorm import joined
+from fedsparse.training.early_exit import early_exits
 from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
 from fedsparse.vector import digest, round_hash
@@ -275,6 +276,9 @@ class RoundEnd:
                 samples = experiment.data.test_size
                 score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
             metrics |= score.tagged("eval/", experiment.task)
+            if round == experiment.config.rounds:
+                model, fetch = experiment.model, experiment.fetch_test
+                self.recorder.extra |= early_exits(model, fetch, samples, experiment.task)
         metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
         metrics["weights/hash"] = round_hash(strategy.weights.numpy())
         now = time.perf_counter()

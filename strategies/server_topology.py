@@ -111,11 +111,14 @@ class ServerTopology:
             self._masks[key] = ArrayRecord({"mask": plain_array(encode_mask(self.current, base))})
         return self._masks[key]
 
-    def read(self, content: RecordDict, round: int, bound: int) -> tuple[SparseUpdate, Topology | None, Report | None]:
+    def read(
+        self, content: RecordDict, round: int, bound: int, part: Topology | None = None
+    ) -> tuple[SparseUpdate, Topology | None, Report | None]:
         """A client's update, its own topology where clients choose, and its report.
 
         Args:
             bound: the ``wire.binding`` of the client and the run.
+            part: the weights that the client trains; None for all that exist.
 
         Raises:
             PayloadError: one line that says what is wrong with the upload.
@@ -126,8 +129,10 @@ class ServerTopology:
         if "masked" in arrays:
             raise PayloadError("it has a masked update that nobody asked for")
         own, compact = self.current if self.clients_choose(round) else None, self.compact
+        if part:
+            own, compact = part, Compact(self.layout, part)
         if "mask" in arrays:
-            if own is None:
+            if own is None or part:
                 raise PayloadError("it has a mask of its own")
             own = decode_mask(arrays["mask"].data, self.layers, self.layout.parameters, self.current)
             if not self.method.allows(self.current, own):

@@ -22,6 +22,7 @@ from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepLog, StepTable
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import joined
+from fedsparse.training.early_exit import early_exits
 from fedsparse.training.loop import Score, evaluate, train
 from fedsparse.training.moments import Memory
 from fedsparse.vector import round_hash
@@ -86,6 +87,7 @@ def train_all(
             metrics["weights/hash"] = round_hash(model.vector.cpu().numpy())
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
+        recorder.extra |= early_exits(model, experiment.fetch_test, experiment.data.test_size, task)
         save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
 

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from fedsparse.config.adaptive_checks import check_exits
+from fedsparse.config.adaptive_settings import AdaptiveSettings
 from fedsparse.config.communication_settings import CommunicationSettings
 from fedsparse.config.data_settings import FILES, DataSettings
 from fedsparse.config.distillation_checks import check_distillation
@@ -47,6 +49,7 @@ class Config(
     LowRankSettings,
     FewBitsSettings,
     TrainingSettings,
+    AdaptiveSettings,
     DistillationSettings,
     FederationSettings,
     CommunicationSettings,
@@ -87,6 +90,7 @@ class Config(
         check_secure_aggregation(self)
         check_lowrank(self)
         check_distillation(self)
+        check_exits(self)
         self._check_topology()
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         check_uplink_budget(self)

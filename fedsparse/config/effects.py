@@ -170,6 +170,8 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ),
     ),
     "lr-decay": (one_of("lr-schedule", "exponential", own=False),),
+    "exit-weight": (none_of("exits", "0"),),
+    "depths": (none_of("exits", "0"),),
     "distill-temperature": (none_of("distill", "off"),),
     "distill-weight": (one_of("distill", "global", "not-true"),),
     **dict.fromkeys(("distill-samples", "distill-steps", "distill-lr"), (one_of("distill", "ensemble"),)),

@@ -76,16 +76,18 @@ class Topology:
         mask: bool, shape ``(layout.parameters,)``. Biases, normalisation and dense layers are True, so that
             ``mask * vector`` is the sparse model.
         version: 0 at first, one more with each change.
+        part: whether it is the part of a client that trains only some layers, and lacks even biases of the others.
     """
 
     layers: tuple[Layer, ...]
     mask: Tensor
     version: int = 0
+    part: bool = False
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool or self.mask.dim() != 1:
             raise ValueError(f"a mask is a bool vector, not {self.mask.dtype} of shape {tuple(self.mask.shape)}")
-        if not bool(self.mask.all()) and not bool((self.mask | self.prunable).all()):
+        if not self.part and not bool(self.mask.all()) and not bool((self.mask | self.prunable).all()):
             raise ValueError("a mask is True wherever nothing can be pruned")
 
     @classmethod
@@ -157,7 +159,7 @@ class Topology:
     def to(self, device: torch.device | str) -> "Topology":
         if self.mask.device == torch.device(device):
             return self
-        return Topology(self.layers, self.mask.to(device), self.version)
+        return Topology(self.layers, self.mask.to(device), self.version, self.part)
 
 
 def initialise_(weights: Tensor, topology: Topology) -> Tensor:

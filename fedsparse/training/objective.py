@@ -27,10 +27,15 @@ class Objective:
 
     def __init__(self, model: FlatModel, config: Config, task: Task, lesson: Lesson | None = None) -> None:
         self.module, self.task = model.module, task
+        self.exits, self.exit_weight = config.exits, config.exit_weight
         self.lesson = lesson or Lesson.of_the_round(config, model)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Losses:
-        outputs = self.module(inputs)
+        scores = self.module(inputs)
+        outputs = scores[-1] if self.exits else scores  # of the deepest classifier
         loss = self.task.loss(outputs, targets)
         whole = self.lesson.loss(loss, inputs, outputs, targets) if self.lesson else loss
+        if self.exits:
+            earlier = [self.task.loss(early, targets) for early in scores[:-1]]
+            whole = (whole + self.exit_weight * sum(earlier)) / (1 + self.exit_weight * len(earlier))
         return Losses(outputs, loss, whole)

@@ -71,6 +71,7 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
         "LSTM": any(isinstance(m, nn.RNNBase) for m in model.module.modules()),
         "compile": config.compile,
         "recompute": config.recompute,
+        "exits": config.exits > 0,
         "distill": config.distill in DIVERGENCES,
     }
     return ", ".join(reason for reason, holds in reasons.items() if holds)

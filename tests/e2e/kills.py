@@ -39,6 +39,7 @@ JOBS = {
     "rigl": [*SPARSE, "rigl", "--growth", "momentum", "--readjustment-interval", "1", "--readjustment-end", "8"],
     "ssfl": [*SPARSE, "ssfl"],
     "private": ["--dp-noise", "1", "--compressor", "topk", "--sparsity", "0.5", "--dense-layers", "last"],
+    "depths": ["--exits", "1", "--depths", "uniform:1:2", "--model", "mlp"],
     "ensemble": ["--distill", "ensemble", "--distill-samples", "50", "--distill-steps", "3"],
     "fedadam": ["--strategy", "fedadam", "--residual-dtype", "bf16"],
     "secure": ["--secure-aggregation", "--compressor", "randomk", "--shared-support", "--density", "0.3"],

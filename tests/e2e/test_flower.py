@@ -21,14 +21,12 @@ def run(tmp_path: Path, engine: str, *flags: str) -> tuple[int, Path]:
 
 
 TEXT = ["--dataset", "shakespeare-mini", "--distribution", "iid", "--seq-length", "32", "--local-steps", "2"]
-
-
+MOMENTS = [*TEXT, "--optimizer", "adamw", "--keep-moments"]
 ENSEMBLE = ["--distill", "ensemble", "--distill-samples", "50", "--distill-steps", "3"]
+DEPTHS = ["--exits", "2", "--depths", "uniform:1:3"]
 
 
-@pytest.mark.parametrize(
-    "flags", [[], ENSEMBLE, [*TEXT, "--optimizer", "adamw", "--keep-moments"]], ids=["images", "ensemble", "text"]
-)
+@pytest.mark.parametrize("flags", [[], ENSEMBLE, DEPTHS, MOMENTS], ids=["images", "ensemble", "depths", "text"])
 def test_both_engines_give_the_same_bits(tmp_path: Path, flags: list[str]) -> None:
     results = []
     for engine in ("local", "flower"):

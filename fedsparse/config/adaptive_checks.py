@@ -1,0 +1,33 @@
+"""What clients of several depths cannot be had together with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedsparse.config import Config
+
+
+def check_exits(config: Config) -> None:
+    """Refuse what needs every layer to run, or every client to train the same weights."""
+    if config.exits and config.upload_pruning != "off":
+        raise ValueError(
+            f"exits = {config.exits}: upload-pruning = {config.upload_pruning} measures layers in the deepest pass "
+            "alone; leave it out"
+        )
+    if not config.depths:
+        return
+    says = f"depths = {config.depths}"
+    if not config.exits:
+        raise ValueError(f"{says}: clients end at a classifier; give exits")
+    for key, harmless in (("strategy", ("fedavg", "fedavgm", "fedadam")), ("aggregator", ("mean",)),
+                          ("attack", ("none", "label-flip")), ("topology_method", ("dense",))):  # fmt: skip
+        if (value := getattr(config, key)) not in harmless:
+            name = key.removesuffix("_method")
+            raise ValueError(f"{says}: clients train different layers, and {name} = {value} needs the same ones")
+    for key in ("is_private", "secure_aggregation", "keep_moments"):
+        if getattr(config, key):
+            name = "dp-noise" if key == "is_private" else key.replace("_", "-")
+            raise ValueError(f"{says}: clients train different layers, and {name} needs the same ones")
+    if config.distill == "ensemble":
+        raise ValueError(f"{says}: a client's last classifier is not its own, and distill = ensemble would ask it")

@@ -1,0 +1,26 @@
+"""Computation that adapts, to the sample and to the client."""
+
+from pydantic import Field, field_validator
+
+from fedsparse.config.settings import Settings
+from fedsparse.network import Quantity
+
+
+class AdaptiveSettings(Settings):
+    """Computation that adapts, to the sample and to the client."""
+
+    exits: int = Field(0, ge=0, le=1000)
+    """Classifiers at intermediate layers, beside the last one (BranchyNet); for chains of layers. The last evaluation
+    tells accuracy against computation, if a sample leaves at the first classifier that is sure enough."""
+    exit_weight: float = Field(1.0, ge=0, le=1e6)
+    """Weight of the loss of each intermediate classifier, beside the deepest one's at 1; all are averaged."""
+    depths: str = ""
+    """How many classifiers a client trains, with the layers before them, 1 to exits + 1 (DepthFL): a number,
+    uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA over clients, as whole numbers. Empty: all."""
+
+    @field_validator("depths")
+    @classmethod
+    def _check_depths(cls, text: str) -> str:
+        if text:
+            Quantity.parse(text)
+        return text
