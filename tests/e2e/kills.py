@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ JOBS = {
     "hggtopk": ["--cohort-batching", "off"],
     "dgc": ["--compressor", "dgc", "--optimizer", "adamw", "--keep-moments"],
     "powersgd": ["--compressor", "powersgd"],
-    "few-bits": ["--weight-bits", "2", "--activation-bits", "8", "--eval-clients"],
+    "few-bits": ["--weight-bits", "2", "--activation-bits", "8", "--float-layers", "first", "--eval-clients"],
     "downlink": ["--downlink-compressor", "topk", "--downlink-density", "0.01", "--eval-clients"],
     "feddst": [*SPARSE, "feddst", "--readjustment-interval", "2"],
     "rigl": [*SPARSE, "rigl", "--growth", "momentum", "--readjustment-interval", "1", "--readjustment-end", "8"],
@@ -168,9 +169,7 @@ def each_kind(folder: Path) -> int:
     """Kill a run of each job once, after its first checkpoint; returns how many did not end as they should."""
     runs, wrong = Runs(folder), 0
     runs.warm_up()
-    for number, (job, moment) in enumerate(
-        zip(JOBS, [*MOMENTS, "train", "rename", "encode", "train", "aggregate"], strict=True)
-    ):
+    for number, (job, moment) in enumerate(zip(JOBS, cycle(MOMENTS), strict=False)):
         call = {"train": 14, "encode": 14, "aggregate": 5, "evaluate": 4, "write": 4, "rename": 40}[moment]
         more = ["--workers", "1", "--state-store", ("context", "files")[number % 2]]
 
