@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = {
-    "Use": ("settings", "report", "telemetry", "python", "own", "language"),
+    "Use": ("settings", "gallery", "report", "telemetry", "python", "own", "language"),
     "Your own Flower app": ("flower-apps", "run-app", "deployment"),
     "Results": ("compressors", "topologies", "neighbours"),
     "Trust": ("reliability", "privacy"),

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fedsparse.catalogue import AGGREGATORS, COMPRESSORS, TOPOLOGIES, VALUES
+from fedsparse.config.presets import PRESETS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROMISES = ROOT / "docs" / "reliability.md"
@@ -52,6 +55,18 @@ def test_every_row_of_the_comparison_with_others_names_its_sources() -> None:
     sources = re.findall(r"^- \*\*(.+?)\.\*\*", (ROOT / "docs" / "neighbours.md").read_text(), re.M)
     assert len(rows) > 10
     assert rows == sources
+    compressors, topologies = {*COMPRESSORS, *PRESETS} - {"none"}, TOPOLOGIES.keys() - {"dense", "small-dense"}
+    assert f"| compressors of updates | {len(compressors)}, and {len(VALUES)} value codings |" in table
+    assert f"| sparse topologies | {len(topologies)} |" in table
+    assert f"| rules against hostile clients | {len(AGGREGATORS.keys() - {'mean'})} |" in table
+
+
+def test_the_gallery_shows_all_pictures_that_its_program_makes_and_they_are_small() -> None:
+    made = re.findall(r'"([\w-]+\.(?:png|svg))"', (ROOT / "docs" / "gallery.py").read_text())
+    shown = re.findall(r"\(gallery/([\w.-]+)\)", (ROOT / "docs" / "gallery.md").read_text())
+    kept = {file.name: file.stat().st_size for file in (ROOT / "docs" / "gallery").iterdir()}
+    assert set(made) == set(shown) == kept.keys()
+    assert sum(kept.values()) < 600_000
 
 
 def test_the_tree_of_files_names_only_files_that_are_there() -> None:
