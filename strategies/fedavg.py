@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedsparse.aggregation import Aggregator
+from fedsparse.aggregation.products import ProductMean
 from fedsparse.catalogue import AGGREGATORS, STRATEGIES
 from fedsparse.checkpoint import State
 from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec
@@ -233,6 +234,8 @@ class FedAvg(Strategy):
         if self.privacy:
             # In a deployment, clients know the seed.
             return self.privacy.sum_of(round, self.topology.compact, secret=not isinstance(self._grid, LocalGrid))
+        if self.config.lowrank_average == "products":
+            return ProductMean(self.experiment.model, self.weights, self.topology.current.mask)
         with blamed("aggregator", self.config.aggregator):
             make = named(AGGREGATORS, self.config.aggregator)
             mask = self.topology.current.mask

@@ -116,6 +116,11 @@ NO_BUDGET = Need("uplink-budget to be empty", ("uplink-budget",), lambda config:
 SELECTS_COORDINATES = none_of("compressor", "none", "threshold", *FACTORIZATIONS)
 
 FACTORED = none_of("lowrank-layers", "off")
+LOW_RANK = Need(
+    "lowrank-layers or lora-rank",
+    ("lowrank-layers", "lora-rank"),
+    lambda config: config.lowrank_layers != "off" or config.lora_rank > 0,
+)
 ADAPTED = Need("lora-rank above 0", ("lora-rank",), lambda config: config.lora_rank > 0)
 
 PRIVATE = Need("dp-noise or dp-epsilon", ("dp-noise", "dp-epsilon"), lambda config: config.is_private)
@@ -150,6 +155,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "lowrank-rank": (FACTORED,),
     "lowrank-form": (FACTORED,),
     "lowrank-min-size": (one_of("lowrank-layers", "selective"),),
+    "lowrank-average": (LOW_RANK,),
     **dict.fromkeys(("lora-alpha", "lora-layers", "lora-freeze-a"), (ADAPTED,)),
     "lowrank-switch-round": (one_of("lowrank-layers", "progressive", "dynamic"),),
     "lowrank-lr-factor": (one_of("lowrank-layers", "progressive", "dynamic"),),

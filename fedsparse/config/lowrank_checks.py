@@ -12,6 +12,8 @@ def check_lowrank(config: Config) -> None:
     """Refuse settings that contradict ``lowrank-layers``."""
     if config.lora_rank:
         _check_lora(config)
+    if config.lowrank_average == "products":
+        _check_products(config)
     if config.lowrank_layers == "off":
         return
     says = f"lowrank-layers = {config.lowrank_layers}"
@@ -49,3 +51,24 @@ def _check_lora(config: Config) -> None:
     ):
         if value in others:
             raise ValueError(f"{says}: {key} = {value} is about all weights, which are frozen; leave one of them out")
+
+
+def _check_products(config: Config) -> None:
+    """Factors of a product are others in each round, so that nothing that is about factors may outlive the round."""
+    sent = config.compression()
+    whole = (sent["compressor"], sent["values"]) == ("none", "f32")
+    for key, value, fits, wanted in (
+        ("lowrank-form", config.lowrank_form, config.lowrank_form == "svd", "svd"),
+        ("lora-freeze-a", "true", not config.lora_freeze_a, "false, or factors, which are exact there"),
+        ("aggregator", config.aggregator, config.aggregator == "mean", "mean"),
+        ("strategy", config.strategy, config.strategy in ("fedavg", "fedprox"), "fedavg"),
+        ("server-lr", config.server_lr, config.server_lr in ("auto", 1.0), "1"),
+        ("error-feedback", "true", whole or not sent["error_feedback"], "false, or compressor = none and values = f32"),
+        ("keep-moments", "true", not config.keep_moments, "false"),
+        ("topology", config.topology_method, config.topology_method == "dense", "dense"),
+        ("upload-pruning", config.upload_pruning, config.upload_pruning == "off", "off"),
+        ("dp-noise or dp-epsilon", "a number", not config.is_private, "off"),
+        ("secure-aggregation", "true", not config.secure_aggregation, "false"),
+    ):
+        if not fits:
+            raise ValueError(f"lowrank-average = products: {key} = {value} is about factors; use {wanted}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsparse.lowrank.factorable_layers import Dense, factorable
+from fedsparse.lowrank.svd import truncated
 
 KERNEL = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 
@@ -48,10 +49,22 @@ class LoRA(nn.Module):
         return out
 
     @property
+    def matrix(self) -> Tensor:
+        """The adapter's product (alpha / r) B A, as a matrix."""
+        return self.scale * self.up.weight.flatten(1) @ self.down.weight.flatten(1)
+
+    @property
     def weight(self) -> Tensor:
         """The weights of one layer that computes the same."""
-        difference = self.up.weight.flatten(1) @ self.down.weight.flatten(1)
-        return self.base.weight + self.scale * difference.view_as(self.base.weight)
+        return self.base.weight + self.matrix.view_as(self.base.weight)
+
+    @torch.no_grad()
+    def set_matrix_(self, matrix: Tensor) -> None:
+        """Make the adapter the truncated SVD of a matrix, with factors of the same singular values."""
+        u, s, v = truncated(matrix, len(self.down.weight))
+        root = (s / self.scale).sqrt()
+        self.up.weight.copy_((u * root).view_as(self.up.weight))
+        self.down.weight.copy_((v * root).T.view_as(self.down.weight))
 
     def take_dense(self, state: dict[str, Tensor], name: str) -> None:
         """Take the frozen weights from a state dict that has the old layer; see ``models.initial``."""

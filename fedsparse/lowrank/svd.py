@@ -90,10 +90,18 @@ class LowRank(nn.Module):
         state[f"{name}.weight"] = self.weight.detach()
 
     def set_weight_(self, weight: Tensor) -> None:
-        """Become the best approximation of the weights of an old layer: their truncated SVD."""
-        rank = len(self.s)
-        u, s, vt = torch.linalg.svd(matrix_of(weight), full_matrices=False)
-        self.set_factors_(u[:, :rank], s[:rank], vt[:rank].T)
+        """Become the best approximation of the weights of an old layer."""
+        self.set_matrix_(matrix_of(weight))
+
+    def set_matrix_(self, matrix: Tensor) -> None:
+        """Become the truncated SVD of a matrix in the order of :func:`matrix_of`."""
+        self.set_factors_(*truncated(matrix, len(self.s)))
+
+
+def truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The truncated SVD: U (m, r), s (r,) and V (n, r)."""
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    return u[:, :rank], s[:rank], vt[:rank].T
 
 
 def matrix_of(weight: Tensor) -> Tensor:
