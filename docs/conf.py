@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = {
     "Use": ("settings", "gallery", "report", "telemetry", "python", "own", "language"),
     "Your own Flower app": ("flower-apps", "run-app", "deployment"),
-    "Results": ("compressors", "topologies", "neighbours"),
+    "Results": ("compressors", "topologies", "small-networks", "neighbours"),
     "Trust": ("reliability", "privacy"),
 }
 

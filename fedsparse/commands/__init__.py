@@ -152,6 +152,18 @@ COMMANDS = {
         given=NO_COHORT,
         has_all=False,
     ),
+    "quantise": Command(
+        "fedsparse.commands.quantise:quantise",
+        "quantise a trained model, with accuracy or perplexity before and after, and its size",
+        own={
+            "checkpoint": "model.pt of a run; the settings are in the config.yaml beside it",
+            "bits": "of the weights: 8, 4, 2 or 1 [8]",
+            "inputs": "bits of what the layers get: off, 8, 4 or 2 [8]",
+            "samples": "training samples that the ranges of the inputs are observed on [512]",
+        },
+        given=NO_COHORT,
+        has_all=False,
+    ),
     "pack": Command(
         "fedsparse.commands.pack:pack",
         "write a trained model into one small file: pruned, its weights clustered and coded",
@@ -170,6 +182,7 @@ COMMANDS = {
         files="FILE",
         own={"out": "where to write it [model.pt beside the file]"},
         has_all=False,
+        takes=(),
     ),
 }
 

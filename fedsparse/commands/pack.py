@@ -92,13 +92,15 @@ def unpack(settings: Given, file: str, out: str = "") -> None:
     """`main.py unpack FILE`: write the state dict of a packed model.
 
     Args:
-        settings: without effect.
+        settings: none, because the file has all that it takes.
         file: that ``pack`` wrote.
         out: where to write it; empty for ``model.pt`` beside the file.
 
     Raises:
-        ConfigError: there is no such file, or it is damaged.
+        ConfigError: there is no such file, or it is damaged; or a setting was given.
     """
+    if settings:
+        raise ConfigError(f"unpack takes a FILE and --out, and no settings: leave {', '.join(settings)} out")
     place = Path(out) if out else Path(file).with_name("model.pt")
     try:
         state, vocabulary = unpack_state(Path(file).read_bytes())

@@ -21,8 +21,8 @@ def check_one_support(setting: str, config: Config, layout: Layout, method: Topo
     if layout.size > layout.parameters:
         name = next(e.name for e in layout.entries if e.start >= layout.parameters)
         raise ConfigError(
-            f"{setting}: the model has running statistics of BatchNorm ({name}); choose --norm group, or a model "
-            "without them"
+            f"{setting}: the model has running statistics ({name}), of BatchNorm or of quantised inputs; choose "
+            "--norm group, --activation-bits off, or a model without them"
         )
     if method.clients_choose or method.reports or method.needs_saliency:
         raise ConfigError(

@@ -1,0 +1,109 @@
+"""Post-training quantisation of a trained checkpoint, with the metric of its task before and after."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fedsparse.commands.checks import checked
+from fedsparse.compression import UpdateCodec
+from fedsparse.compression.client_state import ClientState
+from fedsparse.config.settings import Given
+from fedsparse.config.yaml_file import read_yaml
+from fedsparse.errors import ConfigError
+from fedsparse.experiment import Experiment
+from fedsparse.models.initial import load_weights
+from fedsparse.quantisation import few_bits_layers
+from fedsparse.quantisation.few_bits_broadcast import few_bits_payload
+from fedsparse.quantisation.inputs import InputRange
+from fedsparse.seeds import derive_seed
+from fedsparse.sparsity import Topology
+from fedsparse.sparsity.compact import Compact
+from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
+from fedsparse.telemetry.progress import human_bytes
+from fedsparse.telemetry.tags import Headline
+from fedsparse.training.loop import evaluate
+
+BITS = ("8", "4", "2", "1")
+INPUT_BITS = ("off", "8", "4", "2")
+
+
+def quantise(settings: Given, checkpoint: str = "", bits: str = "8", inputs: str = "8", samples: str = "512") -> None:
+    """`main.py quantise`: print the metric of the task before and after, and the size; save the model.
+
+    BatchNorm needs no folding: with a step for each channel it changes the steps alone (see ``symmetric``).
+
+    Args:
+        settings: data set, model and seed; they override the ``config.yaml`` beside the checkpoint.
+        checkpoint: the file of a state dict, such as a run's ``model.pt``.
+        bits: of the weights, one of ``BITS``.
+        inputs: bits of what the layers get, one of ``INPUT_BITS``.
+        samples: how many training samples the ranges of the inputs are observed on.
+
+    Raises:
+        ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
+    """
+    _check(checkpoint, bits, inputs, samples)
+    beside = Path(checkpoint).with_name("config.yaml")
+    own = read_yaml(beside) if beside.is_file() else {}
+    config = checked(Given(own | {"outfile": "", "init": ""} | settings), effects=False, training="none")
+    if any(config.bits):
+        raise ConfigError(
+            f"checkpoint = {checkpoint}: was trained with few bits already (weight-bits = {config.weight_bits}, "
+            f"activation-bits = {config.activation_bits})"
+        )
+    torch.set_num_threads(config.threads)
+    before = Experiment(config)
+    after = Experiment(config.replace(weight_bits=bits, activation_bits=inputs, weight_steps="computed"))
+    headline = Headline(*next(iter(before.task.metrics.items())))
+    measured: dict[str, float] = {}
+    for when, experiment in (("before", before), ("after", after)):
+        module = experiment.model.module
+        load_weights(module, Path(checkpoint), config.model, "checkpoint", experiment.dataset.vocabulary)
+        if inputs != "off" and when == "after":
+            observe(
+                module,
+                experiment.calibration(experiment.all_samples, int(samples), derive_seed(config.seed, "calibration")),
+            )
+        score = evaluate(experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task)
+        measured[when] = score.tagged("eval/", experiment.task)[headline.tag]
+        print(f"{headline.name} {when}: {headline.shown(measured[when])}", flush=True)
+    whole, _ = UpdateCodec(before.layout, "none").encode(before.model.vector, ClientState(), round=0, seed=0)
+    full = Compact(after.layout, Topology.full(after.layers, after.layout.parameters))
+    size = len(few_bits_payload(after.model, after.model.vector.cpu().clone(), full, round=0))
+    with torch.no_grad():
+        for weight, quantiser in few_bits_layers(after.model.module).values():
+            weight.copy_(quantiser(weight))
+    folder = create_run_folder(config.logdir, f"quantise-{bits}")
+    save_model(after.model.module, folder / "model.pt", after.dataset.vocabulary)
+    asked = {"checkpoint": checkpoint, "bits": bits, "inputs": inputs, "samples": int(samples)}
+    result = {"command": "quantise", "config": after.config.flat(), **asked, headline.name: measured}
+    write_json(folder / "result.json", result | {"bytes": size, "float-bytes": len(whole)})
+    print(f"{human_bytes(size)} as a message, {len(whole) / size:.1f} times below {human_bytes(len(whole))}")
+    print(f"saved in {folder}: model.pt has the quantised weights as float32")
+
+
+@torch.no_grad()
+def observe(module: nn.Module, batches: list[torch.Tensor]) -> None:
+    """Set the range of each quantised input to the mean over ``batches`` of the least and the largest value."""
+    ranges = [part for part in module.eval().modules() if isinstance(part, InputRange)]
+    kept = [part.momentum for part in ranges]
+    for seen, batch in enumerate(batches):
+        for part in ranges:
+            part.train()
+            part.momentum = 1 / (seen + 1)
+        module(batch)
+    for part, momentum in zip(ranges, kept, strict=True):
+        part.eval().momentum = momentum
+
+
+def _check(checkpoint: str, bits: str, inputs: str, samples: str) -> None:
+    if not checkpoint:
+        raise ConfigError("quantise needs --checkpoint, such as a run's model.pt")
+    if not Path(checkpoint).is_file():
+        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
+    for name, value, allowed in (("bits", bits, BITS), ("inputs", inputs, INPUT_BITS)):
+        if value not in allowed:
+            raise ConfigError(f"{name} = {value}: should be one of {', '.join(allowed)}")
+    if not samples.isdecimal() or not int(samples):
+        raise ConfigError(f"samples = {samples}: should be at least 1")
