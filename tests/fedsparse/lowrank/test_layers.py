@@ -86,7 +86,7 @@ def test_a_vector_of_scales_beside_s_adds_no_function() -> None:
 
 
 @pytest.mark.parametrize("form", ["svd", "fedpara"])
-@pytest.mark.parametrize(("model", "shape"), [("resnet18", (3, 8, 8)), ("gpt2-nano", (16,))])
+@pytest.mark.parametrize(("model", "shape"), [("lenet5", (3, 32, 32)), ("gpt2-nano", (16,))])
 def test_networks_train_with_factors_in_their_convolutions_and_attention(
     model: str, shape: tuple[int, ...], form: str
 ) -> None:
@@ -98,7 +98,7 @@ def test_networks_train_with_factors_in_their_convolutions_and_attention(
     network(inputs).square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     assert sum(p.numel() for p in network.parameters()) < 0.5 * before
-    assert "h.0.attn.c_attn" in ranks or "layer1.0.conv1" in ranks
+    assert "h.0.attn.c_attn" in ranks or "3" in ranks
 
 
 @pytest.mark.parametrize("form", ["svd", "fedpara"])
