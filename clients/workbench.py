@@ -14,7 +14,7 @@ from fedsparse.config import Config
 from fedsparse.config.presets import FINE_VALUES
 from fedsparse.device import release_freed
 from fedsparse.experiment import Experiment
-from fedsparse.models.speed import recompute_blocks
+from fedsparse.models.speed import recompute
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.compact import Compact
 
@@ -56,7 +56,7 @@ class Workbench(Experiment):
     def __init__(self, config: Config, ranks: Sequence[int] = ()) -> None:
         super().__init__(config.replace(init=""), ranks)  # because the server's weights come with each message
         if config.recompute:
-            recompute_blocks(self.model.module)
+            recompute(self.model.module, config.recompute_segments)
         if config.compile:
             self.model.module.compile()
         self._payload, self.received, self.frozen_hash = b"", torch.empty(0), ""

@@ -13,6 +13,7 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import OWN, Config
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
+from fedsparse.models.speed import recompute
 from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.privacy.one_support import check_one_support
@@ -30,7 +31,7 @@ CHECKED = (
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
     "clients-per-round", "secure-aggregation", "distill", "distill-samples",
-    "exits", "depths", "uplink-budget", "values", "scope",
+    "exits", "depths", "recompute", "recompute-segments", "uplink-budget", "values", "scope",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -162,6 +163,12 @@ def _check_model(experiment: Experiment) -> nn.Module:
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"model = {config.model}: an output of shape {tuple(outputs.shape)} does not fit the labels"
             raise ConfigError(f"{line}: {error}".splitlines()[0]) from None
+    if config.recompute:
+        try:
+            recompute(model, config.recompute_segments)
+        except ValueError as error:
+            says = f"recompute-segments = {config.recompute_segments}"
+            raise ConfigError(f"{says}: model = {experiment.model_name} {error}; use blocks") from None
     return model
 
 

@@ -14,7 +14,7 @@ from fedsparse.config.settings import Given
 from fedsparse.distillation.teacher import Lesson
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
-from fedsparse.models.speed import recompute_blocks
+from fedsparse.models.speed import recompute
 from fedsparse.provenance import provenance_of
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
@@ -59,7 +59,7 @@ def train_all(
     experiment = Experiment(config)
     model, task = experiment.model, experiment.task
     if config.recompute:
-        recompute_blocks(model.module)
+        recompute(model.module, config.recompute_segments)
     if config.compile:
         model.module.compile()
     if line := joined(config, model.module, [len(experiment.all_samples)]):

@@ -106,9 +106,13 @@ FROM_TORCHVISION = [name for name, place in MODELS.items() if place.startswith("
 VISION_MODEL = one_of("model", *FROM_TORCHVISION)
 WITH_BLOCKS = ("resnet18", "resnet50", "mobilenet_v2", "gpt2-nano", "gpt2-small", "gpt2-medium")
 HAS_BLOCKS = Need(
-    f"model = {either(WITH_BLOCKS)}",
+    f"model = {either(WITH_BLOCKS)}, or recompute-segments",
     ("model",),
-    lambda config: (name := meant(config, "model")) in (*WITH_BLOCKS, "auto") or is_own(name),  # auto: not known yet
+    lambda config: (
+        (name := meant(config, "model")) in (*WITH_BLOCKS, "auto")  # auto: not known yet
+        or is_own(name)
+        or (config.recompute and config.recompute_segments != "blocks")
+    ),
 )
 READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")
@@ -162,6 +166,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "lowrank-interval": (one_of("lowrank-layers", "dynamic"),),
     "lowrank-layer-energy": (one_of("lowrank-layers", "dynamic"),),
     "recompute": (HAS_BLOCKS,),
+    "recompute-segments": (one_of("recompute", "true"),),
     "weight-steps": (QUANTISED_WEIGHTS,),
     "float-layers": (FEW_BITS,),
     "weight-broadcast": (QUANTISED_WEIGHTS, WHOLE_DOWNLINK),

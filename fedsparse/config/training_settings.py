@@ -50,6 +50,9 @@ class TrainingSettings(Settings):
     compile: bool = False
     """torch.compile the model, once a process (twice where two threads share a GPU); pays for long runs."""
     recompute: bool = False
-    """Activation checkpointing: recompute blocks in the backward pass to save memory."""
+    """Activation checkpointing: recompute pieces of the network in the backward pass to save memory."""
+    recompute_segments: Annotated[int, Field(ge=1)] | Literal["blocks", "auto"] = "blocks"
+    """Pieces that --recompute computes again, one at a time: each residual block; or so many of a chain of layers;
+    auto: about the square root of its layers (Chen et al. 2016)."""
     cohort_batching: Literal["auto", "on", "off"] = "auto"
     """Train the clients of a cohort at once, weights stacked (local engine); auto: small models on a GPU."""
