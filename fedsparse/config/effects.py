@@ -166,7 +166,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "lowrank-interval": (one_of("lowrank-layers", "dynamic"),),
     "lowrank-layer-energy": (one_of("lowrank-layers", "dynamic"),),
     "recompute": (HAS_BLOCKS,),
-    "recompute-segments": (one_of("recompute", "true"),),
+    "recompute-segments": (one_of("recompute", "true"), HAS_BLOCKS),
     "weight-steps": (QUANTISED_WEIGHTS,),
     "float-layers": (FEW_BITS,),
     "weight-broadcast": (QUANTISED_WEIGHTS, WHOLE_DOWNLINK),
