@@ -19,4 +19,4 @@ class NormClip(Kept):
     def result(self) -> Tensor:
         """See ``Aggregator``."""
         norms = self.norms()
-        return self.mean(np.minimum(1.0, middle(norms) / np.maximum(norms, 1e-30)).clip(1e-30))
+        return self.mean(np.minimum(1.0, middle(norms) / np.maximum(norms, 1e-30)).clip(1e-300))

@@ -34,7 +34,7 @@ class SafeSparse(Kept):
         kept &= self.of_like_signs(shared, agreement, kept)
         norms = self.norms()
         limit = LONGEST * middle(norms[kept])
-        return self.mean(np.where(kept, np.minimum(1.0, limit / np.maximum(norms, 1e-30)).clip(1e-30), 0.0))
+        return self.mean(np.where(kept, np.minimum(1.0, limit / np.maximum(norms, 1e-30)).clip(1e-300), 0.0))
 
     def compare(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What pairs of clients have in common.
