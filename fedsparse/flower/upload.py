@@ -146,9 +146,13 @@ class Uploads:
 
 
 def remove_old_runs(state_folder: Path) -> None:
-    """Remove the states of nodes that have long not written one, because no node knows when its run ends."""
+    """Remove the states of nodes that have long not written one, because no node knows when its run ends.
+
+    A folder with anything but states is somebody else's, such as ``2024-01`` with pictures.
+    """
     oldest = time.time() - KEPT_DAYS * 24 * 3600
     for folder in state_folder.glob("*-*"):
-        with suppress(FileNotFoundError):  # another node may remove it at the same time
-            if re.fullmatch(r"\d+-\d+(-weights)?", folder.name) and folder.stat().st_mtime < oldest:
+        with suppress(FileNotFoundError, NotADirectoryError):  # another node may remove it at the same time
+            is_run = re.fullmatch(r"\d+-\d+(-weights)?", folder.name) and folder.stat().st_mtime < oldest
+            if is_run and all(re.fullmatch(r"\d+\.npz", file.name) for file in folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)

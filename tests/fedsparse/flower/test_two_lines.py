@@ -123,14 +123,19 @@ def test_what_is_set_on_the_wrapper_is_set_on_the_strategy_and_its_summary_is_to
 
 
 def test_a_run_removes_what_other_runs_left_in_the_state_folder_a_month_ago(tmp_path: Path) -> None:
-    (tmp_path / "99-my-own").mkdir()
+    own = tmp_path / "2020-01"
+    own.mkdir()
+    (own / "me.jpg").touch()
+    (tmp_path / "2020-02").touch()
     for days, run in ((29, 11), (31, 12), (31, 13)):
         mod = CompressMod("topk", density=0.02, state_folder=tmp_path)
         play(CompressedStrategy(FedAvg(), downlink="topk"), client_app(mod), rounds=1, nodes=2)
         for folder in tmp_path.glob("1-*"):
             then = time.time() - days * 86400
             os.utime(folder.rename(tmp_path / folder.name.replace("1-", f"{run}-", 1)), (then, then))
-    os.utime(tmp_path / "99-my-own", (0, 0))
+    for path in tmp_path.glob("2020-*"):
+        os.utime(path, (0, 0))
     assert len(list(tmp_path.glob("1[123]-*"))) == 2 * 4  # of run 12, the third run has removed all
     play(CompressedStrategy(FedAvg()), client_app(mod), rounds=1, nodes=2)
-    assert {folder.name.partition("-")[0] for folder in tmp_path.iterdir()} == {"1", "11", "99"}
+    assert {folder.name.partition("-")[0] for folder in tmp_path.iterdir()} == {"1", "11", "2020"}
+    assert (own / "me.jpg").exists()
