@@ -7,11 +7,12 @@ with such replies does not ask FedAvg to check them, and gets all of them.
 import logging
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.message.message import make_message
 from flwr.common.constant import ErrorCode
@@ -94,28 +95,76 @@ def alike_for(strategy: Strategy, replies: list[Message], sent: ArrayRecord) -> 
 
 
 def alike(replies: list[Message], sent: ArrayRecord, weight: str, *, is_train: bool = True) -> list[Message]:
-    """The replies, with error replies in the place of those whose form is not that of the most.
+    """The replies, with error replies in the place of those that FedAvg cannot average, alone or with the most.
 
     Where two forms are equally frequent, that of the arrays that were sent is preferred, and then the first.
 
     Args:
         replies: with content or an error.
         sent: the arrays that the round began with.
-        weight: the name of the metric that weights a reply: a negative number, NaN or infinity is refused.
+        weight: the name of the metric that weights a reply.
         is_train: whether the arrays of the replies count, too.
     """
-    forms = [form_of(reply.content, is_train) if reply.has_content() else None for reply in replies]
-    counts = Counter(form for form in forms if form)
+    limits = limits_of(sent) if is_train else None
+    answers = without(replies, partial(fault_of, weight=weight, limits=limits))
+    counts = Counter(form_of(reply.content, is_train) for reply in answers if reply.has_content())
     asked = shapes_of(sent)
     most = max(counts, key=lambda form: (counts[form], [arrays for _, arrays in form.arrays] == [asked]), default=None)
+    odd = "it has other records, arrays, shapes or metrics than most replies"
+    answers = without(answers, lambda content: "" if form_of(content, is_train) == most else odd)
+    total = sum(weight_of(reply.content, weight) for reply in answers if reply.has_content())
+    return answers if 0 < total < math.inf else without(answers, lambda _: f"all {weight} add up to {total:g}")
+
+
+def without(replies: list[Message], fault: Callable[[RecordDict], str]) -> list[Message]:
+    """The replies, with error replies in the place of those in whose content there is a fault."""
     answers = []
-    for reply, form in zip(replies, forms, strict=True):
-        if form and form != most:
-            reply = refused(reply, "it has other records, arrays, shapes or metrics than most replies")
-        elif form and not all(map(is_weight, weights_of(reply.content, weight))):
-            reply = refused(reply, f"its {weight} is no weight")
-        answers.append(reply)
+    for reply in replies:
+        found = fault(reply.content) if reply.has_content() else ""
+        answers.append(refused(reply, found) if found else reply)
     return answers
+
+
+def fault_of(content: RecordDict, weight: str, limits: Mapping[str, float] | None) -> str:
+    """Why FedAvg cannot average a reply; empty where it can.
+
+    Args:
+        weight: see ``alike``.
+        limits: the largest magnitude of each array's numbers, see ``limits_of``; None where arrays do not count.
+    """
+    if len(content.metric_records) != 1 or (limits is not None and len(content.array_records) != 1):
+        return "it should have one MetricRecord" + ("" if limits is None else " and one ArrayRecord")
+    if not 0 <= weight_of(content, weight) < math.inf:
+        return f"its {weight} is no weight"
+    for key, limit in (limits or {}).items():
+        array = next(iter(content.array_records.values())).get(key)
+        if array is not None and not largest(array) <= limit:
+            return f"its array {one_line(key)!r} has other content than finite numbers of the dtype that was sent"
+    return ""
+
+
+def limits_of(sent: ArrayRecord) -> dict[str, float]:
+    """The largest number of the dtype of each array of finite numbers."""
+    arrays = {key: read(array) for key, array in sent.items() if array.stype == NUMPY}
+    largest_of = {"f": np.finfo, "i": np.iinfo, "u": np.iinfo}
+    return {
+        key: float(largest_of[values.dtype.kind](values.dtype).max)
+        for key, values in arrays.items()
+        if values.dtype.kind in largest_of and np.isfinite(values).all()
+    }
+
+
+def largest(array: Array) -> float:
+    """The largest magnitude of an array's numbers; NaN where one is NaN, or where there are no numbers."""
+    if isinstance(array, DecodedArray):
+        return 0.0  # CompressedStrategy has looked at the change
+    try:
+        values = read(array) if array.stype == NUMPY else np.empty(0, np.str_)
+    except ValueError:
+        return math.nan
+    if values.dtype.kind not in "biuf":
+        return math.nan
+    return max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
 def form_of(content: RecordDict, is_train: bool) -> Form:
@@ -146,16 +195,12 @@ def shape_of(array: Array) -> Hashable:
         values = read(array)
     except ValueError:
         return object()
-    if values.dtype == "uint8" or values.dtype.kind not in "biuf":
+    if values.dtype.kind not in "biufc" or (values.dtype == "uint8" and values.ndim == 1):
         return str(values.dtype)
     return values.shape
 
 
-def weights_of(content: RecordDict, weight: str) -> list[Any]:
-    """The metrics of this name."""
-    return [record[weight] for record in content.metric_records.values() if weight in record]
-
-
-def is_weight(value: Any) -> bool:
-    """Whether FedAvg can weight a reply by it; Flower itself refuses lists."""
-    return isinstance(value, list) or 0 <= value < math.inf
+def weight_of(content: RecordDict, weight: str) -> float:
+    """The metric of this name; NaN where it is no number."""
+    value = next(iter(content.metric_records.values())).get(weight)
+    return value if isinstance(value, int | float) else math.nan

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
@@ -19,14 +19,20 @@ from fedsparse.catalogue import AGGREGATORS
 from fedsparse.compression import SparseUpdate
 from fedsparse.compression.sparse_update import Segment
 from fedsparse.errors import ConfigError
+from fedsparse.flower.alike import alike, weight_of
 from fedsparse.flower.decoded import DecodedArray
 from fedsparse.flower.plain_arrays import read, record_of, written
 from fedsparse.flower.shared_arrays import Part, SharedArrays
 from fedsparse.plugins import call, named
 
+FARTHEST = float(np.finfo(np.float32).max)
+"""The largest change of a number; a client's larger one, of a float64, counts as this."""
+
 
 class RobustFedAvg(FedAvg):
     """Moves the arrays by what an aggregator makes of the clients' updates.
+
+    A client may claim any number of examples, so that each weighs at most as much as the median of the round's clients.
 
     Arrays that are not of floating-point numbers become the median of the clients' ones. Every update of a round is
     kept until its end, in the memory of what was sent.
@@ -60,8 +66,9 @@ class RobustFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The arrays that were sent, with the aggregator's update; metrics are averaged as FedAvg's are."""
-        valid, _ = self._check_and_log_replies(replies, is_train=True)
-        contents = [reply.content for reply in valid if self._weight(reply.content) > 0]
+        answers = alike(list(replies), self._sent, self.weighted_by_key)
+        valid, _ = self._check_and_log_replies(answers, is_train=True)
+        contents = [reply.content for reply in valid if weight_of(reply.content, self.weighted_by_key) > 0]
         if not contents:
             return None, None
         received: list[ArrayRecord] = [next(iter(content.array_records.values())) for content in contents]
@@ -69,8 +76,10 @@ class RobustFedAvg(FedAvg):
         part = shared.part(shared.values)
         mask = torch.ones(part.layout.parameters, dtype=torch.bool)
         made = call(self._make, part.layout.size, mask, byzantine=self.byzantine)
-        for record, content in zip(received, contents, strict=True):
-            made.add(update_of(record, shared, part, server_round), self._weight(content))
+        weights = [weight_of(content, self.weighted_by_key) for content in contents]
+        most = float(np.median(weights))
+        for record, weight in zip(received, weights, strict=True):
+            made.add(update_of(record, shared, part, server_round), min(weight, most))
         change = result_of(made, part.layout.size).numpy()
         moved = {
             key: written(shared.values["", key] + change[entry.slice].reshape(entry.shape), self._sent[key].dtype)
@@ -78,10 +87,6 @@ class RobustFedAvg(FedAvg):
         }
         arrays = {key: moved[key] if key in moved else median([r[key] for r in received]) for key in self._sent}
         return record_of(arrays), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
-
-    def _weight(self, content: RecordDict) -> float:
-        (metrics,) = content.metric_records.values()
-        return float(metrics[self.weighted_by_key])  # type: ignore[arg-type]  # FedAvg has checked it
 
 
 def update_of(record: Mapping[str, Array], sent: SharedArrays, part: Part, round: int) -> SparseUpdate:
@@ -101,7 +106,8 @@ def update_of(record: Mapping[str, Array], sent: SharedArrays, part: Part, round
         new = None if array is None else read(array)
         if new is None or new.shape != entry.shape:
             raise ConfigError(f"RobustFedAvg: the replies have no array {place[1]!r} of the shape that was sent")
-        change = np.subtract(new, sent.values[place], dtype=np.float64).astype(np.float32)
+        change = np.subtract(new, sent.values[place], dtype=np.float64)
+        change = change.clip(-FARTHEST, FARTHEST).astype(np.float32)
         segments.append(Segment(entry.start, entry.size, None, change.reshape(-1)))
     return SparseUpdate(part.layout, round, tuple(segments))
 

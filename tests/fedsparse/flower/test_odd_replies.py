@@ -32,6 +32,11 @@ def put(name: str, record: ArrayRecord | MetricRecord | ConfigRecord) -> Forge:
     return lambda content: content.update({name: record})
 
 
+def arrays(w: object, n: object = 0) -> Forge:
+    """Dense arrays of the right shapes, full of these numbers."""
+    return put("arrays", ArrayRecord({"w": Array(np.full(SIZE, w)), "n": Array(np.full(3, n))}))
+
+
 ODD: dict[str, Forge] = {
     "an empty ArrayRecord beside it": put("more", ArrayRecord()),
     "another ArrayRecord beside it": put("more", ArrayRecord({"w": Array(np.ones(SIZE, np.float32))})),
@@ -41,7 +46,11 @@ ODD: dict[str, Forge] = {
     "other arrays": put("arrays", ArrayRecord({"v": Array(np.ones(SIZE, np.float32))})),
     "another shape": resized,
     "no numbers": put("arrays", ArrayRecord({key: Array("float32", (SIZE,), "numpy.ndarray", b"x") for key in START})),
-    "texts": put("arrays", ArrayRecord({"w": Array(np.full(SIZE, "x")), "n": Array(np.zeros(3, np.int64))})),
+    "texts": arrays("x"),
+    "NaN": arrays(np.nan),
+    "infinity": arrays(-np.inf),
+    "a number beyond the dtype that was sent": arrays(1e300),
+    "NaN in the place of a whole number": arrays(1.0, np.nan),
     "no metrics": lambda content: content.pop("metrics"),
     "another MetricRecord beside it": put("m", MetricRecord({"num-examples": 1, "loss": 1.0})),
     "no weight": put("metrics", MetricRecord({"loss": 1.0})),
@@ -93,6 +102,14 @@ def test_an_odd_reply_becomes_an_error_reply_with_one_line_and_the_others_are_av
     assert all(line.startswith("the reply of node 0 is refused: ") for line in refused(caplog))
     assert caplog.text.count("Received 3 results and 1 failures") == 2
     np.testing.assert_allclose(result.arrays["w"].numpy(), honest.arrays["w"].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("forge", [*ODD.values(), put("metrics", MetricRecord({"num-examples": 0, "loss": 1.0}))])
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_an_odd_reply_ends_no_run_where_no_majority_shows_that_it_is_odd(forge: Forge, nodes: int) -> None:
+    few = {f"min_{kind}_nodes": 1 for kind in ("train", "evaluate", "available")}
+    for mod in (plain, EXACT):
+        play(CompressedStrategy(FedAvg(**few)), client_app(mod), START, rounds=1, nodes=nodes, between=by_node_0(forge))
 
 
 @given(

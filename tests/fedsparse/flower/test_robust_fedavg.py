@@ -1,11 +1,14 @@
 """RobustFedAvg: aggregators against hostile clients, for apps whose replies may be sparse."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg
 
+from fedsparse.catalogue import AGGREGATORS
 from fedsparse.errors import ConfigError
 from fedsparse.flower import CompressedStrategy, CompressMod, RobustFedAvg
 from tests.fedsparse.flower.federation import SIZE, client_app, play
@@ -39,9 +42,44 @@ def test_sparse_replies_of_which_one_is_hostile_lead_to_the_goal(aggregator: str
     }
 
 
+def claiming(replies: list[Message]) -> list[Message]:
+    """A network in which node 4 claims a billion examples."""
+    for reply in replies:
+        if reply.metadata.src_node_id == 4:
+            reply.content["metrics"] = MetricRecord({"num-examples": 10**9, "loss": 1.0})
+    return replies
+
+
+def without_numbers(replies: list[Message]) -> list[Message]:
+    """A network in which node 3's dense reply has no number, and node 4's the largest ones."""
+    for reply in replies:
+        if (node := reply.metadata.src_node_id) in (3, 4) and "arrays" in reply.content:
+            value = np.nan if node == 3 else 1.7e308
+            reply.content["arrays"] = ArrayRecord({key: Array(np.full(a.shape, value)) for key, a in DOUBLE.items()})
+    return replies
+
+
+DOUBLE = {"w": np.zeros((SIZE, 2)), "running_var": np.ones(4)}
+
+
+@pytest.mark.parametrize("aggregator", sorted(AGGREGATORS.keys() - {"mean"}))
+@pytest.mark.parametrize("between", [claiming, without_numbers])
+def test_a_hostile_client_gains_nothing_by_what_it_claims_or_by_numbers_that_are_none(
+    aggregator: str, between: Callable[[list[Message]], list[Message]]
+) -> None:
+    app = client_app(CompressMod("topk", density=0.3), train=hostile)
+    strategy = CompressedStrategy(RobustFedAvg(aggregator, fraction_evaluate=0.0))
+    result, _ = play(strategy, app, DOUBLE, rounds=12, nodes=7, between=between)
+    assert np.abs(result.arrays["w"].numpy() - 1).mean() < 0.5
+
+
 @pytest.mark.parametrize(
     ("aggregator", "flowers"),
-    [("mean", FedAvg()), ("median", FedMedian()), ("trimmed-mean", FedTrimmedAvg(beta=0.2))],
+    [
+        ("mean", FedAvg(weighted_by_key="loss")),  # which is the same of all clients
+        ("median", FedMedian()),
+        ("trimmed-mean", FedTrimmedAvg(beta=0.2)),
+    ],
 )
 @pytest.mark.parametrize("kind", ["dense", "compressed", "partly dense"])
 def test_of_whole_replies_it_makes_what_flowers_own_strategies_make(
@@ -55,7 +93,8 @@ def test_of_whole_replies_it_makes_what_flowers_own_strategies_make(
         message.content.pop("fedsparse", None)
         return call_next(message, context)
 
-    ours, _ = play(CompressedStrategy(RobustFedAvg(aggregator, byzantine=0.2)), client_app(mod), START, nodes=5)
+    strategy = RobustFedAvg(aggregator, byzantine=0.2, weighted_by_key="loss")
+    ours, _ = play(CompressedStrategy(strategy), client_app(mod), START, nodes=5)
     theirs, _ = play(flowers, client_app(), START, nodes=5)
     for key in ("w", "b"):
         np.testing.assert_allclose(ours.arrays[key].numpy(), theirs.arrays[key].numpy(), atol=1e-6)
