@@ -26,8 +26,8 @@ FILES: Any = {
 }
 """matplotlib's settings for files."""
 
-LINES = 20
-"""Most lines of a column of a legend beside the axes."""
+LINES = 40
+"""Most lines of a column of a legend beside the axes; the axes grow as high as it."""
 FEW = 10
 """The least factor between the ends of a logarithmic axis of bytes; a shorter one may show no number."""
 
@@ -42,6 +42,7 @@ def new_figure(size: Size, panels: int, names: Iterable[str] = ()) -> Figure:
     columns = legend_columns(size, names)
     if size == "screen":
         width = width * panels + columns * _inches_of_a_name(names, size)
+        height = max(height, 0.2 * math.ceil(len(names) / max(columns, 1)))
     else:
         height += 0.18 * math.ceil(len(names) / columns)
     return Figure(figsize=(width, height), dpi=150 if size == "screen" else 300, layout="constrained")
@@ -104,7 +105,7 @@ def plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def legend(figure: Figure | SubFigure, handles: Mapping[str, Any], size: Size, title: str = "") -> None:
+def legend(figure: Figure | SubFigure, handles: Mapping[str, Any], size: Size) -> None:
     """A legend outside the axes: beside them on a screen, and below them in a paper, where width is scarce.
 
     Args:
@@ -118,7 +119,6 @@ def legend(figure: Figure | SubFigure, handles: Mapping[str, Any], size: Size, t
         loc="outside right center" if size == "screen" else "outside lower center",
         ncols=legend_columns(size, list(handles)),
         frameon=False,
-        title=title or None,
         fontsize="small" if size == "screen" else "medium",
     )
 

@@ -50,7 +50,7 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
         if x == "uplink":
             bytes_axis(axes)
     metric_axis(figure.axes[0], headline.tag)
-    legend(figure, {name: handles[name] for name in style_of if name in handles}, "screen", title=", ".join(lines))
+    legend(figure, {name: handles[name] for name in style_of if name in handles}, "screen")
     return figure
 
 
@@ -79,7 +79,6 @@ def _by(rows: Iterable[Row], keys: Sequence[str]) -> list[Group]:
     """The rows grouped by their values of ``keys``, in the order of the groups' first rows."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        words = (str(row.settings.get(key, "")) for key in keys)
-        name = ", ".join(word for word in words if word)
+        name = named({key: row.settings[key] for key in keys if key in row.settings})
         groups.setdefault(name, []).append(row)
     return list(groups.items())

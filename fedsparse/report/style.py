@@ -27,8 +27,14 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "topology": tuple(TOPOLOGIES),
     "strategy": tuple(STRATEGIES),
     "aggregator": tuple(AGGREGATORS),
+    "lowrank-layers": ("full", "selective", "progressive", "dynamic"),
+    "weight-bits": ("8", "4", "2", "1"),
+    "distill": ("global", "not-true", "ensemble"),
 }
-"""The settings whose values are methods. A method's place decides its colour and marker."""
+"""The settings whose values are methods. The places of setting and method decide the method's colour and marker."""
+
+SPEAKING = ("compressor", "topology", "strategy", "aggregator", ENDED)
+"""Settings whose values say in a name what they are of."""
 
 BASELINES = ("none", "dense", "auto")
 """Methods that are black."""
@@ -45,21 +51,23 @@ class Style(NamedTuple):
 def styles(all_settings: Sequence[Mapping[str, Any]]) -> list[Style]:
     """The style of each line of a picture.
 
-    The colour is that of the method: the value of the setting of ``METHODS`` in which the lines differ the most. Lines
-    of one method have further dashes and markers. Where the lines differ in no method, each has the next colour.
+    The colour is that of the method: the value of the setting of ``METHODS`` in which the lines differ the most, of
+    those that the line has. Lines of one method have further dashes and markers. Where the lines differ in no method,
+    each has the next colour.
 
     Args:
         all_settings: of each line, the settings that distinguish it.
     """
-    differ = {key: len({str(s.get(key)) for s in all_settings}) for key in METHODS}
-    key = max(differ, key=lambda key: differ[key])
-    if differ[key] < 2:
+    values = {key: len({str(s.get(key)) for s in all_settings}) for key in METHODS}
+    keys = sorted((key for key in METHODS if values[key] > 1), key=lambda key: -values[key])
+    if not keys:
         return [_numbered(number, number // len(COLOURS)) for number in range(len(all_settings))]
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str], int] = {}
     found = []
     for settings in all_settings:
+        key = next((key for key in keys if settings.get(key, "") not in ("", "off")), keys[0])
         name = str(settings.get(key, ""))
-        variant = seen[name] = seen.get(name, -1) + 1
+        variant = seen[key, name] = seen.get((key, name), -1) + 1
         found.append(_of_method(key, name, variant))
     return found
 
@@ -69,7 +77,7 @@ def _of_method(key: str, name: str, variant: int) -> Style:
         return Style(BASELINE, MARKERS[variant % len(MARKERS)], DASHES[variant % len(DASHES)])
     order = dict.fromkeys(METHODS[key])
     number = list(order).index(name) if name in order else zlib.crc32(name.encode())  # of one's own method
-    return _numbered(number, variant)
+    return _numbered(number + list(METHODS).index(key), variant)
 
 
 def _numbered(number: int, variant: int) -> Style:
@@ -88,14 +96,14 @@ def named(settings: Mapping[str, Any], without: Iterable[str] = ("seed",)) -> st
 
 
 def _word(key: str, value: Any) -> str:
-    """A setting as a word of a name; a method needs no key, and ``auto`` no word."""
+    """A setting as a word of a name; ``auto`` needs none, and neither does a method that is off."""
     if value is True:
         return key
     if value is False or (value == "" and key != ENDED):
         return f"no {key}"
-    if value == "auto":
+    if value == "auto" or (value == "off" and key in METHODS):
         return ""
-    return str(value) if key in (*METHODS, ENDED) else f"{key} {value}"
+    return str(value) if key in SPEAKING else f"{key} {value}"
 
 
 def is_number(value: Any) -> bool:

@@ -15,7 +15,7 @@ from fedsparse.errors import ConfigError
 from fedsparse.report.compare import Comparison
 from fedsparse.report.curves import curves
 from fedsparse.report.options import Options
-from fedsparse.report.style import named, styles
+from fedsparse.report.style import BASELINE, named, styles
 from tests.fedsparse.report.made_up import result
 
 
@@ -195,3 +195,13 @@ def test_colours_differ_for_every_kind_of_colour_vision(kind: list[list[float]])
     colours = {look.colour for look in styles([{"lr": n} for n in range(6)])} | {"#000000"}
     seen = [lab(colour, np.array(kind)) for colour in sorted(colours)]
     assert min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(seen, 2)) > 15
+
+
+def test_a_line_has_the_colour_of_the_method_that_it_has_of_those_in_which_lines_differ() -> None:
+    lines = [{"compressor": "none"}, {"weight-bits": "8"}, {"weight-bits": "4"}, {"weight-bits": "2"}]
+    lines += [{"lowrank-layers": "full"}, {"lowrank-layers": "full", "lowrank-rank": 0.1}]
+    none, *bits, full, lower = styles(lines)
+    assert none.colour == BASELINE
+    assert len({look.colour for look in (*bits, full)}) == 4
+    assert full.colour == lower.colour
+    assert full.marker != lower.marker

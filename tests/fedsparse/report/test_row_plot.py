@@ -45,7 +45,7 @@ def test_numbers_that_are_written_as_text_make_an_axis_of_numbers() -> None:
 def test_over_the_uplink_a_line_joins_points_that_differ_in_a_trade_off_alone() -> None:
     figure = plot_rows(summarise(RUNS))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
-        f"{c}, {b}" for c in ("topk", "randomk") for b in (0.1, 1.0)
+        f"{c}, beta {b}" for c in ("topk", "randomk") for b in (0.1, 1.0)
     ]
     assert [a.get_title() for a in plot_rows(summarise(RUNS), panels=["beta"]).axes] == ["beta 0.1", "beta 1.0"]
 
