@@ -62,8 +62,8 @@ def job(without: Sequence[str] = ()) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for key in (key for key in CHOSEN if key not in without):
         possible = [name for name in names(key, chosen) if not mistake({**chosen, key: name})]
-        answer = select(question(key), [*possible, OTHER], default(key) if default(key) in possible else None)
-        chosen[key] = typed(key, "", chosen) if answer == OTHER else answer
+        name = select(question(key), [*possible, OTHER], default(key) if default(key) in possible else None)
+        chosen[key] = typed(key, "", chosen) if name == OTHER else name
     if chosen["topology"] not in ("auto", "dense"):
         chosen["sparsity"] = typed("sparsity", str(USUAL_SPARSITY), chosen)
     for key in (key for key in TYPED if key not in without and has_effect(key, Config.from_mapping(chosen))):
