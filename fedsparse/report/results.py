@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fedsparse.config import Config
+from fedsparse.config.adaptive_settings import AdaptiveSettings
 from fedsparse.config.effects import in_effect
+from fedsparse.config.few_bits_settings import FewBitsSettings
+from fedsparse.config.lowrank_settings import LowRankSettings
 from fedsparse.config.model_settings import ModelSettings
 from fedsparse.config.training_settings import TrainingSettings
 from fedsparse.config.yaml_file import read_yaml
@@ -31,12 +34,13 @@ FEDERATED, CENTRAL = "run", "train-central"
 ENDED = "ended"
 """The column of a table that says why a run was cut short."""
 
+CENTRAL_GROUPS = (ModelSettings, LowRankSettings, FewBitsSettings, TrainingSettings, AdaptiveSettings)
 CENTRAL_SETTINGS = frozenset(
     {
         *("dataset", "augment", "rounds", "eval-every", "seed", "device", "threads"),
-        *(name.replace("_", "-") for group in (ModelSettings, TrainingSettings) for name in group.model_fields),
+        *(name.replace("_", "-") for group in CENTRAL_GROUPS for name in group.model_fields),
     }
-) - {"cohort-batching"}
+) - {"cohort-batching", "depths", "weight-broadcast", "lowrank-average"}
 """On the other settings a central run does not depend."""
 
 

@@ -91,6 +91,12 @@ def test_settings_of_a_federation_do_not_tell_central_runs_apart(tmp_path: Path)
     assert (row.seeds, row.settings) == (1, {})
 
 
+@pytest.mark.parametrize("settings", [{"exits": 1}, {"weight-bits": 4}, {"lowrank-layers": "full"}], ids=str)
+def test_settings_of_the_network_tell_central_runs_apart(tmp_path: Path, settings: dict) -> None:
+    runs = [result([0.1, 0.4], command="train-central", **changed) for changed in ({}, settings)]
+    assert len(rows(tmp_path, *runs)) == 2
+
+
 @pytest.mark.parametrize(
     ("flaw", "mark"),
     [({"ended": "interrupted"}, "interrupted"), ({"diverged": True}, "diverged"), ({"ended": "failed"}, "failed")],
