@@ -35,8 +35,8 @@ class LowRankSettings(Settings):
     lora_rank: int = Field(0, ge=0)
     """Rank of LoRA's adapters: all other weights are frozen, travel to each client once, and adapters alone are trained
     and uploaded; 0 for no adapters."""
-    lora_alpha: float = Field(16.0, gt=0)
-    """Scale of the adapters, which is divided by their rank."""
+    lora_alpha: float = Field(8.0, gt=0)
+    """Scale of the adapters, which is divided by their rank; with sgd a large one may diverge."""
     lora_layers: str = "*"
     """Layers with adapters: names or patterns such as h.*.attn.c_attn, with commas."""
     lora_freeze_a: bool = False
