@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedsparse.commands.checks import checked
+from fedsparse.commands.checks import checked_beside
 from fedsparse.config.settings import Given
-from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError, Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.files import replaced
@@ -59,9 +58,7 @@ def pack(
         RunFailed: the file does not give back what was packed.
     """
     share_of, most, passes = _asked(checkpoint, sparsity, clusters, tune)
-    beside = Path(checkpoint).with_name("config.yaml")
-    own = read_yaml(beside) if beside.is_file() else {}
-    config = checked(Given(own | {"outfile": "", "init": ""} | settings), effects=False, training="none")
+    config = checked_beside(settings, checkpoint)
     if any(config.bits):
         raise ConfigError(
             f"checkpoint = {checkpoint}: its weights have few bits already (weight-bits = {config.weight_bits}, "

@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedsparse.commands.checks import checked
+from fedsparse.commands.checks import checked_beside
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
-from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.models.initial import load_weights
@@ -48,9 +47,7 @@ def prune(
         ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
         RunFailed: its weights are too large to compute with.
     """
-    beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
-    own = read_yaml(beside) if beside.is_file() else {}
-    config = checked(Given(own | {"outfile": "", "init": ""} | settings), effects=False, training="none")
+    config = checked_beside(settings, checkpoint)
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
     torch.set_num_threads(config.threads)

@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedsparse.commands.checks import checked
+from fedsparse.commands.checks import checked_beside
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.client_state import ClientState
 from fedsparse.config.settings import Given
-from fedsparse.config.yaml_file import read_yaml
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
 from fedsparse.models.initial import load_weights
@@ -44,9 +43,7 @@ def quantise(settings: Given, checkpoint: str = "", bits: str = "8", inputs: str
         ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
     """
     _check(checkpoint, bits, inputs, samples)
-    beside = Path(checkpoint).with_name("config.yaml")
-    own = read_yaml(beside) if beside.is_file() else {}
-    config = checked(Given(own | {"outfile": "", "init": ""} | settings), effects=False, training="none")
+    config = checked_beside(settings, checkpoint)
     if any(config.bits):
         raise ConfigError(
             f"checkpoint = {checkpoint}: was trained with few bits already (weight-bits = {config.weight_bits}, "

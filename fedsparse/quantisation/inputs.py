@@ -40,7 +40,7 @@ class InputRange(nn.Module):
         step = (high - low) / self.highest
         zero = (-low / step).round()
         with torch.no_grad():
-            whole = (inputs / step + zero).round().clamp(0, self.highest)
+            whole = (inputs.float() / step + zero).round().clamp(0, self.highest)
             rounded, inside = (whole - zero) * step, (inputs >= -zero * step) & (inputs <= (self.highest - zero) * step)
             is_set = step > 0
             rounded, inside = torch.where(is_set, rounded, inputs), inside | ~is_set
