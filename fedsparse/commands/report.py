@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedsparse.commands.settings_of import REPORT
+from fedsparse.commands.all_commands import REPORT
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.data import load_dataset, partition_of

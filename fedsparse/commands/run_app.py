@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fedsparse.commands.settings_of import APP
+from fedsparse.commands.all_commands import APP
 from fedsparse.config import Config
 from fedsparse.config.run_settings import core_count
 from fedsparse.config.settings import Given

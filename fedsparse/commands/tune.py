@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from fedsparse.commands.all_commands import TUNE
 from fedsparse.commands.run_app import checked, shared
-from fedsparse.commands.settings_of import TUNE
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.flower.app_project import read_project

@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fedsparse.commands.all_commands import RERUN
 from fedsparse.commands.checks import look
 from fedsparse.commands.run import start
-from fedsparse.commands.settings_of import RERUN
 from fedsparse.commands.train_central import train_all
 from fedsparse.config import Config
 from fedsparse.config.settings import Given

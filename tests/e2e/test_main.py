@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedsparse.commands import COMMANDS, main
+from fedsparse.commands import main
+from fedsparse.commands.all_commands import COMMANDS
 from fedsparse.commands.command_line import parse
 from fedsparse.compression import decode
 from fedsparse.config import Config

@@ -18,7 +18,8 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from fedsparse.catalogue import COMPRESSORS, TOPOLOGIES
-from fedsparse.commands import COMMANDS, main
+from fedsparse.commands import main
+from fedsparse.commands.all_commands import COMMANDS
 from fedsparse.commands.command_line import QUICK_TEST, parse
 from fedsparse.commands.menu import command, names
 from fedsparse.config import KEYS
