@@ -87,3 +87,9 @@ def test_the_program_about_compression_alone_has_fifteen_lines_and_loses_nothing
     done = subprocess.run([sys.executable, "codec.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     assert float(done.stdout.split("lost:")[1]) < 1e-4
+
+
+def test_the_map_of_the_code_names_every_file() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    files = [file for folder in PRODUCT[1:5] for file in (ROOT / folder).glob("**/*.py") if file.name != "__init__.py"]
+    assert not [str(file.relative_to(ROOT)) for file in files if file.name not in text]
