@@ -1,8 +1,8 @@
 """The command line: `python main.py`, `fedsparse` and `python -m fedsparse` are all :func:`door`.
 
-A command is a file here and an entry of ``COMMANDS`` in all_commands.py. Its function is called with the settings, the files
-named after the command, and the command's own flags as strings. torch is imported only when the command line has no
-mistake.
+A command is a file here and an entry of ``COMMANDS`` in all_commands.py. Its function is called with the settings, the
+files named after the command, and the command's own flags as strings. torch is imported only when the command line has
+no mistake.
 """
 
 import codecs
