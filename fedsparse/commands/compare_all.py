@@ -34,20 +34,41 @@ def compare_all(settings: Given, jobs: str = "auto", seeds: str = "1") -> None:
     check_flags(settings, jobs)
     if not (seeds.isdecimal() and int(seeds)):
         raise ConfigError(f"seeds = {seeds}: should be a whole number above 0")
-    own = str(settings.get("compressor", ""))
-    if own and not is_own(own):
-        raise ConfigError(f"compressor = {own}: compare-all tries all of them; only one of your own can be added")
+    compressors = asked(str(settings.get("compressor", "")))
     job = Config.from_mapping({key: settings[key] for key in settings.keys() - {"compressor", "uplink-budget"}})
     look(job.absolute_paths())
     budget = str(settings.get("uplink-budget") or usual_uplink(job))
-    rows = list(tried([*COMPRESSORS, *PRESETS, *filter(None, [own])], job, budget))
+    at_density = {"density", "uplink-budget"} & settings.keys() != {"uplink-budget"}
+    rows = list(tried(compressors, job, budget, at_density))
+    if not rows:
+        raise ConfigError("the settings leave no compressor that could be tried")
     base = Given({key: settings[key] for key in settings.keys() - VARIED})
     base.typed = settings.typed - VARIED
     grid = {"seed": [job.seed + n for n in range(int(seeds))]}
     plan = sweep_of("compare-all", {"grid": grid, "runs": rows, "plot": {"lines": "compressor"}}, base)
     folder = Path(plan.cells[0].config.logdir) / plan.name
-    print(f"at density {job.density:g}, and at an uplink budget of {budget}: {len(plan.cells)} runs in {folder}")
+    density = f"at density {job.density:g}, and " if at_density else ""
+    print(f"{density}at an uplink budget of {budget}: {len(plan.cells)} runs in {folder}")
     run_plan(plan, base, jobs)
+
+
+def asked(compressor: str) -> list[str]:
+    """The compressors that ``--compressor`` asks for: those between its commas, or all and the user's own one.
+
+    Raises:
+        ConfigError: an unknown name, or a single one that is no addition.
+    """
+    names = [name.strip() for name in compressor.split(",") if name.strip()]
+    for name in names:
+        if not is_own(name):
+            Config.from_mapping({"compressor": name})
+    if len(names) > 1:
+        return list(dict.fromkeys(names))
+    if names and not is_own(compressor):
+        raise ConfigError(
+            f"compressor = {compressor}: nothing to compare it with; name several, with commas, or leave it out for all"
+        )
+    return [*COMPRESSORS, *PRESETS, *names]
 
 
 def usual_uplink(job: Config) -> str:
@@ -58,13 +79,18 @@ def usual_uplink(job: Config) -> str:
     return human_bytes(len(payload) * job.rounds * job.clients_per_round).replace(" ", "")
 
 
-def tried(compressors: Sequence[str], job: Config, budget: str) -> Iterator[Row]:
-    """The settings of each compressor that differ from the job's; tells which compressors cannot have them."""
+def tried(compressors: Sequence[str], job: Config, budget: str, at_density: bool) -> Iterator[Row]:
+    """The settings of each compressor that differ from the job's; tells which compressors cannot have them.
+
+    Args:
+        at_density: whether each is tried at the job's density too.
+    """
     as_they_are = []
     for name in compressors:
         rows: list[Row] = [{"compressor": name, "density": job.density}, {"compressor": name, "uplink-budget": budget}]
+        rows = rows[0 if at_density else 1 :]
         try:
-            if not has_effect("density", job.replace(**rows[0])):
+            if not has_effect("density", job.replace(compressor=name)):
                 as_they_are.append(name)
                 rows = [{"compressor": name}]
         except ConfigError:  # told below

@@ -30,6 +30,8 @@ LINES = 40
 """Most lines of a column of a legend beside the axes; the axes grow as high as it."""
 FEW = 10
 """The least factor between the ends of a logarithmic axis of bytes; a shorter one may show no number."""
+NARROWEST = 1e-4
+"""Least room at the ends of an axis of bytes, as a share of its values: ticks then differ in six digits."""
 
 
 def new_figure(size: Size, panels: int, names: Iterable[str] = ()) -> Figure:
@@ -73,6 +75,8 @@ def bytes_axis(axes: Axes) -> None:
         subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_minor_formatter(NullFormatter())
+    elif high - low < NARROWEST * abs(high):
+        axes.set_xlim(low - NARROWEST * abs(high), high + NARROWEST * abs(high))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
 
 

@@ -20,8 +20,8 @@ DASHES = ("-", "--", ":", "-.")
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "compressor": (
-        *("topk", "eden", "randomk", "powersgd", "stc", "signsgd"),  # so that the most compared have a colour each
-        *("hggtopk", "qsgd", "dgc", "lowrank", "sparseloco", "terngrad"),
+        *("hggtopk", "eden", "randomk", "powersgd", "stc", "signsgd"),  # so that the most compared have a colour each
+        *("topk", "qsgd", "dgc", "lowrank", "sparseloco", "terngrad"),
         *sorted({*COMPRESSORS, *PRESETS}),
     ),
     "topology": tuple(TOPOLOGIES),
@@ -61,7 +61,7 @@ def styles(all_settings: Sequence[Mapping[str, Any]]) -> list[Style]:
     values = {key: len({str(s.get(key)) for s in all_settings}) for key in METHODS}
     keys = sorted((key for key in METHODS if values[key] > 1), key=lambda key: -values[key])
     if not keys:
-        return [_numbered(number, number // len(COLOURS)) for number in range(len(all_settings))]
+        return [_numbered(number) for number in range(len(all_settings))]
     seen: dict[tuple[str, str], int] = {}
     found = []
     for settings in all_settings:
@@ -80,12 +80,12 @@ def _of_method(key: str, name: str, variant: int) -> Style:
     return _numbered(number + list(METHODS).index(key), variant)
 
 
-def _numbered(number: int, variant: int) -> Style:
-    """Six colours and seven markers make 42 pairs before one comes again."""
+def _numbered(number: int, variant: int = 0) -> Style:
+    """Six colours and seven markers make 42 pairs before one comes again; dashes differ where a colour comes again."""
     return Style(
         COLOURS[number % len(COLOURS)],
         MARKERS[(number + variant) % len(MARKERS)],
-        DASHES[variant % len(DASHES)],
+        DASHES[(number // len(COLOURS) + variant) % len(DASHES)],
     )
 
 

@@ -52,10 +52,22 @@ def test_what_the_settings_do_not_allow_is_told_and_left_out(
     assert f"at density 0.06, and at an uplink budget of {topk[1]}: {len(planned)} runs in " in shown
 
 
+def test_compressors_with_commas_are_tried_alone_and_a_budget_without_a_density_alone(
+    tmp_path: Path, planned: list[Cell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ["compare-all", *SMALL, "--dataset", tiny(tmp_path), "--logdir", str(tmp_path), "--seeds", "2"]
+    assert main([*job, "--compressor", "none, topk,stc", "--uplink-budget", "8kB"]) == 0
+    tried = [("none", ""), ("topk", "8kB"), ("stc", "8kB")]
+    assert [(cell.config.compressor, cell.config.uplink_budget) for cell in planned] == [*tried, *tried]
+    assert "\nat an uplink budget of 8kB: 6 runs in " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--compressor", "topk"], "compressor = topk: compare-all tries all of them"),
+        (["--compressor", "topk"], "compressor = topk: nothing to compare it with; name several, with commas"),
+        (["--compressor", "topk,topp"], "compressor = topp: did you mean topk?"),
+        (["--compressor", "topk,stc", "--uplink-budget", "1B"], "leave no compressor that could be tried"),
         (["--seeds", "0"], "seeds = 0: should be a whole number above 0"),
         (["--outfile", "out.json"], "--outfile has no effect on a sweep"),
         (["--beta", "0.3"], "beta = 0.3 has no effect"),

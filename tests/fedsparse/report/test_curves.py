@@ -16,6 +16,7 @@ from fedsparse.report.compare import Comparison
 from fedsparse.report.curves import curves
 from fedsparse.report.options import Options
 from fedsparse.report.style import BASELINE, named, styles
+from fedsparse.report.svg import Axis
 from tests.fedsparse.report.made_up import result
 
 
@@ -99,8 +100,12 @@ def test_any_metric_may_be_the_y_axis_linear_or_logarithmic() -> None:
     assert Comparison(seeds(one), Options.of(y="loss", scale="log")).figure()[0].axes[0].get_yscale() == "log"
 
 
-@pytest.mark.parametrize("spread", [1e-4, 1e-2, 10, 1e5])
-@pytest.mark.parametrize("least", [1.08e3, 2.2e10])
+SPREADS = pytest.mark.parametrize("spread", [1e-7, 1e-4, 1e-2, 10, 1e5])
+LEASTS = pytest.mark.parametrize("least", [1.08e3, 8.24708e6, 2.2e10])
+
+
+@SPREADS
+@LEASTS
 def test_no_two_ticks_of_an_axis_of_bytes_have_one_label_and_there_are_two_at_least(
     least: float, spread: float
 ) -> None:
@@ -140,12 +145,22 @@ def test_a_wide_band_leaves_the_means_their_room() -> None:
     assert high - low < 0.3
 
 
+@SPREADS
+@LEASTS
+def test_nor_have_two_ticks_of_the_pages_axes(least: float, spread: float) -> None:
+    axis = Axis.of("uplink", "bytes", np.array([least, least * (1 + spread)]))
+    labels = [axis.text(tick) for tick in axis.ticks()]
+    assert len(labels) > 1
+    assert len(set(labels)) == len(labels)
+
+
 def test_every_method_has_one_look_in_all_pictures_and_none_shares_it() -> None:
     names = sorted({*COMPRESSORS, *PRESETS})
     alone = {name: styles([{"compressor": name}, {"compressor": "another"}])[0] for name in names}
     together = dict(zip(names, styles([{"compressor": name} for name in names]), strict=True))
     assert alone == together
     assert len({(look.colour, look.marker) for look in together.values()}) == len(names)
+    assert len({(look.colour, look.dash) for look in together.values()}) == len(names)  # charts of the page: no markers
     assert together["none"].colour == "#000000"
 
 
