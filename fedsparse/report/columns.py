@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fedsparse.errors import ConfigError
 from fedsparse.report.estimate import Estimate
 from fedsparse.report.measures import NO_GOALS, Goals
 from fedsparse.report.table import Row, headlines
@@ -32,7 +33,11 @@ class Column(NamedTuple):
 
 
 def columns(rows: Sequence[Row], goals: Goals = NO_GOALS, baseline: Mapping[str, Any] | None = None) -> list[Column]:
-    """The columns that any of the rows has, from the headline to the seconds."""
+    """The columns that any of the rows has, from the headline to the seconds.
+
+    Raises:
+        ConfigError: a target that no share can reach.
+    """
     name = " and ".join(headline.name for headline in headlines(rows))
     found = [Column(headline.name, headline.name, metric) for headline in headlines(rows)]
     found.append(Column("above", f"above {in_words(baseline or {})}", _difference))
@@ -43,7 +48,10 @@ def columns(rows: Sequence[Row], goals: Goals = NO_GOALS, baseline: Mapping[str,
         Column("both-ratio", "both ways below dense", _times),
     ]
     target = goals.target or 0.0
-    goal = f"{100 * target:g}%" if rows[0].headline.form.endswith("%") else f"{target:g}"
+    share = rows[0].headline.form.endswith("%")
+    if share and target > 1:
+        raise ConfigError(f"--target {target:g}: no {name} is above 100%; do you mean {target:g}%?")
+    goal = f"{100 * target:g}%" if share else f"{target:g}"
     found.append(Column("target-uplink-bytes", f"uplink to {goal}", _bytes, "never"))
     found.append(Column("target-both-bytes", f"both ways to {goal}", _bytes, "never"))
     found += [Column("simulated-seconds", "simulated seconds", _seconds), Column("seconds", "seconds", _seconds)]

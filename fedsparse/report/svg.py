@@ -61,7 +61,7 @@ class Axis:
         values = values[np.isfinite(values)]
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         is_log = low > 0 and (is_log or (is_log is None and form == "bytes" and high > 10 * low))
-        pad = 0.0 if is_log else 0.03 * (high - low) or abs(high) * 0.05 or 0.5
+        pad = 0.0 if is_log else 0.03 * (high - low) or max(abs(high) * 0.05, form == "count") or 0.5
         pad = max(pad, NARROWEST * abs(high)) if form == "bytes" else pad
         low, high = (low / 1.1, high * 1.1) if is_log else (low - pad if low < 0 or low > pad else 0.0, high + pad)
         return cls(title, form, low, min(high, 1.0) if form == "percent" else high, bool(is_log))

@@ -154,6 +154,10 @@ def test_nor_have_two_ticks_of_the_pages_axes(least: float, spread: float) -> No
     assert len(set(labels)) == len(labels)
 
 
+def test_the_ticks_of_a_single_round_are_whole_numbers() -> None:
+    assert {round(tick) == tick for tick in Axis.of("rounds", "count", np.array([3.0])).ticks()} == {True}
+
+
 def test_every_method_has_one_look_in_all_pictures_and_none_shares_it() -> None:
     names = sorted({*COMPRESSORS, *PRESETS})
     alone = {name: styles([{"compressor": name}, {"compressor": "another"}])[0] for name in names}

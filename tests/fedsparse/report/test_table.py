@@ -148,3 +148,9 @@ def test_latex_escapes_what_is_its_own() -> None:
     lines = to_latex(rows, columns(rows)).splitlines()
     assert lines[1] == r"\begin{tabular}{lrrrrr}"
     assert lines[5].startswith(r"a\_b\textbackslash{}c\#1\&2 & 1 & 50.0\% & ")
+
+
+def test_a_target_above_every_accuracy_is_refused_with_what_was_meant() -> None:
+    rows = summarise([({"seed": 0}, result([0.1, 0.5]))], Goals(target=75))
+    with pytest.raises(ConfigError, match=r"^--target 75: no accuracy is above 100%; do you mean 75%\?$"):
+        columns(rows, Goals(target=75))
