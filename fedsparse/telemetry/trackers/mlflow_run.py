@@ -1,8 +1,11 @@
 """MLflow (https://mlflow.org): at ``MLFLOW_TRACKING_URI``, or else in a database of the folder of the runs."""
 
+import fcntl
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,14 +24,15 @@ class MLflow(Tracker):
 
     def __init__(self, run: Run, saved: Any = None) -> None:
         super().__init__(run)
-        home = run.folder.parent.absolute()
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}")
-        if saved:
-            self._id = saved["id"]
-            return
-        files = None if "MLFLOW_TRACKING_URI" in os.environ else (home / "mlflow").as_uri()
-        experiment = self._client.get_experiment_by_name(PROJECT)
-        place = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT, files)
+        home, given = run.folder.parent.absolute(), os.environ.get("MLFLOW_TRACKING_URI")
+        with alone(home):
+            self._client = MlflowClient(given or f"sqlite:///{home / 'mlflow.db'}")
+            if saved:
+                self._id = saved["id"]
+                return
+            experiment = self._client.get_experiment_by_name(PROJECT)
+            files = None if given else (home / "mlflow").as_uri()
+            place = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT, files)
         self._id = self._client.create_run(place, run_name=run.folder.name).info.run_id
         params = [Param(key, str(value)) for key, value in run.config.flat().items()]
         for at in range(0, len(params), MOST):
@@ -50,3 +54,12 @@ class MLflow(Tracker):
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         self._client.set_terminated(self._id, STATUS.get(summary["ended"], "FAILED"))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """A context for one process at a time, because MLflow fails where two cells of a sweep make its database."""
+    with (folder / "mlflow.lock").open("w") as file:
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_s
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError
 from fedsparse.telemetry.recorder import Recorder
-from fedsparse.telemetry.trackers import trackers_of
+from fedsparse.telemetry.trackers import Run, trackers_of
 
 FAKES = {
     "wandb": """
@@ -130,6 +131,17 @@ def test_a_run_that_goes_on_is_the_same_run_of_the_service(name: str, fake: Any,
     first, second = (call for call in module.calls if call[0] == "init")
     assert first[2] == second[2]
     assert second[-2:] == (("7" if name == "wandb" else None), "allow")
+
+
+def test_runs_that_begin_at_once_are_in_one_experiment_of_mlflow(fake: Any, tmp_path: Path) -> None:
+    slow = 'time.sleep(0.1); calls.append("created"); return "1"'
+    known = 'return types.SimpleNamespace(experiment_id="1") if "created" in calls else None'
+    code = FAKES["mlflow"].replace('return "1"', slow).replace("return None", known)
+    module = fake("mlflow", "import time\n" + code.replace("calls[0][3].update", "dict().update"))
+    make = trackers_of(["mlflow"])["mlflow"]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: make(Run(tmp_path / name, Config.from_mapping({}), "eval/accuracy")), "ab"))
+    assert module.calls.count("created") == 1
 
 
 def test_a_service_that_fails_in_the_middle_is_left_out_and_the_run_goes_on(
