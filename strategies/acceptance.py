@@ -28,7 +28,8 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.readjust import Report
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.tags import Range, measured_by_clients
-from fedsparse.vector import Entry, Layout
+from fedsparse.training.batchnorm import running_variances
+from fedsparse.vector import Layout
 
 ARRAYS, RECORDS = {"update", "mask", "report", "masked"}, {"arrays", "metrics", RECORD}
 """The names that a reply may have."""
@@ -175,11 +176,6 @@ def norms_of(update: SparseUpdate) -> Norms:
     for is_buffer, segment in update.split():
         squares[is_buffer] += segment.sum_of_squares
     return Norms(*map(math.sqrt, squares))
-
-
-def running_variances(layout: Layout) -> list[Entry]:
-    """The buffers that are BatchNorm's running variances."""
-    return [e for e in layout.entries if e.start >= layout.parameters and e.name.endswith("running_var")]
 
 
 def check_variances(update: SparseUpdate, old: np.ndarray) -> None:

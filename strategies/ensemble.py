@@ -16,6 +16,7 @@ from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.local_topology import LocalTopology
 from fedsparse.telemetry.timers import StageTimer
+from fedsparse.training.batchnorm import clamp_variances_
 from fedsparse.training.loop import train
 from fedsparse.training.scores import scores_of
 
@@ -34,12 +35,17 @@ class Ensemble:
         self._sum, self._models = torch.zeros((), device=experiment.device), 0
 
     def add(self, update: SparseUpdate) -> None:
-        """Add a client's scores, with the same weight for every client."""
+        """Add a client's scores, with the same weight for every client; those of a model that overflows are left out.
+
+        One hostile client would otherwise end the run with a model that gives NaN.
+        """
         model, local = self.experiment.model, self._start.clone()
         update.add_to(local)
+        clamp_variances_(local, model.layout)
         model.vector.copy_(local)
-        self._sum = self._sum + scores_of(model, self._fetch, self._samples)
-        self._models += 1
+        scores = scores_of(model, self._fetch, self._samples)
+        if scores.isfinite().all():
+            self._sum, self._models = self._sum + scores, self._models + 1
 
     def teach(self, weights: Tensor, topology: Topology, round: int) -> None:
         """Train ``weights``, those of the server after its step, in place; what does not exist stays 0.
@@ -48,8 +54,8 @@ class Ensemble:
             Diverged: the scores are not finite.
         """
         experiment, model = self.experiment, self.experiment.model
-        taught, seed = self._sum / self._models, derive_seed(experiment.config.seed, "distill", round=round)
-        if not taught.isfinite().all():
+        taught, seed = self._sum / max(self._models, 1), derive_seed(experiment.config.seed, "distill", round=round)
+        if not (self._models and taught.isfinite().all()):
             raise Diverged(f"round {round}: the scores of the clients' models are not finite; lower the learning rates")
         ours = experiment.config
         adam = {"optimizer": "adamw", "adam_beta2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0, "strategy": "fedavg"}

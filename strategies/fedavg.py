@@ -27,7 +27,6 @@ from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.quantisation.few_bits_broadcast import few_bits_payload
-from fedsparse.strategies.acceptance import running_variances
 from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.downlink import Downlink
@@ -41,6 +40,7 @@ from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.strategies.uplink_share import UplinkShare
 from fedsparse.telemetry.histograms import Histogram
+from fedsparse.training.batchnorm import clamp_variances_
 
 log = logging.getLogger("fedsparse")
 
@@ -89,7 +89,6 @@ class FedAvg(Strategy):
         self.experiment, self.layout, self.topology, self.weights = experiment, experiment.layout, topology, weights
         self.downlink = self.cohort.downlink = Downlink(self.config)
         self._attack = Attack(experiment, topology, self.cohort.gate.run)
-        self._variances = running_variances(self.layout)
 
     def _reshape(self, round: int) -> None:
         """Go on with a network of other ranks, where the settings want that after this round.
@@ -254,8 +253,7 @@ class FedAvg(Strategy):
         if self.config.tracker and self.evaluates(round):
             self.details = layer_histograms("update", update, self.topology.current)
         self.weights[split:] += update[split:]  # running statistics are averaged, whatever the server's optimizer
-        for entry in self._variances:  # a mean of differences may round to slightly less than 0
-            self.weights[entry.slice].clamp_(min=0)
+        clamp_variances_(self.weights, self.layout)
         stale = self.topology.follow(round, received, votes, self.weights)
         if stale is not None:
             self.optimizer.forget(stale)

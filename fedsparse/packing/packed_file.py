@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fedsparse.compression.wire import CHECKSUM, checksum
+from fedsparse.errors import one_line
 from fedsparse.packing.shared_weights import SharedWeights
 from fedsparse.packing.streams import code_codes, code_positions, read_codes, read_positions
 
@@ -110,10 +111,8 @@ def unpack_state(data: bytes) -> tuple[dict[str, Tensor], str]:
         return _unpacked(data)
     except PackedFault:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, zlib.error, RecursionError) as error:
-        raise PackedFault(
-            f"its content has a fault ({str(error).splitlines()[0][:80] or type(error).__name__})"
-        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError, zlib.error, RuntimeError) as error:
+        raise PackedFault(f"its content has a fault ({one_line(str(error))[:80] or type(error).__name__})") from None
 
 
 def _unpacked(data: bytes) -> tuple[dict[str, Tensor], str]:
@@ -142,7 +141,9 @@ def _unpacked(data: bytes) -> tuple[dict[str, Tensor], str]:
         state[name], rest = read(entry, shape, rest)
     if len(rest):
         raise PackedFault(f"has {len(rest)} bytes behind its tensors")
-    return state, str(header["vocabulary"])
+    vocabulary = str(header["vocabulary"])
+    vocabulary.encode()  # a text that cannot be written has a fault
+    return state, vocabulary
 
 
 def _read_plain(entry: dict[str, Any], shape: tuple[int, ...], rest: memoryview) -> tuple[Tensor, memoryview]:

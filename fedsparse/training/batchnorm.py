@@ -1,4 +1,4 @@
-"""What BatchNorm asks of batches: it normalises each sample by all the samples of its batch."""
+"""What BatchNorm asks of batches, because it normalises each sample by all the samples of its batch; and of averages."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +10,18 @@ from torch import Tensor, nn
 from fedsparse.config import Config
 from fedsparse.errors import ConfigError
 from fedsparse.plugins import is_own
+from fedsparse.vector import Entry, Layout
+
+
+def running_variances(layout: Layout) -> list[Entry]:
+    """The buffers that are BatchNorm's running variances."""
+    return [e for e in layout.entries if e.start >= layout.parameters and e.name.endswith("running_var")]
+
+
+def clamp_variances_(weights: Tensor, layout: Layout) -> None:
+    """Set negative running variances to 0, in place, because a mean of differences may round to slightly below 0."""
+    for entry in running_variances(layout):
+        weights[entry.slice].clamp_(min=0)
 
 
 def trains_batchnorm(module: nn.Module) -> bool:

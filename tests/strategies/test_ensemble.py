@@ -100,6 +100,27 @@ def test_scores_that_are_not_finite_end_the_run_in_one_line(experiment: Experime
         ensemble.teach(flat(expert(0, 1)), Topology.full(experiment.layers, experiment.layout.parameters), 7)
 
 
+def test_a_model_whose_scores_are_not_finite_is_left_out(experiment: Experiment) -> None:
+    students = []
+    for models in ([flat(expert(0, 1))], [torch.full((experiment.layout.size,), 3e38), flat(expert(0, 1))]):
+        ensemble = Ensemble(experiment, torch.zeros(experiment.layout.size))
+        for weights in models:
+            add(ensemble, weights)
+        students.append(flat(expert(1, 1)))
+        ensemble.teach(students[-1], Topology.full(experiment.layers, experiment.layout.parameters), 1)
+    assert torch.equal(*students)
+
+
+def test_a_running_variance_that_rounds_to_below_zero_counts_as_zero(experiment: Experiment) -> None:
+    experiment.model = FlatModel(nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4)))
+    weights = experiment.model.vector.clone()
+    weights[experiment.layout.parameters + 4 :] = -5e-5
+    ensemble = Ensemble(experiment, torch.zeros(experiment.layout.size))
+    add(ensemble, weights)
+    ensemble.teach(weights, Topology.full((), experiment.layout.parameters), 1)
+    assert weights.isfinite().all()
+
+
 ENSEMBLE = {"distill": "ensemble", "distill-samples": 40, "distill-steps": 4, "sparsity": 0}
 
 

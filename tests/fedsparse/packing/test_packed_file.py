@@ -1,6 +1,9 @@
 """The file of a packed model: what comes back, its sizes, and hostile bytes."""
 
+import json
 import math
+import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedsparse.compression.wire import checksum
-from fedsparse.packing.packed_file import PackedFault, pack_state, unpack_state
+from fedsparse.packing.packed_file import HEAD, MAGIC, VERSION, PackedFault, pack_state, unpack_state
 from fedsparse.packing.shared_weights import SharedWeights
 from fedsparse.packing.streams import code_positions, read_positions
 
@@ -109,3 +112,19 @@ def test_a_small_file_that_declares_a_huge_tensor_is_refused_before_it_is_made()
     data, _ = pack_state({"w": weights})
     with pytest.raises(PackedFault, match="declares more weights"):
         unpack_state(data)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"vocabulary": "\ud800", "tensors": []},
+        {"vocabulary": "", "tensors": [{"name": "w", "same": ["w"]}]},
+        {"vocabulary": "", "tensors": [{"name": "w", "shape": [True], "dtype": "bool"}]},
+    ],
+    ids=["a text that no file can hold", "a list as a name", "a truth as a number"],
+)
+def test_a_header_with_a_wrong_type_is_refused_in_one_line(header: dict[str, Any]) -> None:
+    squeezed = zlib.compress(json.dumps(header).encode())
+    data = HEAD.pack(MAGIC, VERSION, len(squeezed)) + squeezed
+    with pytest.raises(PackedFault, match=r"\A[^\n]+\Z"):
+        unpack_state(data + checksum(data))
