@@ -236,8 +236,10 @@ class Experiment:
         return factor_(network, dict(zip(self.factorable, self.ranks, strict=True)), config.lowrank_form, seed)
 
     def shaped_as(self, state: Mapping[str, Tensor]) -> "Experiment":
-        """The experiment whose network has the ranks of a state dict."""
-        return Experiment(self.config, ranks_in(state, self.factorable)) if self.config.lowrank_switches else self
+        """The experiment whose network has the ranks of a trained one's state dict, and does not switch any more."""
+        if not self.config.lowrank_switches:
+            return self
+        return Experiment(self.config.replace(lowrank_layers="full"), ranks_in(state, self.factorable))
 
     def _quantised(self, network: nn.Module) -> nn.Module:
         """The network with the few bits of the settings, in place."""

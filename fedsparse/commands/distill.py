@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fedsparse.commands.checks import checked
+from fedsparse.commands.checks import checked, loaded
 from fedsparse.commands.train_central import train_all
 from fedsparse.config import Config
 from fedsparse.config.data_settings import DataSettings
@@ -15,7 +15,6 @@ from fedsparse.distillation.softened import softened
 from fedsparse.distillation.teacher import Lesson, as_it_is
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
-from fedsparse.models.initial import load_weights
 from fedsparse.telemetry.tags import Headline
 from fedsparse.training.loop import evaluate
 
@@ -74,6 +73,4 @@ def _settings_beside(teacher: str) -> dict[str, Any]:
 def _teacher(config: Config, own: dict[str, Any], path: Path) -> Experiment:
     """The teacher on the student's data and device, with its weights."""
     shared = {key: config.flat()[key] for key in (*DATA, "device", "threads")}
-    known = Experiment(Config.from_mapping(own | {"init": "", "resume": ""} | shared))
-    load_weights(known.model.module, path, known.model_name, "teacher", known.dataset.vocabulary)
-    return known
+    return loaded(Config.from_mapping(own | {"init": "", "resume": ""} | shared), path, "teacher")

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedsparse.commands.checks import checked_beside
+from fedsparse.commands.checks import checked_beside, loaded
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.files import replaced
-from fedsparse.models.initial import VOCABULARY, load_weights
+from fedsparse.models.initial import VOCABULARY
 from fedsparse.packing.packed_file import PackedFault, Sizes, pack_state, unpack_state
 from fedsparse.packing.shared_weights import SharedWeights, share, trained
 from fedsparse.seeds import derive_seed
@@ -65,8 +65,7 @@ def pack(
             f"activation-bits = {config.activation_bits}); a message of the server's has its size"
         )
     torch.set_num_threads(config.threads)
-    packing = _Packing(Experiment(config))
-    load_weights(packing.module, Path(checkpoint), config.model, "checkpoint", packing.experiment.dataset.vocabulary)
+    packing = _Packing(loaded(config, Path(checkpoint)))
     packing.measure("before", packing.experiment.model)
     if share_of:
         packing.prune(share_of, passes)

@@ -8,12 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedsparse.commands.checks import checked_beside
+from fedsparse.commands.checks import checked_beside, loaded
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
-from fedsparse.models.initial import load_weights
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.one_shot import Pruner, prune_model, recalibrate_batchnorm
 from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
@@ -51,9 +50,8 @@ def prune(
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
     share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
     torch.set_num_threads(config.threads)
-    experiment = Experiment(config)
+    experiment = loaded(config, Path(checkpoint))
     module = experiment.model.module
-    load_weights(module, Path(checkpoint), config.model, "checkpoint", experiment.dataset.vocabulary)
     headline = Headline(*next(iter(experiment.task.metrics.items())))
     measured: dict[str, float] = {}
     if not experiment.layers:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedsparse.commands.checks import checked_beside
+from fedsparse.commands.checks import checked_beside, loaded
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.client_state import ClientState
 from fedsparse.config.settings import Given
@@ -50,18 +50,17 @@ def quantise(settings: Given, checkpoint: str = "", bits: str = "8", inputs: str
             f"activation-bits = {config.activation_bits})"
         )
     torch.set_num_threads(config.threads)
-    before = Experiment(config)
-    after = Experiment(config.replace(weight_bits=bits, activation_bits=inputs, weight_steps="computed"))
+    before = loaded(config, Path(checkpoint))
+    ranks = before.ranks if before.config.lowrank_layers != "off" else ()
+    few = before.config.replace(weight_bits=bits, activation_bits=inputs, weight_steps="computed")
+    after = Experiment(few, ranks)
+    load_weights(after.model.module, Path(checkpoint), after.model_name, "checkpoint", after.dataset.vocabulary)
+    if inputs != "off":
+        seen = after.calibration(after.all_samples, int(samples), derive_seed(config.seed, "calibration"))
+        observe(after.model.module, seen)
     headline = Headline(*next(iter(before.task.metrics.items())))
     measured: dict[str, float] = {}
     for when, experiment in (("before", before), ("after", after)):
-        module = experiment.model.module
-        load_weights(module, Path(checkpoint), config.model, "checkpoint", experiment.dataset.vocabulary)
-        if inputs != "off" and when == "after":
-            observe(
-                module,
-                experiment.calibration(experiment.all_samples, int(samples), derive_seed(config.seed, "calibration")),
-            )
         score = evaluate(experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task)
         measured[when] = score.tagged("eval/", experiment.task)[headline.tag]
         print(f"{headline.name} {when}: {headline.shown(measured[when])}", flush=True)

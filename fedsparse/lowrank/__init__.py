@@ -77,4 +77,4 @@ def load_dense(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 def ranks_in(state: Mapping[str, Tensor], names: Iterable[str]) -> tuple[int, ...]:
     """The ranks of these layers in the state dict of a network with layers U diag(s) V^T."""
-    return tuple(len(state[f"{name}.s"]) if f"{name}.s" in state else 0 for name in names)
+    return tuple(state[f"{name}.s"].numel() if f"{name}.s" in state else 0 for name in names)

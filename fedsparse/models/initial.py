@@ -31,7 +31,7 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
         ConfigError: there is no such file, it is damaged, or it is of another model or vocabulary; one line.
     """
     given = f"{setting} = {path}"
-    state, own = _published_names(_read(path, given)), module.state_dict()
+    state, own = _published_names(read_state(path, given)), module.state_dict()
     for key in state:
         if not torch.isfinite(state[key]).all():
             raise ConfigError(f"{given}: {key!r} has NaN or infinity")
@@ -54,8 +54,12 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
     module.load_state_dict(state)
 
 
-def _read(path: Path, given: str) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU."""
+def read_state(path: Path, given: str) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU.
+
+    Raises:
+        ConfigError: as :func:`load_weights`; ``given`` is what the line begins with.
+    """
     if path.is_dir():
         found = [path / name for name in FILES if (path / name).is_file()]
         if not found:
