@@ -6,6 +6,7 @@ language models", section 3). Here the server adds up the products and factors t
 best layer of the same rank (as in FlexLoRA, Bai et al. 2024). All other weights are averaged as ever.
 """
 
+import torch
 from torch import Tensor
 
 from fedsparse.aggregation.mean import Mean
@@ -39,8 +40,10 @@ class ProductMean:
             total.add_(layer.matrix.detach(), alpha=samples)
 
     def result(self) -> Tensor:
-        """The change of the global weights, float32, shape ``(size,)``."""
+        """The change of the global weights, float32, shape ``(size,)``; infinite where the products overflow."""
         samples = self.mean.samples
+        if not all(total.isfinite().all() for total in self.sums):  # which have no singular values
+            return torch.full_like(self.weights, torch.inf)
         self.model.vector.copy_(self.weights + self.mean.result())
         for total, layer in zip(self.sums, self.layers, strict=True):
             layer.set_matrix_((total / samples).float())

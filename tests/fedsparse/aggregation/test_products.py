@@ -47,6 +47,15 @@ def test_the_result_is_the_best_layer_of_the_rank_for_the_weighted_mean_product(
     assert (layer.matrix.detach() - expected).norm() > 1.5 * (best(expected, 4) - expected).norm()
 
 
+def test_products_that_overflow_give_an_infinite_change_which_the_server_refuses() -> None:
+    model = FlatModel(nn.Sequential(LowRank(nn.Linear(9, 8), 4)))
+    aggregator = ProductMean(model, model.vector.clone(), torch.ones(model.layout.parameters, dtype=torch.bool))
+    update = torch.full_like(model.vector, 1e20)
+    payload, _ = UpdateCodec(model.layout, "none").encode(update, ClientState(), round=1, seed=0)
+    aggregator.add(UpdateCodec(model.layout, "none").decode(payload), 1)
+    assert aggregator.result().isinf().all()
+
+
 def best(matrix: Tensor, rank: int) -> Tensor:
     u, s, vt = np.linalg.svd(matrix.numpy(), full_matrices=False)
     return torch.from_numpy((u[:, :rank] * s[:rank]) @ vt[:rank])
@@ -62,6 +71,10 @@ def best(matrix: Tensor, rank: int) -> Tensor:
         ({"aggregator": "median"}, "aggregator"),
         ({"lowrank-form": "fedpara"}, "lowrank-form"),
         ({"keep-moments": True}, "keep-moments"),
+        ({"downlink-compressor": "topk"}, "downlink-compressor"),
+        ({"downlink-values": "f16"}, "downlink-compressor"),
+        ({"weight-bits": 4, "weight-steps": "learned"}, "weight-steps"),
+        ({"activation-bits": 8}, "activation-bits"),
         ({"sparsity": 0.5}, "topology"),
         ({"secure-aggregation": True}, "secure-aggregation"),
     ],
