@@ -8,6 +8,7 @@ from fedsparse.clients.state_store import state_files
 from fedsparse.clients.workbench import Workbench
 from fedsparse.compression import ClientState, decode
 from fedsparse.engine.client_store import load_state, save_state
+from fedsparse.vector import digest
 
 KIND, WEIGHTS = "-frozen", "weights"
 """The kind of this client state, and the name of its array."""
@@ -25,7 +26,7 @@ def receive_frozen(
 
     Raises:
         PayloadError: weights that cannot be trusted.
-        ValueError: the client holds none, perhaps because it lost its state.
+        ValueError: the client holds none or others, perhaps because it lost its state.
     """
     files = state_files(task, client, KIND)
     if sent is not None:
@@ -38,5 +39,7 @@ def receive_frozen(
         if WEIGHTS not in memory:
             raise ValueError("the message is about frozen weights that this client does not hold")
         weights = np.asarray(memory[WEIGHTS])
+    if digest(weights).hex() != task["frozen"]:
+        raise ValueError("these are not the frozen weights that the message names")
     bench.frozen.load(torch.from_numpy(weights))
     bench.frozen_hash = str(task["frozen"])

@@ -10,8 +10,10 @@ from fedsparse.compression.changes import Changes
 from fedsparse.config import Config
 from fedsparse.engine.records import payload_array
 from fedsparse.experiment import Experiment
+from fedsparse.quantisation.few_bits_broadcast import few_bits_payload
 from fedsparse.seeds import derive_seed
-from fedsparse.vector import Layout, digest
+from fedsparse.sparsity.compact import Compact
+from fedsparse.vector import FlatModel, Layout, digest
 
 
 class Downlink:
@@ -45,6 +47,22 @@ class Downlink:
             changes.advance(weights.numpy(), round, seed)
         self.round = round
         return from_numpy(changes.known)
+
+    def broadcast(self, weights: Tensor, model: FlatModel, compact: Compact, round: int) -> ArrayRecord:
+        """The payload of the existing ``weights``, float32 ``(layout.size,)``, for clients of ``round`` that hold none.
+
+        Args:
+            model: with quantised layers, where these are sent; it holds ``weights`` afterwards.
+
+        Raises:
+            NonFiniteError: NaN or infinity in the weights.
+        """
+        if self.config.sends_few_bits:
+            payload = few_bits_payload(model, weights, compact, round)
+        else:
+            known = self.advance(compact.gather(weights), compact.layout, round)
+            payload, _ = UpdateCodec(compact.layout, "none").encode(known, ClientState(), round=round, seed=0)
+        return ArrayRecord({"weights": payload_array(payload, compact.layout)})
 
     def state_dict(self) -> dict[str, Any]:
         """The weights v, the changes that led to them, and the memory of their compressor."""

@@ -19,14 +19,12 @@ from fedsparse.aggregation import Aggregator
 from fedsparse.aggregation.products import ProductMean
 from fedsparse.catalogue import AGGREGATORS, STRATEGIES
 from fedsparse.checkpoint import State
-from fedsparse.compression import ClientState, NonFiniteError, UpdateCodec
+from fedsparse.compression import NonFiniteError
 from fedsparse.engine import LocalGrid
-from fedsparse.engine.records import payload_array
-from fedsparse.errors import Diverged, RunFailed
+from fedsparse.errors import ConfigError, Diverged, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.client_level import ClientLevel
-from fedsparse.quantisation.few_bits_broadcast import few_bits_payload
 from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.downlink import Downlink
@@ -113,12 +111,19 @@ class FedAvg(Strategy):
             "downlink": self.downlink.state_dict(),
             "norms": self.cohort.gate.limits.state(),
             "uplink": self.uplink.state_dict() if self.uplink else {},
+            "frozen": self.cohort.told.get("frozen", ""),
             "ranks": self.cohort.told.get("ranks", []),
             "lost": list(self.experiment.lost),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Restore a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned.
+
+        Raises:
+            ConfigError: the frozen weights are others now.
+        """
+        if state["frozen"] != self.cohort.told.get("frozen", ""):
+            raise ConfigError(f"init = {self.config.init}: has other weights than when the run began")
         self.weights.copy_(state["weights"])
         with blamed("strategy", self.config.strategy):
             self.optimizer.load_state_dict(state["optimizer"])
@@ -267,18 +272,11 @@ class FedAvg(Strategy):
         Raises:
             Diverged: NaN or infinity in them.
         """
-        compact = self.topology.compact
         try:
-            if self.config.sends_few_bits:
-                payload = few_bits_payload(self.experiment.model, self.weights, compact, round)
-            else:
-                weights = self.downlink.advance(compact.gather(self.weights), compact.layout, round)
-                codec = UpdateCodec(compact.layout, compressor="none")
-                payload, _ = codec.encode(weights, ClientState(), round=round, seed=0)
+            return self.downlink.broadcast(self.weights, self.experiment.model, self.topology.compact, round)
         except NonFiniteError as error:
             reason = f"the global weights diverged ({error.layer}); lower the learning rates"
             raise Diverged(f"round {round}: {reason}") from None
-        return ArrayRecord({"weights": payload_array(payload, compact.layout)})
 
     def evaluates(self, round: int) -> bool:
         """Whether the weights of this round are evaluated: every ``eval_every`` rounds, and after the last."""

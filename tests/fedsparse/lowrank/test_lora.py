@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedsparse.clients.receive_frozen import receive_frozen
+from fedsparse.clients.workbench import Workbench
 from fedsparse.commands.checks import checked
 from fedsparse.commands.run import start
+from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
+from fedsparse.engine.records import payload_array
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
 from fedsparse.lowrank import dense_state
@@ -20,6 +25,7 @@ from fedsparse.lowrank.lora import LoRA, adapt_
 from fedsparse.models import build_model
 from fedsparse.preflight import check
 from fedsparse.python_door import Result
+from fedsparse.vector import digest
 from tests.strategies.federation import TRAFFIC, play
 
 ADAPTERS = {"sparsity": 0.0, "distribution": "iid", "eval-clients": False, "lora-rank": 2, "compressor": "topk"}
@@ -127,6 +133,29 @@ def test_a_run_with_adapters_goes_on_with_the_same_bits(tiny_dataset: str, tmp_p
     ]
     assert measured[0] == measured[1]
     assert isinstance(Result(cut).model()[3], LoRA)
+
+
+def test_a_run_does_not_go_on_beside_other_frozen_weights(tiny_dataset: str, tmp_path: Path) -> None:
+    file, networks = tmp_path / "model.pt", [Experiment(Config(seed=seed)).model.module for seed in (1, 2)]
+    settings = ADAPTERS | {"dataset": tiny_dataset, "logdir": str(tmp_path / "runs"), "init": str(file), "workers": 1}
+    settings |= {"clients": 6, "clients-per-round": 3, "rounds": 2, "checkpoint-every": 1, "state-store": "context"}
+    torch.save(networks[0].state_dict(), file)
+    run = start(checked(Given(settings)), until=1)
+    torch.save(networks[1].state_dict(), file)
+    with pytest.raises(ConfigError, match="has other weights than when the run began"):
+        start(checked(Given(settings | {"resume": str(run)})))
+
+
+def test_a_client_refuses_frozen_weights_that_are_not_those_of_the_message() -> None:
+    bench = Workbench(Config.from_mapping({"lora-rank": 2}))
+    weights = bench.frozen.vector
+    payload, _ = UpdateCodec(bench.frozen.layout, "none").encode(weights, ClientState(), round=0, seed=0)
+    sent = ArrayRecord({"weights": payload_array(payload, bench.frozen.layout)})
+    task = {"frozen": digest(weights.numpy()).hex(), "state-folder": ""}
+    receive_frozen(bench, Context(0, 0, {}, RecordDict(), {}), sent, ConfigRecord(task), 0)
+    other = ConfigRecord(task | {"frozen": "0" * 16})
+    with pytest.raises(ValueError, match="not the frozen weights that the message names"):
+        receive_frozen(bench, Context(0, 0, {}, RecordDict(), {}), sent, other, 0)
 
 
 def test_flasc_makes_adapters_sparse_both_ways(tiny_dataset: str) -> None:
