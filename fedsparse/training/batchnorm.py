@@ -1,4 +1,4 @@
-"""What BatchNorm asks of batches, because it normalises each sample by all the samples of its batch; and of averages."""
+"""What BatchNorm asks of averages, and of batches, because it normalises each sample by all those of its batch."""
 
 from collections.abc import Sequence
 from contextlib import suppress
