@@ -48,6 +48,15 @@ def overwritable(array: AnyArray) -> AnyArray:
     return np.empty_like(array) if isinstance(array, np.ndarray) and not array.flags.writeable else array
 
 
+def unwritable(array: AnyArray) -> AnyArray:
+    """``array`` as a read-only view; a tensor, of which torch has no such view, as a copy."""
+    if isinstance(array, Tensor):
+        return array.clone()
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def concatenated(arrays: Sequence[Array]) -> Array:
     """One array of all ``arrays``, at least one, all of them NumPy or all torch."""
     return np.concatenate(arrays) if isinstance(arrays[0], np.ndarray) else torch.cat(arrays)  # type: ignore[arg-type]
