@@ -20,6 +20,8 @@ from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideAdaptiveClipping,
     DifferentialPrivacyServerSideFixedClipping,
     FedAvg,
+    FedXgbBagging,
+    FedXgbCyclic,
     Strategy,
 )
 
@@ -31,6 +33,8 @@ log = logging.getLogger("fedsparse")
 
 CLIPS = (DifferentialPrivacyServerSideFixedClipping, DifferentialPrivacyServerSideAdaptiveClipping)
 """They read the arrays before the FedAvg inside them checks the replies."""
+TREES = (FedXgbBagging, FedXgbCyclic)
+"""Their replies are bytes of trees, which may have any length."""
 CHECK = "_check_and_log_replies"
 """FedAvg's method that checks."""
 
@@ -71,7 +75,7 @@ def only_alike(strategy: Strategy, sent: ArrayRecord) -> Iterator[None]:
     """
     *_, inner = strategies_in(strategy)
     if isinstance(inner, FedAvg):
-        vars(inner)[CHECK] = partial(check_alike, getattr(inner, CHECK), sent, inner.weighted_by_key)
+        vars(inner)[CHECK] = partial(check_alike, getattr(inner, CHECK), inner, sent)
     try:
         yield
     finally:
@@ -79,39 +83,51 @@ def only_alike(strategy: Strategy, sent: ArrayRecord) -> Iterator[None]:
 
 
 def check_alike(
-    check: Any, sent: ArrayRecord, weight: str, replies: Iterable[Message], is_train: bool, validate: bool = True
+    check: Any, strategy: FedAvg, sent: ArrayRecord, replies: Iterable[Message], is_train: bool, validate: bool = True
 ) -> Any:
     """FedAvg's own ``check`` of the replies that are alike."""
     given = list(replies)
-    return check(alike(given, sent, weight, is_train=is_train) if validate else given, is_train, validate)
+    return check(alike(given, sent, strategy, is_train=is_train) if validate else given, is_train, validate)
 
 
 def alike_for(strategy: Strategy, replies: list[Message], sent: ArrayRecord) -> list[Message]:
     """The training replies for a strategy, of which one that clips on the server gets only those that are alike."""
     *_, inner = strategies_in(strategy)
     if isinstance(inner, FedAvg) and any(isinstance(each, CLIPS) for each in strategies_in(strategy)):
-        return alike(replies, sent, inner.weighted_by_key)
+        return alike(replies, sent, inner)
     return replies
 
 
-def alike(replies: list[Message], sent: ArrayRecord, weight: str, *, is_train: bool = True) -> list[Message]:
+def alike(replies: list[Message], sent: ArrayRecord, strategy: FedAvg, *, is_train: bool = True) -> list[Message]:
     """The replies, with error replies in the place of those that FedAvg cannot average, alone or with the most.
 
-    Where two forms are equally frequent, that of the arrays that were sent is preferred, and then the first.
+    Where two forms are equally frequent, that of the arrays that were sent is preferred, and then the first. A form of
+    a single reply must be that of the arrays that were sent, unless no arrays were sent.
 
     Args:
         replies: with content or an error.
         sent: the arrays that the round began with.
-        weight: the name of the metric that weights a reply.
+        strategy: FedAvg, or a subclass of it.
         is_train: whether the arrays of the replies count, too.
     """
-    limits = limits_of(sent) if is_train else None
+    limits, weight, of_trees = (
+        limits_of(sent) if is_train else None,
+        strategy.weighted_by_key,
+        isinstance(strategy, TREES),
+    )
+    form = partial(form_of, is_train=is_train, of_trees=of_trees)
     answers = without(replies, partial(fault_of, weight=weight, limits=limits))
-    counts = Counter(form_of(reply.content, is_train) for reply in answers if reply.has_content())
-    asked = shapes_of(sent)
-    most = max(counts, key=lambda form: (counts[form], [arrays for _, arrays in form.arrays] == [asked]), default=None)
+    counts = Counter(form(reply.content) for reply in answers if reply.has_content())
+    asked = shapes_of(sent, of_trees)
+
+    def is_asked(form: Form) -> bool:
+        return [arrays for _, arrays in form.arrays] == [asked]
+
+    most = max(counts, key=lambda form: (counts[form], is_asked(form)), default=None)
     odd = "it has other records, arrays, shapes or metrics than most replies"
-    answers = without(answers, lambda content: "" if form_of(content, is_train) == most else odd)
+    if most and is_train and asked and counts[most] == 1 and not is_asked(most):
+        most, odd = None, "it has other arrays or shapes than those that were sent, and no other reply has the same"
+    answers = without(answers, lambda content: "" if form(content) == most else odd)
     total = sum(weight_of(reply.content, weight) for reply in answers if reply.has_content())
     return answers if 0 < total < math.inf else without(answers, lambda _: f"all {weight} add up to {total:g}")
 
@@ -167,17 +183,17 @@ def largest(array: Array) -> float:
     return max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
-def form_of(content: RecordDict, is_train: bool) -> Form:
+def form_of(content: RecordDict, is_train: bool, of_trees: bool) -> Form:
     """The form of a reply; that of an array that cannot be read is like no other."""
     records = content.array_records.items() if is_train else ()
-    arrays = frozenset((name, shapes_of(record)) for name, record in records)
+    arrays = frozenset((name, shapes_of(record, of_trees)) for name, record in records)
     metrics = frozenset((name, lengths_of(record)) for name, record in content.metric_records.items())
     return Form(arrays, metrics)
 
 
-def shapes_of(record: ArrayRecord) -> frozenset[Hashable]:
+def shapes_of(record: ArrayRecord, of_trees: bool) -> frozenset[Hashable]:
     """The names and shapes of the Arrays."""
-    return frozenset((key, shape_of(array)) for key, array in record.items())
+    return frozenset((key, shape_of(array, of_trees)) for key, array in record.items())
 
 
 def lengths_of(record: MetricRecord) -> frozenset[Hashable]:
@@ -185,8 +201,12 @@ def lengths_of(record: MetricRecord) -> frozenset[Hashable]:
     return frozenset((key, len(value) if isinstance(value, list) else None) for key, value in record.items())
 
 
-def shape_of(array: Array) -> Hashable:
-    """The shape of an array of numbers, and else what it is of: bytes, as of XGBoost's trees, may have any length."""
+def shape_of(array: Array, of_trees: bool) -> Hashable:
+    """The shape of an array of numbers, and else what it is of.
+
+    Args:
+        of_trees: whether bytes may have any length.
+    """
     if array.stype != NUMPY:
         return array.stype
     if isinstance(array, DecodedArray):
@@ -195,9 +215,8 @@ def shape_of(array: Array) -> Hashable:
         values = read(array)
     except ValueError:
         return object()
-    if values.dtype.kind not in "biufc" or (values.dtype == "uint8" and values.ndim == 1):
-        return str(values.dtype)
-    return values.shape
+    is_tree = of_trees and values.dtype == "uint8" and values.ndim == 1
+    return str(values.dtype) if is_tree or values.dtype.kind not in "biufc" else values.shape
 
 
 def weight_of(content: RecordDict, weight: str) -> float:

@@ -66,7 +66,7 @@ class RobustFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The arrays that were sent, with the aggregator's update; metrics are averaged as FedAvg's are."""
-        answers = alike(list(replies), self._sent, self.weighted_by_key)
+        answers = alike(list(replies), self._sent, self)
         valid, _ = self._check_and_log_replies(answers, is_train=True)
         contents = [reply.content for reply in valid if weight_of(reply.content, self.weighted_by_key) > 0]
         if not contents:

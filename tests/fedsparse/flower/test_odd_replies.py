@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsparse.flower import CompressedStrategy, CompressMod
+from fedsparse.flower import CompressedStrategy, CompressMod, RobustFedAvg
 from tests.fedsparse.flower.federation import SIZE, client_app, play
 
 Forge = Callable[[RecordDict], Any]
@@ -109,33 +110,56 @@ def test_an_odd_reply_becomes_an_error_reply_with_one_line_and_the_others_are_av
 def test_an_odd_reply_ends_no_run_where_no_majority_shows_that_it_is_odd(forge: Forge, nodes: int) -> None:
     few = {f"min_{kind}_nodes": 1 for kind in ("train", "evaluate", "available")}
     for mod in (plain, EXACT):
-        play(CompressedStrategy(FedAvg(**few)), client_app(mod), START, rounds=1, nodes=nodes, between=by_node_0(forge))
+        strategy = CompressedStrategy(FedAvg(**few))
+        result, _ = play(strategy, client_app(mod), START, rounds=1, nodes=nodes, between=by_node_0(forge))
+        shapes = {key: array.numpy().shape for key, array in result.arrays.items()}
+        assert shapes == {key: array.shape for key, array in START.items()} or (nodes == 1 and not shapes)
+
+
+@pytest.mark.parametrize("strategy", [FedAvg, RobustFedAvg])
+def test_bytes_of_another_length_are_refused_where_they_are_no_trees(
+    strategy: type[FedAvg], caplog: pytest.LogCaptureFixture
+) -> None:
+    start = {**START, "bytes": np.zeros(5, np.uint8)}
+    w, n = Array(np.ones(SIZE, np.float32)), Array(np.zeros(3, np.int64))
+    longer = put("arrays", ArrayRecord({"w": w, "n": n, "bytes": Array(np.zeros(7, np.uint8))}))
+    wrapped = CompressedStrategy(strategy())
+    result, _ = play(wrapped, client_app(EXACT), start, rounds=1, between=by_node_0(longer))
+    assert len(refused(caplog)) == 1
+    assert result.arrays["bytes"].numpy().tolist() == [1] * 5
 
 
 @given(
     forges=st.lists(st.sampled_from(sorted(ODD)), min_size=1, max_size=4), wrapped=st.booleans(), is_small=st.booleans()
 )
 @settings(max_examples=25, deadline=None)
-def test_no_combination_of_forgeries_ends_the_run(forges: list[str], wrapped: bool, is_small: bool) -> None:
+def test_after_any_combination_of_forgeries_the_result_is_that_of_the_honest_clients(
+    forges: list[str], wrapped: bool, is_small: bool
+) -> None:
     class Own(FedAdam):
         """A user's strategy, with a method around Flower's."""
 
         def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
             return super().aggregate_train(server_round, replies)
 
-    inner: Strategy = Own(fraction_evaluate=0.0)
-    if wrapped:
-        inner = DifferentialPrivacyServerSideFixedClipping(inner, 0, 0.5, num_sampled_clients=4)
-
     def all_of(content: RecordDict) -> None:
         for name in forges:
-            try:
+            with suppress(KeyError):  # the record has been taken out before
                 ODD[name](content)
-            except KeyError:  # the record has been taken out before
-                continue
 
-    app = client_app(CompressMod("topk", density=0.1) if is_small else plain)
-    play(CompressedStrategy(inner), app, START, rounds=1, between=by_node_0(all_of))
+    def after(between: Callable[[list[Message]], list[Message]]) -> ArrayRecord:
+        inner: Strategy = Own(fraction_evaluate=0.0)
+        if wrapped:
+            inner = DifferentialPrivacyServerSideFixedClipping(inner, 0, 0.5, num_sampled_clients=4)
+        app = client_app(CompressMod("topk", density=0.1) if is_small else plain)
+        return play(CompressedStrategy(inner), app, START, rounds=1, between=between)[0].arrays
+
+    result = after(by_node_0(all_of))
+    if wrapped:  # Flower's strategies of differential privacy make nothing of a round in which a client failed
+        assert not result
+    else:
+        honest = after(without_node_0)
+        np.testing.assert_allclose(result["w"].numpy(), honest["w"].numpy(), atol=1e-7)
 
 
 def test_of_two_replies_the_one_with_the_arrays_of_the_message_is_taken(caplog: pytest.LogCaptureFixture) -> None:
