@@ -62,6 +62,7 @@ class FedAvg(Strategy):
         optimizer: the server optimizer.
         privacy: the guarantee of differential privacy; None without one.
         details: histograms of the mean update of the last round that was evaluated, for the trackers.
+        has_details: whether the strategy makes these histograms.
         uplink: the account of the uplink budget; None without one.
         stepping: whether the server has begun a step whose round is not whole yet. Meanwhile there is nothing to save.
     """
@@ -76,7 +77,7 @@ class FedAvg(Strategy):
             self.cohort.told["dp-noise"] = self.privacy.accountant.noise
         self.uplink = UplinkShare(self.config) if self.config.uplink_budget else None
         topology.current.apply_(weights)
-        self._broadcast, self.stepping = ArrayRecord(), False
+        self._broadcast, self.stepping, self.has_details = ArrayRecord(), False, False
         self.details: dict[str, Histogram] = {}
 
     def _begin(self, experiment: Experiment, topology: ServerTopology, weights: Tensor) -> None:
@@ -255,7 +256,7 @@ class FedAvg(Strategy):
         split = self.layout.parameters
         with blamed("strategy", self.config.strategy):
             self.weights[:split] += self.optimizer.step(update[:split])
-        if self.config.tracker and self.evaluates(round):
+        if self.has_details and self.evaluates(round):
             self.details = layer_histograms("update", update, self.topology.current)
         self.weights[split:] += update[split:]  # running statistics are averaged, whatever the server's optimizer
         clamp_variances_(self.weights, self.layout)

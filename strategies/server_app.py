@@ -120,6 +120,7 @@ def _play(
 
     with stoppable(), recording as recorder:
         recorder.extra |= strategy.notes
+        strategy.has_details = recorder.shows_details
         table = StepTable(experiment.task, recorder.scalar)
         table.done = saved.server["steps"] if saved else 0
         saver = Saver(checkpoints, strategy, grid, recorder, table, save)
@@ -289,7 +290,7 @@ class RoundEnd:
             self.table.finish(steps.taken)
         self.recorder.record(round, metrics)
         self.saver.round_ended(round)
-        if experiment.config.tracker:
+        if strategy.has_details:
             self.recorder.details(round, self._details(round))
         self.saver.save_if_due(round)
 

@@ -77,7 +77,7 @@ class SomeOf(OneOf):
 
     def _check(self, names: str) -> str:
         check = super()._check
-        return ",".join(check(name.strip()) for name in names.split(",") if name.strip())
+        return ",".join(check(name.strip()) for name in names.split(",")) if names.strip() else ""
 
 
 def choices(field: FieldInfo) -> str:

@@ -180,6 +180,11 @@ class Recorder:
         """Show what depends on the model's layers in the trackers alone."""
         self._track(lambda tracker: tracker.details(round, details))
 
+    @property
+    def shows_details(self) -> bool:
+        """Whether a tracker shows what depends on the model's layers."""
+        return any(type(tracker).details is not Tracker.details for tracker in self._trackers.values())
+
     def summary(self) -> dict[str, Any]:
         """The run in a few numbers."""
         seconds = time.perf_counter() - self._began

@@ -5,6 +5,7 @@ A tracker is a subclass of :class:`Tracker` in a file of its own, and a line in 
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,17 @@ class Tracker:
         raise NotImplementedError
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Show the whole run's numbers; nothing comes after them. ``summary["ended"]`` says how the run ended."""
+        """Show the whole run's numbers; nothing comes after them.
+
+        ``summary["ended"]`` says how the run ended, and is all there is where another tracker could not start.
+        """
         raise NotImplementedError
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Show a number whose steps are no rounds."""
 
     def details(self, round: int, details: Details) -> None:
-        """Show what depends on the model's layers."""
+        """Show what depends on the model's layers, which is measured only where a tracker overrides this method."""
 
     def figure(self, tag: str, figure: Figure) -> None:
         """Show a picture of the whole run."""
@@ -105,13 +109,17 @@ def start(run: Run, saved: Mapping[str, Any]) -> dict[str, Tracker]:
         saved: of a run that goes on, the trackers' states.
 
     Raises:
-        ConfigError: a tracker cannot start, such as one whose service nobody has logged into; one line.
+        ConfigError: a tracker cannot start, such as one whose service asks for a login; one line. The trackers that
+            have started are finished.
     """
-    trackers = {}
+    trackers: dict[str, Tracker] = {}
     for name, make in trackers_of(run.config.trackers).items():
         try:
             trackers[name] = make(run, saved.get(name))
         except Exception as error:
+            for started in trackers.values():
+                with suppress(Exception):  # the first error is the one to tell
+                    started.finish({"ended": "failed"})
             if isinstance(error, OSError) and not make.is_optional:
                 raise
             raise ConfigError(f"tracker = {name}: {cause(error)}") from error

@@ -161,15 +161,47 @@ def test_a_service_that_cannot_start_is_one_line(fake: Any, tmp_path: Path) -> N
         play(tmp_path / "run", "wandb")
 
 
+def test_where_a_service_cannot_start_those_that_have_started_are_finished(fake: Any, tmp_path: Path) -> None:
+    fake("wandb", FAKES["wandb"].replace("return Run()", 'raise RuntimeError("log in first")'))
+    module = fake("trackio", FAKES["trackio"])
+    with pytest.raises(ConfigError, match=r"^tracker = wandb: RuntimeError: log in first$"):
+        play(tmp_path / "run", "tensorboard,trackio,wandb")
+    assert module.calls[-1] == ("finish",)
+    assert list((tmp_path / "run/hparams").glob("events*"))  # TensorBoard's last file
+
+
+def test_layers_are_measured_only_where_a_tracker_shows_them(fake: Any, tmp_path: Path) -> None:
+    fake("trackio", FAKES["trackio"])
+    (tmp_path / "own.py").write_text(
+        "from fedsparse.telemetry.trackers import Tracker\n"
+        "class Own(Tracker):\n"
+        "    def round(self, round, row): pass\n"
+        "    def finish(self, summary): pass\n"
+        "class Detailed(Own):\n"
+        "    def details(self, round, details): pass\n"
+    )
+    own, detailed = (f"{tmp_path / 'own.py'}:{name}" for name in ("Own", "Detailed"))
+    for tracker, shows in {"": False, "tensorboard": True, f"trackio,{own}": False, f"{own},{detailed}": True}.items():
+        (tmp_path / "run").mkdir(exist_ok=True)
+        with Recorder({"tracker": tracker}, tmp_path / "run", "", 1, 1) as recorder:
+            assert recorder.shows_details == shows, tracker
+
+
 def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^tracker = mlflow: is not installed; pip install mlflow"):
         trackers_of(["mlflow"])
 
 
-@pytest.mark.parametrize(("given", "meant"), [("tensorboard, wandb", "tensorboard,wandb"), ("", ""), (" ,", "")])
+@pytest.mark.parametrize(("given", "meant"), [("tensorboard, wandb", "tensorboard,wandb"), (" ", "")])
 def test_trackers_are_a_list_with_commas(given: str, meant: str) -> None:
     assert Config.from_mapping({"tracker": given}).tracker == meant
+
+
+@pytest.mark.parametrize("given", [",", "tensorboard,", "tensorboard,,wandb"])
+def test_a_comma_without_a_tracker_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=f"^tracker = {given}: should be tensorboard, mlflow"):
+        Config.from_mapping({"tracker": given})
 
 
 def test_an_unknown_tracker_is_refused_with_the_nearest_name() -> None:
