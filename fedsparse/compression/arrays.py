@@ -48,7 +48,7 @@ def overwritable(array: AnyArray) -> AnyArray:
     return np.empty_like(array) if isinstance(array, np.ndarray) and not array.flags.writeable else array
 
 
-def unwritable(array: AnyArray) -> AnyArray:
+def unwritable(array: Array) -> Array:
     """``array`` as a read-only view; a tensor, of which torch has no such view, as a copy."""
     if isinstance(array, Tensor):
         return array.clone()
