@@ -9,17 +9,22 @@ from dataclasses import astuple
 
 from fedsparse.report.columns import Column
 from fedsparse.report.measures import last_evaluations
+from fedsparse.report.style import named
 from fedsparse.report.table import Row, headlines, settings_of
+
+MOST_KEYS = 6
+"""Rows that differ in more settings have these in one column, because the numbers would stand far to the right."""
 
 
 def cells(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
-    """The header and the rows of a table for people, as text."""
+    """The header and the rows of a table for people, as text: settings, the number of seeds, and the columns."""
     keys = settings_of(rows)
+    settings = [[str(row.settings.get(key, "")) for key in keys] for row in rows]
+    if len(keys) > MOST_KEYS:
+        keys, settings = ["settings"], [[named(row.settings)] for row in rows]
     header = [*keys, "seeds", *(column.title for column in columns)]
-    return [header] + [
-        [*(str(row.settings.get(key, "")) for key in keys), str(row.seeds), *(column.text(row) for column in columns)]
-        for row in rows
-    ]
+    numbers = [[str(row.seeds), *(column.text(row) for column in columns)] for row in rows]
+    return [header, *(own + measured for own, measured in zip(settings, numbers, strict=True))]
 
 
 def explanation(rows: Sequence[Row], evaluations: Iterable[int]) -> str:

@@ -26,7 +26,7 @@ from fedsparse.report.reproduce import command, unusual
 from fedsparse.report.results import ENDED, Result, evaluations
 from fedsparse.report.style import COLOURS, Style, named, styles
 from fedsparse.report.svg import Axis, Floats, Line, chart, colour
-from fedsparse.report.table import Row, settings_of
+from fedsparse.report.table import Row
 
 TEMPLATES = Path(__file__).with_name("page")
 FURTHER = (
@@ -113,13 +113,13 @@ def _content(comparison: Comparison, files: Sequence[Path]) -> Mapping[str, Any]
 
 def _table(comparison: Comparison) -> Mapping[str, Any]:
     """The columns' titles; and of each row, the settings, and the texts and sort keys of the numbers."""
-    keys = settings_of(comparison.rows)
     header, *lines = cells(comparison.rows, comparison.columns)
+    words = len(header) - 1 - len(comparison.columns)
     rows = [
-        (line[: len(keys)], [*zip(line[len(keys) :], _sort_keys(comparison, row), strict=True)])
+        (line[:words], [*zip(line[words:], _sort_keys(comparison, row), strict=True)])
         for row, line in zip(comparison.rows, lines, strict=True)
     ]
-    return {"keys": keys, "header": header[len(keys) :], "rows": rows}
+    return {"keys": header[:words], "header": header[words:], "rows": rows}
 
 
 def _command(row: Row, _: Path, result: Result) -> tuple[str, list[int], str]:

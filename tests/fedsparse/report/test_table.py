@@ -154,3 +154,12 @@ def test_a_target_above_every_accuracy_is_refused_with_what_was_meant() -> None:
     rows = summarise([({"seed": 0}, result([0.1, 0.5]))], Goals(target=75))
     with pytest.raises(ConfigError, match=r"^--target 75: no accuracy is above 100%; do you mean 75%\?$"):
         columns(rows, Goals(target=75))
+
+
+def test_many_settings_have_one_column_for_people_and_one_each_for_programs() -> None:
+    few, many = ({"compressor": "topk", **{f"setting-{n}": n for n in range(count)}} for count in (5, 6))
+    for settings, header in ((few, ["compressor", *(f"setting-{n}" for n in range(5))]), (many, ["settings"])):
+        rows = summarise([(settings, result([0.1, 0.2]))])
+        assert to_markdown(rows, columns(rows)).startswith(f"| {' | '.join(header)} | seeds |")
+        assert to_csv(rows, columns(rows)).startswith(f"{','.join(settings)},seeds,")
+    assert "\n| topk, setting-0 0, setting-1 1," in to_markdown(rows, columns(rows))
