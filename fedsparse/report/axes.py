@@ -30,6 +30,8 @@ LINES = 40
 """Most lines of a column of a legend beside the axes; the axes grow as high as it."""
 FEW = 10
 """The least factor between the ends of a logarithmic axis of bytes; a shorter one may show no number."""
+EQUAL = 0.05
+"""Points whose bytes differ by a smaller share have the same budget, and their differences should not fill the axis."""
 NARROWEST = 1e-4
 """Least room at the ends of an axis of bytes, as a share of its values: ticks then differ in six digits."""
 
@@ -67,16 +69,20 @@ def fonts(size: Size) -> Any:
     return {"font.size": 10 if size == "screen" else 8}
 
 
-def bytes_axis(axes: Axes) -> None:
-    """Ticks of the x axis as 500 kB, 1 MB; logarithmic where the data span a factor of ten."""
+def bytes_axis(axes: Axes, least: float = NARROWEST) -> None:
+    """Ticks of the x axis as 500 kB, 1 MB; logarithmic where the data span a factor of ten.
+
+    Args:
+        least: data that span a smaller share of their values get so much room at both ends.
+    """
     low, high = axes.dataLim.intervalx
     if low > 0 and high > FEW * low:
         axes.set_xscale("log")
         subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    elif high - low < NARROWEST * abs(high):
-        axes.set_xlim(low - NARROWEST * abs(high), high + NARROWEST * abs(high))
+    elif high - low < least * abs(high):
+        axes.set_xlim(low - least * abs(high), high + least * abs(high))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
 
 

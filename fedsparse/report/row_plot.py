@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsparse.report.axes import bytes_axis, legend, line_style, metric_axis, new_figure, plain
+from fedsparse.report.axes import EQUAL, bytes_axis, legend, line_style, metric_axis, new_figure, plain
 from fedsparse.report.curves import QUANTITIES
 from fedsparse.report.results import ENDED
 from fedsparse.report.style import Style, is_number, named, styles
@@ -48,7 +48,7 @@ def plot_rows(rows: Sequence[Row], x: str = "uplink", lines: Sequence[str] = (),
         plain(axes)
         axes.set_xlabel(QUANTITIES["uplink"].title if x == "uplink" else x)
         if x == "uplink":
-            bytes_axis(axes)
+            bytes_axis(axes, EQUAL)
     metric_axis(figure.axes[0], headline.tag)
     legend(figure, {name: handles[name] for name in style_of if name in handles}, "screen")
     return figure

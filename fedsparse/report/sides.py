@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsparse.report.axes import bytes_axis, legend, line_style, metric_axis, new_figure, plain
+from fedsparse.report.axes import EQUAL, bytes_axis, legend, line_style, metric_axis, new_figure, plain
 from fedsparse.report.curves import curves
 from fedsparse.report.options import Size
 from fedsparse.report.plot import Runs
@@ -35,7 +35,7 @@ def bytes_picture(rows: Sequence[Row], size: Size) -> Figure:
     bytes_axis(bars)
     _points(points, rows, [row["both-bytes"].mean for row in rows], size)
     points.set_xlabel("bytes, both ways")
-    bytes_axis(points)
+    bytes_axis(points, EQUAL)
     metric_axis(points, rows[0].headline.tag)
     return figure
 

@@ -61,6 +61,15 @@ def test_an_uplink_axis_has_numbers_however_little_it_spans() -> None:
         assert len(labels) > 1
 
 
+def test_rows_of_equal_bytes_stand_on_one_tick() -> None:
+    runs = [({"compressor": c}, result([0.5])) for c in ("topk", "stc")]
+    for count, (_, run) in zip((99876, 99884), runs, strict=True):
+        run["summary"]["uplink-bytes"] = count
+    axes = plot_rows(summarise(runs)).axes[0]
+    a, b = (float(line[0].get_xdata()[0]) for line in axes.containers)
+    assert 0 < b - a < 0.01 * (axes.get_xticks()[1] - axes.get_xticks()[0])
+
+
 def test_runs_without_the_setting_on_the_x_axis_are_level_lines() -> None:
     figure = plot_rows(summarise(RUNS + BASELINE), x="density", lines=["compressor"], panels=["beta"])
     level = [line for line in figure.axes[0].lines if len(set(line.get_ydata())) == 1 and line.get_label() != "topk"]
