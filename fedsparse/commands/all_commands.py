@@ -54,7 +54,7 @@ COMMANDS = {
     ),
     "compare-all": Command(
         "fedsparse.commands.compare_all:compare_all",
-        "run every compressor on one job, at equal density and at equal bytes; a page at the end",
+        "run every compressor, or --compressor A,B,C, at equal density and at equal bytes; a page at the end",
         own={
             "seeds": "how many seeds each [1]",
             "jobs": JOBS,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import questionary
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
 
 from fedsparse.catalogue import MODELS_OF
 from fedsparse.config import Config
@@ -82,7 +83,7 @@ def results(logdir: Path) -> list[str]:
         raise ConfigError(f"there are no runs in {logdir}")
     newest = sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)
     none = "choose with the space bar"
-    picked = answer(
+    picked = answer_of_list(
         questionary.checkbox("Which runs?", [path.name for path in newest], validate=lambda some: bool(some) or none)
     )
     places = [str(logdir / name) for name in picked]
@@ -135,7 +136,19 @@ def typed(key: str, usual: str, chosen: Mapping[str, str]) -> str:
 
 def select(question: str, choices: Sequence[str], usual: str | None = None) -> str:
     """Ask for one of the choices."""
-    return answer(questionary.select(question, choices, default=usual))
+    return answer_of_list(questionary.select(question, choices, default=usual))
+
+
+def answer_of_list(question: questionary.Question) -> Any:
+    """As ``answer``, for a list, in which questionary gives Ctrl-D no meaning."""
+    bindings = KeyBindings()
+
+    @bindings.add("c-d")
+    def leave(event: KeyPressEvent) -> None:
+        event.app.exit(exception=EOFError)
+
+    question.application.key_bindings = merge_key_bindings([question.application.key_bindings or bindings, bindings])
+    return answer(question)
 
 
 def answer(question: questionary.Question) -> Any:

@@ -40,6 +40,12 @@ def test_every_compressor_is_tried_at_equal_density_and_at_equal_bytes_if_it_has
     assert "as they are, because no density changes their bytes: none, threshold, signsgd," in capsys.readouterr().out
 
 
+def test_the_help_says_that_compressors_may_be_named_with_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare-all", "--help"])
+    assert "--compressor A,B,C" in capsys.readouterr().out
+
+
 def test_what_the_settings_do_not_allow_is_told_and_left_out(
     tmp_path: Path, planned: list[Cell], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ from fedsparse.config import KEYS
 from fedsparse.config.presets import PRESETS
 from tests.e2e.test_main import ROOT
 
-DOWN, ENTER, SPACE, END_OF_LINE, KILL_LINE = "\x1b[B", "\r", " ", "\x05", "\x15"
+DOWN, ENTER, SPACE, CTRL_D, KILL_LINE = "\x1b[B", "\r", " ", "\x04", "\x15"
 
 
 @contextmanager
@@ -122,6 +122,15 @@ def test_ctrl_c_in_a_question_exits_130_without_a_traceback(tmp_path: Path) -> N
     assert code == 130, shown
     assert "interrupted" in shown
     assert "Traceback" not in shown
+
+
+def test_ctrl_d_leaves_every_kind_of_question(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
+    typed = (DOWN, ENTER, *[ENTER] * 5, KILL_LINE)
+    for before in ((), typed, (DOWN * 3, ENTER)):
+        with keys(*before, CTRL_D), pytest.raises(KeyboardInterrupt):
+            command(str(tmp_path))
 
 
 def test_the_command_is_shown_and_run_and_its_exit_code_is_the_menus(tmp_path: Path) -> None:
