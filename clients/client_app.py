@@ -173,8 +173,8 @@ def _reply(
         arrays["mask"] = plain_array(encode_mask(own.topology, held.topology))
     update = model.vector.sub_(bench.received)  # in place, because the next message loads the model anew
     codec = codec_for(bench, own, round, len(indices))
-    others = sum(len(array.data) for array in arrays.values())
-    payload, stats = encode_update(bench, context, task, update, own, codec, client, others)
+    reserved = sum(len(array.data) for array in arrays.values())
+    payload, stats = encode_update(bench, context, task, update, own, codec, client, reserved)
     if isinstance(codec.values, FixedPoint) and codec.values.clipped is not None:  # None: sent an earlier payload again
         stats["clipped"] = codec.values.clipped
     if bench.config.secure_aggregation:

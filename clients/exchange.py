@@ -47,14 +47,14 @@ def receive_topology(
 
 def encode_update(
     bench: Workbench, context: Context, task: ConfigRecord, update: Tensor, own: SparseModel, codec: UpdateCodec,
-    client: int, others: int = 0,
+    client: int, reserved: int = 0,
 ) -> tuple[bytes, dict[str, float]]:  # fmt: skip
     """The payload of the client's update under its own topology, and the codec's statistics.
 
     The client's state moves to this topology first: the residual of a weight that no longer exists is dropped.
 
     Args:
-        others: the bytes of what the client uploads besides, which an uplink budget has to pay for too.
+        reserved: the bytes of what the client uploads besides, which an uplink budget has to pay for too.
 
     Raises:
         ValueError: an earlier attempt at this round left a payload under another topology.
@@ -77,7 +77,7 @@ def encode_update(
         vector = perturbed(vector, codec, bench.config, round, float(task["dp-noise"]))  # type: ignore[arg-type]
     seed = derive_seed(bench.config.seed, "compress", round=round, partition_id=client)
     if "uplink-share" in task:
-        most, first = float(task["uplink-share"]) - others, float(task["density"])  # type: ignore[arg-type]
+        most, first = float(task["uplink-share"]) - reserved, float(task["density"])  # type: ignore[arg-type]
         payload, stats, state = encode_within(codec, vector, state, most, first=first, round=round, seed=seed)
     else:
         payload, stats = codec.encode(vector, state, round=round, seed=seed, support=support)

@@ -59,7 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process has locked the folder. Nobody who locks it at this moment is kept from it for long."""
+    """Whether a process has locked the folder. This locks the folder for a moment itself."""
     try:
         with locked(folder):
             return False

@@ -127,7 +127,7 @@ class ServerTopology:
         if not isinstance(arrays, ArrayRecord) or "update" not in arrays:
             raise PayloadError("it has no update")
         if "masked" in arrays:
-            raise PayloadError("it has a masked update that nobody asked for")
+            raise PayloadError("it has a masked update that the server did not ask for")
         own, compact = self.current if self.clients_choose(round) else None, self.compact
         if part:
             own, compact = part, Compact(self.layout, part)
@@ -144,7 +144,7 @@ class ServerTopology:
         report = None
         if "report" in arrays:
             if not (self.method.reports and self.method.is_readjustment(round)):
-                raise PayloadError("it has a report that nobody asked for")
+                raise PayloadError("it has a report that the server did not ask for")
             report = decode_report(arrays["report"].data, self.layout, round, bound)
         return update, own, report
 

@@ -62,7 +62,7 @@ class SafeSparse(Kept):
 
         A client's score is its agreement with all others together, in standard deviations of coin tosses. The client
         with the lowest score is dropped while its score is below half of the median one, and at least half of the
-        clients stay. Nobody is dropped while the median score is one that chance gives.
+        clients stay. No client is dropped while the median score is one that chance gives.
         """
         kept = kept.copy()
         while kept.sum() > len(kept) / 2:

@@ -93,7 +93,7 @@ def finished(folder: Path) -> dict[object, tuple[Path, Result]]:
 
 
 def job_count(jobs: int | Literal["auto"], cell: Cell) -> int:
-    """Cells at once: as asked; else one a core, or one where they share a GPU, whose memory nobody here knows."""
+    """Cells at once: as asked; else one a core, or one where they share a GPU, whose memory is not known here."""
     if jobs != "auto":
         return jobs
     cores = core_count() // cell.config.threads

@@ -1,4 +1,4 @@
-"""Every compressor on one job, at equal density and at equal bytes: a sweep that nobody has to write."""
+"""Every compressor on one job, at equal density and at equal bytes: a sweep without a sweep file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

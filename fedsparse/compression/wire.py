@@ -116,12 +116,12 @@ def encode(layout: Layout, round: int, segments: Sequence[Coded]) -> bytes:
 
 
 def binding(run: str, client: int) -> int:
-    """The 32 bits that bind a client's payloads to it and to the run; never 0, which binds to nobody."""
+    """The 32 bits that bind a client's payloads to it and to the run; never 0, which stands for no binding."""
     return xxhash.xxh3_64_intdigest(f"{run}/{client}".encode()) & 0xFFFFFFFF or 1
 
 
 def bind(payload: bytes, bound: int) -> bytes:
-    """``payload`` with a checksum that fits this ``binding`` alone, so that nobody takes it for another client's."""
+    """``payload`` with a checksum that fits this ``binding`` alone, so that it cannot pass for another client's."""
     (plain,) = CHECKSUM.unpack(payload[-CHECKSUM.size :])
     return payload[: -CHECKSUM.size] + CHECKSUM.pack(plain ^ bound)
 

@@ -73,7 +73,7 @@ class ClientLevel:
 
         Args:
             compact: of the topology.
-            secret: draw the noise from bits that nobody can know, instead of the settings' seed.
+            secret: draw the noise from bits that cannot be known, instead of the settings' seed.
         """
         config, by_server = self.config, self.config.noise_by_server
         support, seed = compact.topology.mask, config.support_seed(round)

@@ -1,4 +1,4 @@
-"""Gaussian noise, from random bits that can be repeated or from bits that nobody can know.
+"""Gaussian noise, from random bits that can be repeated or from bits that cannot be known.
 
 The bits of a seed serve experiments. In a deployment every client knows the seed of the settings, and could subtract
 noise drawn from it; so there, the bits come from the operating system.

@@ -34,8 +34,8 @@ class Client:
     Args:
         session: the sum that the client takes part in.
         me: the client's number, from 0, below 2^32.
-        memory: what the client remembers from one message to the next; empty before the first. Whoever stores it must
-            let nobody else read it, and must delete it when the round is over.
+        memory: what the client remembers from one message to the next; empty before the first. It must be
+            readable by this client alone, and be deleted when the round is over.
     """
 
     def __init__(self, session: Session, me: int, memory: dict[str, bytes]) -> None:

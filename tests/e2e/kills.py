@@ -1,4 +1,4 @@
-"""Kills runs with SIGKILL at chosen or random moments, resumes them, and compares them with runs that nobody killed.
+"""Kills runs with SIGKILL at chosen or random moments, resumes them, and compares them with undisturbed runs.
 
     python -m tests.e2e.kills FOLDER KILLS SEED [WORKERS]
 
@@ -111,7 +111,7 @@ def outcome(folder: Path) -> tuple[str, list[dict[str, str]]]:
 
 
 class Runs:
-    """Runs of one data set in one folder; ``references`` are those that nobody killed."""
+    """Runs of one data set in one folder; ``references`` are those that were not killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "log.txt"
@@ -187,7 +187,7 @@ def each_kind(folder: Path) -> int:
 
 
 def random_kills(folder: Path, kills: int, seed: int, workers: str) -> int:
-    """Kill so many runs at random moments; returns how many did not end as the run that nobody killed."""
+    """Kill so many runs at random moments; returns how many did not end as the undisturbed run."""
     runs, rng, wrong = Runs(folder), random.Random(seed), 0
     if workers == "1":
         runs.warm_up()

@@ -1,4 +1,4 @@
-"""A run that was killed or interrupted goes on, and ends as a run that nobody disturbed, to the bit."""
+"""A run that was killed or interrupted goes on, and ends as an undisturbed run, to the bit."""
 
 import json
 import os

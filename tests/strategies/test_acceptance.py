@@ -143,7 +143,7 @@ def test_a_masked_update_is_refused_without_secure_aggregation() -> None:
         answer.content["arrays"]["masked"] = Array("uint8", (1,), "fedsparse/1", b"0")
         return answer
 
-    refuse("payload", "a masked update that nobody asked for", change)
+    refuse("payload", "a masked update that the server did not ask for", change)
 
 
 @pytest.mark.parametrize("where", ["a record", "an array", "a long array", "many metrics"])

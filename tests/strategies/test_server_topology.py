@@ -229,7 +229,7 @@ def test_a_report_of_another_structure_costs_its_client_the_round_and_not_the_ru
 @pytest.mark.parametrize("settings", [{"topology": "static"}, {"topology": "rigl"}, {"topology": "feddst"}])
 def test_an_unexpected_report_is_refused(settings: dict[str, str]) -> None:
     report = encode_report(Report(torch.tensor([0]), torch.tensor([1.0])), LAYOUT, 1)
-    assert "nobody asked for" in refused(server(**settings), report=report)
+    assert "did not ask for" in refused(server(**settings), report=report)
 
 
 UPLOADS = {"upload-pruning": "magnitude", "upload-sparsity": 0.5, "sparsity": 0}

@@ -133,7 +133,7 @@ def dealt_wrong(start: int, stop: int | None, *dealers: int) -> Change:
 @pytest.mark.parametrize("lost", [(), (3, 5)], ids=["in the sum", "dropped out"])
 def test_clients_that_deal_wrong_shares_are_named(wrong: tuple[int, int | None], lost: tuple[int, ...]) -> None:
     cohort = Cohort(vectors(10, 10), lost={"words": lost}, change=dealt_wrong(*wrong, 3, 8))
-    dealers = [8] if lost and wrong == (0, KEY) else [3, 8]  # nobody needs the seed of a client that dropped out
+    dealers = [8] if lost and wrong == (0, KEY) else [3, 8]  # the seed of a client that dropped out is not needed
     with pytest.raises(SecureSumError, match=rf"shares of clients? {', '.join(map(str, dealers))} do not") as caught:
         cohort.play()
     assert caught.value.dealers == dealers

@@ -16,7 +16,7 @@ from tests.fedsparse.report.made_up import result
 
 
 def recorder(folder: Path, rounds: int, **settings: object) -> Recorder:
-    """Of a run that is not at its end: it has recorded some rounds, and nobody closed it."""
+    """Of a run that is not at its end: it has recorded some rounds, and was not closed."""
     folder.mkdir(parents=True)
     made = Recorder(Config.from_mapping({"rounds": 9, **settings}).flat(), folder, "", 9, dense_bytes=1000)
     for n in range(rounds + 1):
