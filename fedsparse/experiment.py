@@ -6,32 +6,24 @@ command that only splits the data builds no network.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsparse.catalogue import TOPOLOGIES
-from fedsparse.config import Config
-from fedsparse.data import load_dataset, partition_of, set_apart
+from fedsparse.data import partition_of, set_apart
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
-from fedsparse.lowrank import factor_, ranks_in, smaller_rank
-from fedsparse.lowrank.factorable_layers import Dense, factorable
+from fedsparse.lowrank import ranks_in
 from fedsparse.lowrank.frozen import Frozen
-from fedsparse.lowrank.lora import adapt_
-from fedsparse.models import build_model, model_for
-from fedsparse.models.exits import with_exits
-from fedsparse.models.initial import load_weights
+from fedsparse.networks import Networks
 from fedsparse.partitions import Dataset, Partition, holdout_size, split_holdout
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.fixed_sum import FixedSum
-from fedsparse.quantisation import few_bits
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Layer, Topology, TopologyMethod, weight_layers
 from fedsparse.sparsity.depths import depth_of, part_of
-from fedsparse.sparsity.small_dense import width_for
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.tasks import TASKS, Task
 from fedsparse.training.loop import Fetch
@@ -40,17 +32,12 @@ from fedsparse.vector import FlatModel, Layout
 CALIBRATION_BATCH = 128
 
 
-class Experiment:
+class Experiment(Networks):
     """A Config, and what is made from it. Each thread that trains needs an Experiment of its own, for its model.
 
     Args:
-        config: the settings.
-        ranks: of the network's low-rank layers; empty for those that the settings begin with.
-        lost: what ``rank_of_energy`` says of each of these layers; empty for 0.
+        config, ranks, lost: as for :class:`Networks`.
     """
-
-    def __init__(self, config: Config, ranks: Sequence[int] = (), lost: Sequence[float] = ()) -> None:
-        self.config, self._ranks, self.lost = config, tuple(ranks), tuple(lost)
 
     @cached_property
     def device(self) -> torch.device:
@@ -59,11 +46,6 @@ class Experiment:
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # Triton kernels and CUDA events use the thread's current GPU
         return device
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        """The data set on the CPU."""
-        return load_dataset(*self.config.loading())
 
     @cached_property
     def data(self) -> Dataset:
@@ -83,26 +65,12 @@ class Experiment:
             raise ConfigError(f"dataset = {self.config.dataset}: its task is {task!r}; there is {', '.join(TASKS)}")
         return TASKS[task](self.dataset) if isinstance(task, str) else task
 
-    @property
-    def model_name(self) -> str:
-        """The name of the model, with ``auto`` replaced by the usual one for the data set."""
-        return model_for(self.config.model, self.dataset.kind)
-
     @cached_property
     def model(self) -> FlatModel:
         """The network with its initial weights, on the device."""
         network = self.network(derive_seed(self.config.seed, "model"))
         self.load_initial(network)
         return FlatModel(network.to(self.device))
-
-    def load_initial(self, network: nn.Module) -> None:
-        """Load the weights that ``init`` names, if it does, in place; on the meta device they are only checked.
-
-        Raises:
-            ConfigError: see ``load_weights``.
-        """
-        if self.config.init:
-            load_weights(network, Path(self.config.init), self.model_name, vocabulary=self.dataset.vocabulary)
 
     @cached_property
     def frozen(self) -> Frozen:
@@ -154,102 +122,11 @@ class Experiment:
         count = int(self.config.attackers * self.config.clients + 0.5)
         return set(rng.choice(self.config.clients, count, replace=False).tolist())
 
-    def network(self, seed: int) -> nn.Module:
-        """The network on the CPU, with the low-rank and quantised layers of the settings. For ``small-dense`` it is so
-        narrow that it has as many weights as a sparse network.
-
-        Raises:
-            ConfigError: even the narrowest network has more weights, or no layer can be factored.
-        """
-
-        def parameters(width: float) -> int:
-            with torch.device("meta"):
-                return Layout.of(self._network(seed, width)).parameters
-
-        if not self._is_narrow:
-            return self._quantised(self._factored(self._network(seed, width=1.0), seed))
-        width = width_for(parameters, round((1 - self.config.sparsity) * parameters(1.0)))
-        return self._quantised(self._network(seed, width))
-
-    @property
-    def _is_narrow(self) -> bool:
-        return self.config.topology_method == "small-dense" and self.config.sparsity > 0
-
-    def _network(self, seed: int, width: float) -> nn.Module:
-        config, shape, classes = self.config, self.dataset.input_shape, self.dataset.classes
-        with blamed("model", config.model):
-            network = build_model(self.model_name, shape, classes, config.norm, seed, width)
-        if not config.exits:
-            return network
-        try:
-            return with_exits(network, config.exits, shape, classes, derive_seed(seed, "model"))
-        except ValueError as error:
-            raise ConfigError(f"exits = {config.exits}: model = {self.model_name} {error}") from None
-
-    @cached_property
-    def factorable(self) -> dict[str, Dense]:
-        """The layers of the full network, on the meta device, that low-rank layers may replace."""
-        with torch.device("meta"):
-            network = self._network(seed=0, width=1.0)
-        try:
-            layers = weight_layers(network, Layout.of(network), self.config.dense_layer_names())
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        return factorable(network, [layer.name.removesuffix(".weight") for layer in layers if layer.dense])
-
-    @cached_property
-    def asked_ranks(self) -> tuple[int, ...]:
-        """The ranks of the ``factorable`` layers that the settings ask for, from the start or from the switch on.
-
-        Raises:
-            ConfigError: all are 0.
-        """
-        config = self.config
-        least = config.lowrank_min_size if config.lowrank_layers == "selective" else 0
-        ranks = tuple(
-            smaller_rank(config.lowrank_form, layer, config.lowrank_rank) if layer.weight.numel() >= least else 0
-            for layer in self.factorable.values()
-        )
-        if not any(ranks):
-            raise ConfigError(
-                f"lowrank-layers = {config.lowrank_layers}: no layer of model = {self.model_name} becomes smaller; "
-                f"there are dense-layers = {config.dense_layers} and lowrank-rank = {config.lowrank_rank:g}"
-            )
-        return ranks
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """The ranks of the ``factorable`` layers of this network."""
-        return self._ranks or tuple(rank * (not self.config.lowrank_switches) for rank in self.asked_ranks)
-
-    def _factored(self, network: nn.Module, seed: int) -> nn.Module:
-        """The network with its low-rank layers or adapters, in place."""
-        config = self.config
-        if config.lora_rank:
-            patterns, rank, alpha = config.lora_patterns(), config.lora_rank, config.lora_alpha
-            try:
-                return adapt_(network, patterns, rank, alpha, seed, freeze_down=config.lora_freeze_a)
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
-        if config.lowrank_layers == "off":
-            return network
-        return factor_(network, dict(zip(self.factorable, self.ranks, strict=True)), config.lowrank_form, seed)
-
     def shaped_as(self, state: Mapping[str, Tensor]) -> "Experiment":
         """The experiment whose network has the ranks of a trained one's state dict, and does not switch any more."""
         if not self.config.lowrank_switches:
             return self
         return Experiment(self.config.replace(lowrank_layers="full"), ranks_in(state, self.factorable))
-
-    def _quantised(self, network: nn.Module) -> nn.Module:
-        """The network with the few bits of the settings, in place."""
-        config = self.config
-        if any(config.bits):
-            try:
-                few_bits(network, *config.bits, config.weight_steps == "learned", config.float_layer_names())
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
-        return network
 
     def samples(self, partition_id: int) -> tuple[Tensor, Tensor]:
         """Indices of a client's training and held-out samples (int64, on the device)."""

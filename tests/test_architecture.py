@@ -15,7 +15,7 @@ FLOORS = (
     "fedsparse.strategies fedsparse.clients fedsparse.flower fedsparse.preflight",
     "fedsparse.report fedsparse.provenance",
     "fedsparse.experiment",
-    "fedsparse.training",
+    "fedsparse.training fedsparse.networks",
     "fedsparse.engine fedsparse.packing",
     "fedsparse.privacy fedsparse.distillation fedsparse.quantisation",
     "fedsparse.sparsity",
@@ -41,7 +41,14 @@ INSIDE = ("strategies", "clients", "partitions")
 FLOWER = ("fedsparse.engine", "fedsparse.strategies", "fedsparse.clients", "fedsparse.flower", "benchmarks")
 """Rooms that may import flwr."""
 
-SPLIT = ("fedsparse.data", "fedsparse.experiment", "fedsparse.commands", "fedsparse.strategies", "benchmarks")
+SPLIT = (
+    "fedsparse.data",
+    "fedsparse.networks",
+    "fedsparse.experiment",
+    "fedsparse.commands",
+    "fedsparse.strategies",
+    "benchmarks",
+)
 """Rooms that may import partitions."""
 
 
