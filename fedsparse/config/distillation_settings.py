@@ -17,7 +17,7 @@ class DistillationSettings(Settings):
     distill_temperature: float = Field(1.0, gt=0, le=1e3)
     """Scores are divided by it before they are compared; above 1, small ones count more."""
     distill_weight: float = Field(1.0, ge=0, le=1e6)
-    """Weight of the teacher's term in a client's loss, beside the task's loss at 1."""
+    """Weight of the teacher's term in a client's loss, beside the task's loss at 1; FedGKD's gamma is twice it."""
     distill_samples: int = Field(1000, ge=1, le=10**9)
     """ensemble: training samples that no client holds; the server has them without their labels."""
     distill_steps: int = Field(100, ge=1, le=10**9)

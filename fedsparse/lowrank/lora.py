@@ -60,11 +60,16 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def set_matrix_(self, matrix: Tensor) -> None:
-        """Make the adapter the truncated SVD of a matrix, with factors of the same singular values."""
+        """Make the adapter the truncated SVD of a matrix, with factors of the same singular values.
+
+        Where a singular value is 0, A keeps its old row and B gets a column of 0, as at LoRA's start: with 0 in both,
+        neither would have a gradient again.
+        """
         u, s, v = truncated(matrix, len(self.down.weight))
-        root = (s / self.scale).sqrt()
-        self.up.weight.copy_((u * root).view_as(self.up.weight))
-        self.down.weight.copy_((v * root).T.view_as(self.down.weight))
+        root, is_there = (s / self.scale).sqrt(), s > 1e-6 * s[0]
+        self.up.weight.copy_((u * root * is_there).view_as(self.up.weight))
+        rows = torch.where(is_there[:, None], (v * root).T, self.down.weight.flatten(1))
+        self.down.weight.copy_(rows.view_as(self.down.weight))
 
     def take_dense(self, state: dict[str, Tensor], name: str) -> None:
         """Take the frozen weights from a state dict that has the old layer; see ``models.initial``."""

@@ -70,6 +70,18 @@ def test_outputs_and_gradients_are_those_of_peft(name: str) -> None:
     torch.testing.assert_close(layer.weight, other.merge_and_unload()[0].weight, rtol=0, atol=1e-6)
 
 
+def test_an_adapter_of_a_matrix_of_less_rank_can_still_learn_with_all_its_rank() -> None:
+    layer = LoRA(nn.Linear(6, 5), rank=3, alpha=3.0)
+    one = torch.outer(torch.arange(5.0), torch.arange(6.0))
+    layer.set_matrix_(one)
+    torch.testing.assert_close(layer.matrix, one)
+    layer(torch.randn(8, 6, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+    assert layer.up.weight.grad is not None
+    assert bool(layer.up.weight.grad.abs().sum(0).gt(0).all())
+    layer.set_matrix_(torch.zeros(5, 6))
+    assert bool(layer.down.weight.abs().sum(1).gt(0).all())
+
+
 def test_a_merged_network_computes_what_the_network_with_adapters_does() -> None:
     plain, adapted = (build_model("gpt2-nano", (16,), 50, "batch", seed=0) for _ in range(2))
     adapt_(adapted, ["h.*.attn.*"], 4, 8.0, seed=1)
