@@ -1,10 +1,9 @@
-"""The ServerApp: settings -> experiment, strategy, evaluation on the pooled test set, telemetry."""
+"""The ServerApp: settings -> experiment, strategy, rounds, telemetry."""
 
 import logging
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -25,21 +24,19 @@ from fedsparse.provenance import continued, provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
 from fedsparse.strategies.fedavg import FedAvg
-from fedsparse.strategies.layer_details import layer_histograms, mask_images, residual_of
 from fedsparse.strategies.nodes import meet_federation
+from fedsparse.strategies.round_end import RoundEnd
 from fedsparse.strategies.saliency import ask_saliency
 from fedsparse.strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
+from fedsparse.telemetry.log_file import keep_log
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
-from fedsparse.telemetry.trackers import Details
 from fedsparse.training.batchnorm import joined
-from fedsparse.training.early_exit import early_exits
-from fedsparse.training.loop import evaluate
 from fedsparse.training.stacked import group_size
-from fedsparse.vector import digest, round_hash
+from fedsparse.vector import digest
 
 app = ServerApp()
 
@@ -235,79 +232,6 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, save
     if strategy.uplink:
         strategy.uplink.spend(0, metrics)
     return strategy
-
-
-class _LogFile(logging.FileHandler):
-    """A log that is silent when it cannot be written, because what cannot be written is told elsewhere, in one line."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # of opening it, when the folder of an earlier run in this process was removed
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-
-def keep_log(folder: Path) -> None:
-    """Write the run's warnings and the whole tracebacks of failed clients into ``log.txt``."""
-    logger = logging.getLogger("fedsparse")
-    for earlier in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:  # of a run in the same process
-        logger.removeHandler(earlier)
-        earlier.close()
-    handler = _LogFile(folder / "log.txt", encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-
-
-class RoundEnd:
-    """Called after every round, and as round 0 before the first: evaluate when due, record everything, save."""
-
-    def __init__(self, strategy: FedAvg, recorder: Recorder, saver: Saver, table: StepTable) -> None:
-        self.strategy, self.recorder = strategy, recorder
-        self.saver, self.table = saver, table
-        self.began = time.perf_counter()
-
-    def __call__(self, round: int) -> None:
-        strategy, experiment, cohort = self.strategy, self.strategy.experiment, self.strategy.cohort
-        metrics = cohort.metrics
-        if strategy.evaluates(round):
-            with cohort.timer("evaluate"):
-                experiment.model.vector.copy_(strategy.weights)
-                samples = experiment.data.test_size
-                score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
-            metrics |= score.tagged("eval/", experiment.task)
-            if round == experiment.config.rounds:
-                model, fetch = experiment.model, experiment.fetch_test
-                self.recorder.extra |= early_exits(model, fetch, samples, experiment.task)
-        metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
-        metrics["weights/hash"] = round_hash(strategy.weights.numpy())
-        now = time.perf_counter()
-        metrics["time/round"], self.began = now - self.began, now
-        for client, steps in cohort.steps.items():
-            for entry in steps.entries:
-                self.table.show(round, str(client), entry)
-            self.table.finish(steps.taken)
-        self.recorder.record(round, metrics)
-        self.saver.round_ended(round)
-        if strategy.has_details:
-            self.recorder.details(round, self._details(round))
-        self.saver.save_if_due(round)
-
-    def _details(self, round: int) -> Details:
-        """What the trackers show of the layers: densities, and in some rounds histograms and pictures."""
-        strategy, topology = self.strategy, self.strategy.topology
-        cohort, parameters = strategy.cohort, topology.layout.parameters
-        details = Details(dict(topology.details), strategy.details)
-        strategy.details = {}
-        if strategy.evaluates(round) and cohort.clients:
-            residual = residual_of(cohort.clients[0], self.saver.grid, cohort.state_folder, parameters)
-            if residual is not None:
-                details.histograms |= layer_histograms("residual", residual, topology.current)
-        if topology.metrics["topology/changed"] or round in (0, strategy.config.rounds):
-            details.histograms |= layer_histograms("weights", strategy.weights, topology.current)
-            details.images |= mask_images(topology.current)
-        return details
 
 
 def default_name(config: Config) -> str:

@@ -25,7 +25,7 @@ import fedsparse.checkpoint
 import fedsparse.clients.client_app
 import fedsparse.files
 import fedsparse.strategies.fedavg
-import fedsparse.strategies.server_app
+import fedsparse.strategies.round_end
 from fedsparse.commands import main
 from fedsparse.engine import fork_server
 
@@ -53,7 +53,7 @@ MOMENTS: dict[str, tuple[object, str]] = {
     "train": (fedsparse.clients.client_app, "train_model"),
     "encode": (fedsparse.clients.client_app, "encode_update"),
     "aggregate": (fedsparse.strategies.fedavg.FedAvg, "_step"),
-    "evaluate": (fedsparse.strategies.server_app, "evaluate"),
+    "evaluate": (fedsparse.strategies.round_end, "evaluate"),
     "write": (fedsparse.checkpoint, "save_file"),
     "rename": (fedsparse.files.os, "replace"),
 }

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fedsparse
 import fedsparse.clients.client_app
+import fedsparse.strategies.round_end
 import fedsparse.strategies.server_app
 from fedsparse.checkpoint import Checkpoints
 from fedsparse.commands import main
@@ -102,7 +103,7 @@ def test_after_ctrl_c_in_the_middle_of_a_round_a_run_goes_on_from_the_last_whole
 
 def test_a_resumed_runs_tensorboard_has_every_round_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cut_short(
-        tmp_path, monkeypatch, fedsparse.strategies.server_app, "evaluate", 4, KeyboardInterrupt
+        tmp_path, monkeypatch, fedsparse.strategies.round_end, "evaluate", 4, KeyboardInterrupt
     )  # in round 6
     newest = Checkpoints(folder / "checkpoint").load(pytest.fail)
     assert newest is not None
@@ -118,7 +119,7 @@ def test_a_run_that_failed_or_was_killed_before_its_first_checkpoint_begins_anew
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = undisturbed(tmp_path)
-    folder = cut_short(tmp_path, monkeypatch, fedsparse.strategies.server_app, "evaluate", 1, MemoryError)
+    folder = cut_short(tmp_path, monkeypatch, fedsparse.strategies.round_end, "evaluate", 1, MemoryError)
     assert not (folder / "checkpoint").exists()
     assert main(["--resume", str(folder)]) == 0
     assert "has no checkpoint, so it begins anew" in capsys.readouterr().out
@@ -243,7 +244,7 @@ def test_a_run_whose_folder_is_removed_fails_with_one_line_and_saves_what_it_mea
 def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_second_one_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: int, saved: int
 ) -> None:
-    original, calls = fedsparse.strategies.server_app.evaluate, [0]
+    original, calls = fedsparse.strategies.round_end.evaluate, [0]
 
     def signalled(*args: object) -> object:
         calls[0] += 1
@@ -252,7 +253,7 @@ def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_se
                 os.kill(os.getpid(), signal.SIGINT)
         return original(*args)
 
-    monkeypatch.setattr(fedsparse.strategies.server_app, "evaluate", signalled)
+    monkeypatch.setattr(fedsparse.strategies.round_end, "evaluate", signalled)
     assert main(flags_of(tmp_path, "runs", "--checkpoint-every", "2")) == 130
     newest = Checkpoints(folder_in(tmp_path / "runs") / "checkpoint").load(pytest.fail)
     assert newest is not None
@@ -263,7 +264,7 @@ def test_a_signal_after_the_servers_step_waits_for_the_end_of_the_round_and_a_se
 def test_sigquit_and_sigusr1_stop_a_run_as_ctrl_c_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals
 ) -> None:
-    original = fedsparse.strategies.server_app.evaluate
+    original = fedsparse.strategies.round_end.evaluate
     rounds: list[int] = []
 
     def signalled(*args: object) -> object:
@@ -272,7 +273,7 @@ def test_sigquit_and_sigusr1_stop_a_run_as_ctrl_c_does(
             os.kill(os.getpid(), ending)
         return original(*args)
 
-    monkeypatch.setattr(fedsparse.strategies.server_app, "evaluate", signalled)
+    monkeypatch.setattr(fedsparse.strategies.round_end, "evaluate", signalled)
     before = {number: signal.getsignal(number) for number in (signal.SIGQUIT, signal.SIGUSR1, signal.SIGINT)}
     signal.signal(ending, signal.SIG_DFL)  # shells ignore SIGQUIT for background jobs, and a run heeds that
     try:

@@ -4,7 +4,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from fedsparse.strategies.server_app import keep_log
+from fedsparse.telemetry.log_file import keep_log
 
 
 def test_a_warning_after_a_run_whose_folder_was_removed_disturbs_nothing(tmp_path: Path) -> None:

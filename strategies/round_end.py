@@ -1,0 +1,63 @@
+"""What happens at the end of a round: evaluation on the pooled test set, measurements, a checkpoint."""
+
+import time
+
+from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.layer_details import layer_histograms, mask_images, residual_of
+from fedsparse.strategies.saver import Saver
+from fedsparse.telemetry.recorder import Recorder
+from fedsparse.telemetry.step_log import StepTable
+from fedsparse.telemetry.trackers import Details
+from fedsparse.training.early_exit import early_exits
+from fedsparse.training.loop import evaluate
+from fedsparse.vector import round_hash
+
+
+class RoundEnd:
+    """Called after every round, and as round 0 before the first: evaluate when due, record everything, save."""
+
+    def __init__(self, strategy: FedAvg, recorder: Recorder, saver: Saver, table: StepTable) -> None:
+        self.strategy, self.recorder = strategy, recorder
+        self.saver, self.table = saver, table
+        self.began = time.perf_counter()
+
+    def __call__(self, round: int) -> None:
+        strategy, experiment, cohort = self.strategy, self.strategy.experiment, self.strategy.cohort
+        metrics = cohort.metrics
+        if strategy.evaluates(round):
+            with cohort.timer("evaluate"):
+                experiment.model.vector.copy_(strategy.weights)
+                samples = experiment.data.test_size
+                score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
+            metrics |= score.tagged("eval/", experiment.task)
+            if round == experiment.config.rounds:
+                model, fetch = experiment.model, experiment.fetch_test
+                self.recorder.extra |= early_exits(model, fetch, samples, experiment.task)
+        metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
+        metrics["weights/hash"] = round_hash(strategy.weights.numpy())
+        now = time.perf_counter()
+        metrics["time/round"], self.began = now - self.began, now
+        for client, steps in cohort.steps.items():
+            for entry in steps.entries:
+                self.table.show(round, str(client), entry)
+            self.table.finish(steps.taken)
+        self.recorder.record(round, metrics)
+        self.saver.round_ended(round)
+        if strategy.has_details:
+            self.recorder.details(round, self._details(round))
+        self.saver.save_if_due(round)
+
+    def _details(self, round: int) -> Details:
+        """What the trackers show of the layers: densities, and in some rounds histograms and pictures."""
+        strategy, topology = self.strategy, self.strategy.topology
+        cohort, parameters = strategy.cohort, topology.layout.parameters
+        details = Details(dict(topology.details), strategy.details)
+        strategy.details = {}
+        if strategy.evaluates(round) and cohort.clients:
+            residual = residual_of(cohort.clients[0], self.saver.grid, cohort.state_folder, parameters)
+            if residual is not None:
+                details.histograms |= layer_histograms("residual", residual, topology.current)
+        if topology.metrics["topology/changed"] or round in (0, strategy.config.rounds):
+            details.histograms |= layer_histograms("weights", strategy.weights, topology.current)
+            details.images |= mask_images(topology.current)
+        return details
