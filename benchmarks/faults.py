@@ -111,10 +111,12 @@ class Books:
         """Write down what clients of this process encode, and what cohorts accept."""
         encode_update, upload = client_app.encode_update, Cohort.upload
 
-        def encoding(bench: Any, context: Any, task: Any, update: Any, own: Any, codec: Any, client: int) -> Any:
+        def encoding(
+            bench: Any, context: Any, task: Any, update: Any, own: Any, codec: Any, client: int, *rest: Any
+        ) -> Any:
             parameters = to_numpy(update[: bench.layout.parameters]).astype(np.float64)
             self.made[client] = self.made.get(client, 0) + parameters
-            return encode_update(bench, context, task, update, own, codec, client)
+            return encode_update(bench, context, task, update, own, codec, client, *rest)
 
         def uploading(cohort: Cohort, client: int, *rest: Any) -> Any:
             self.cohort, accepted = cohort, upload(cohort, client, *rest)

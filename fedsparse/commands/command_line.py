@@ -76,12 +76,11 @@ def parse(arguments: list[str], commands: Mapping[str, Command], program: str) -
     named = next((word for before, word in pairs if word in commands and not before.startswith("--")), "")
     own = {**commands[named].own, **commands[named].switches} if named else {}
     parser = _parser(commands, named, program)
-    own_elsewhere = {flag: name for name, c in commands.items() for flag in (*c.own, *c.switches) if flag not in KEYS}
     for argument in arguments:
         flag = argument.partition("=")[0].removeprefix("--")
         if argument.startswith("--") and flag not in (*KEYS, *own, "config", "quick-test", "help", "version"):
-            if flag in own_elsewhere:
-                raise ConfigError(f"--{flag} belongs to the command {own_elsewhere[flag]}, not to {named or 'run'}")
+            if having := [name for name, c in commands.items() if flag in (*c.own, *c.switches)]:
+                raise ConfigError(f"--{flag} belongs to {' and '.join(having)}, not to {named or 'run'}")
             raise ConfigError(unknown_key(flag, "--"))
     flags = vars(parser.parse_intermixed_args(arguments))
     command, files = flags.pop("command"), flags.pop("files")

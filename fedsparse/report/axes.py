@@ -81,7 +81,7 @@ def bytes_axis(axes: Axes, least: float = NARROWEST) -> None:
         subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    elif high - low < least * abs(high):
+    elif 0 <= high - low < least * abs(high):  # not of axes without data, whose ends are infinite
         axes.set_xlim(low - least * abs(high), high + least * abs(high))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
 

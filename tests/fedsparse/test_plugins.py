@@ -1,6 +1,7 @@
 """Finding the object of a name: from the catalogue, a module, or a user's file."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ ABOUT_NAMES = {"MODELS_OF", "USUAL_MODEL"}
 @pytest.mark.parametrize("kind", [name for name in vars(catalogue) if name.isupper() and name not in ABOUT_NAMES])
 def test_every_name_of_the_catalogue_can_be_loaded(kind: str) -> None:
     for name in (names := getattr(catalogue, kind)):
-        assert callable(named(names, name))
+        if kind != "TRACKERS" or name == "tensorboard" or find_spec(name):  # the others need not be installed
+            assert callable(named(names, name))
 
 
 def test_the_catalogue_imports_nothing() -> None:
