@@ -20,6 +20,7 @@ AN_APPS = {
 }
 """Flags of every command that runs somebody's Flower app."""
 
+CHECKPOINT = "model.pt of a run; the settings are in the config.yaml beside it"
 JOBS = "runs at once; auto is one a core, or one on a GPU [auto]"
 
 COMMANDS = {
@@ -124,7 +125,7 @@ COMMANDS = {
         "fedsparse.commands.prune:prune",
         "prune a trained model in one shot, with accuracy or perplexity before and after",
         own={
-            "checkpoint": "model.pt of a run; the settings are in the config.yaml beside it",
+            "checkpoint": CHECKPOINT,
             "method": "sparsegpt or magnitude [sparsegpt]",
             "sparsity": "of the pruned layers (of the whole network when training)",
             "nm": "N:M, such as 2:4, instead of a sparsity",
@@ -137,7 +138,7 @@ COMMANDS = {
         "fedsparse.commands.quantise:quantise",
         "quantise a trained model, with accuracy or perplexity before and after, and its size",
         own={
-            "checkpoint": "model.pt of a run; the settings are in the config.yaml beside it",
+            "checkpoint": CHECKPOINT,
             "bits": "of the weights: 8, 4, 2 or 1 [8]",
             "inputs": "bits of what the layers get: off, 8, 4 or 2 [8]",
             "samples": "training samples that the ranges of the inputs are observed on [512]",
@@ -149,7 +150,7 @@ COMMANDS = {
         "fedsparse.commands.pack:pack",
         "write a trained model into one small file: pruned, its weights clustered and coded",
         own={
-            "checkpoint": "model.pt of a run; the settings are in the config.yaml beside it",
+            "checkpoint": CHECKPOINT,
             "sparsity": "prune the layers that are not in dense-layers to it [the zeros that are there]",
             "clusters": "values of each layer, up to 256; auto: 256 of a convolution, 32 of a linear layer [auto]",
             "tune": "passes over the training data after pruning and after clustering [2]",

@@ -2,15 +2,12 @@
 
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 from fedsparse.config import KEYS, Config
 from fedsparse.config.effects import without_effect, without_mistakes
 from fedsparse.config.settings import Given
-from fedsparse.config.yaml_file import read_yaml
 from fedsparse.data import load_dataset
 from fedsparse.experiment import Experiment
-from fedsparse.models.initial import load_weights, read_state
 from fedsparse.preflight import Training, check
 from fedsparse.telemetry.folder import check_writable
 from fedsparse.telemetry.trackers import trackers_of
@@ -34,33 +31,6 @@ def checked(settings: Given, effects: bool = True, training: Training = "federat
     config = config.absolute_paths()
     look(config, training)
     return config
-
-
-def checked_beside(settings: Given, checkpoint: str) -> Config:
-    """The settings of a command that trains no federation, over those of the ``config.yaml`` beside a checkpoint.
-
-    Raises:
-        ConfigError, OutputError: as :func:`checked`.
-    """
-    beside = Path(checkpoint).with_name("config.yaml") if checkpoint else Path()
-    own = read_yaml(beside) if beside.is_file() else {}
-    return checked(Given(own | {"outfile": "", "init": ""} | settings), effects=False, training="none")
-
-
-def loaded(config: Config, path: Path, setting: str = "checkpoint") -> Experiment:
-    """The experiment whose model is that of a file.
-
-    Args:
-        setting: that named the file, for messages.
-
-    Raises:
-        ConfigError: see ``load_weights``.
-    """
-    experiment = Experiment(config)
-    if config.lowrank_switches:
-        experiment = experiment.shaped_as(read_state(path, f"{setting} = {path}"))
-    load_weights(experiment.model.module, path, experiment.model_name, setting, experiment.dataset.vocabulary)
-    return experiment
 
 
 def look(config: Config, training: Training = "federated") -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from fedsparse.commands.checks import checked, loaded
+from fedsparse.commands.checks import checked
 from fedsparse.commands.train_central import train_all
+from fedsparse.commands.trained_models import Scores, checked_file, loaded
 from fedsparse.config import Config
 from fedsparse.config.data_settings import DataSettings
 from fedsparse.config.settings import Given
@@ -15,8 +16,6 @@ from fedsparse.distillation.softened import softened
 from fedsparse.distillation.teacher import Lesson, as_it_is
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
-from fedsparse.telemetry.tags import Headline
-from fedsparse.training.loop import evaluate
 
 DATA = tuple(name.replace("_", "-") for name in DataSettings.model_fields)
 
@@ -36,16 +35,15 @@ def distill(settings: Given, teacher: str = "", temperature: str = "4", mix: str
     degree, share = _number("temperature", temperature, 1e3), _number("mix", mix, 1.0)
     if not degree:
         raise ConfigError(f"temperature = {temperature}: should be above 0")
-    own = _settings_beside(teacher)
+    path = checked_file(teacher, "teacher", "distill")
+    own = _settings_beside(path)
     config = checked(Given({key: own[key] for key in DATA if key in own} | settings), effects=False, training="central")
     torch.set_num_threads(config.threads)
-    known = _teacher(config, own, Path(teacher))
-    score = evaluate(known.model, known.fetch_test, known.data.test_size, known.task)
-    headline = Headline(*next(iter(known.task.metrics.items())))
-    measured = score.tagged("eval/", known.task)[headline.tag]
-    print(f"{headline.name} of the teacher, {known.model_name}: {headline.shown(measured)}", flush=True)
+    known = _teacher(config, own, path)
+    scores = Scores(known.task)
+    measured = scores.measure(f"of the teacher, {known.model_name}", known)
     lesson = Lesson(as_it_is(known.model), softened, degree, weight=share, labels=1 - share)
-    told = {"teacher": teacher, "temperature": degree, "mix": share, f"teacher-{headline.name}": measured}
+    told = {"teacher": teacher, "temperature": degree, "mix": share, f"teacher-{scores.name}": measured}
     train_all(config, lesson=lesson, told=told)
 
 
@@ -59,12 +57,8 @@ def _number(key: str, text: str, most: float) -> float:
     return number
 
 
-def _settings_beside(teacher: str) -> dict[str, Any]:
-    if not teacher:
-        raise ConfigError("distill needs --teacher, such as a run's model.pt")
-    if not Path(teacher).is_file():
-        raise ConfigError(f"teacher = {teacher}: there is no such file")
-    beside = Path(teacher).with_name("config.yaml")
+def _settings_beside(teacher: Path) -> dict[str, Any]:
+    beside = teacher.with_name("config.yaml")
     if not beside.is_file():
         raise ConfigError(f"teacher = {teacher}: has no config.yaml beside it, which says what model it is")
     return read_yaml(beside)

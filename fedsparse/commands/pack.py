@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedsparse.commands.checks import checked_beside, loaded
+from fedsparse.commands.trained_models import Scores, checked_beside, checked_file, loaded, refuse_few_bits
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, Diverged, RunFailed
 from fedsparse.experiment import Experiment
@@ -26,9 +26,8 @@ from fedsparse.sparsity.one_shot import prune_model
 from fedsparse.sparsity.static import Dense
 from fedsparse.telemetry.folder import create_run_folder, write_json
 from fedsparse.telemetry.progress import human_bytes
-from fedsparse.telemetry.tags import Headline
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.loop import evaluate, train
+from fedsparse.training.loop import train
 from fedsparse.vector import FlatModel
 
 KERNELS, MATRICES = 256, 32
@@ -37,8 +36,6 @@ MEMBERS = 8
 """Weights of a cluster at least, on average, because a layer's table of values would take as much as its weights."""
 SLOWER = 0.1
 """Factor on the learning rate of the run: the weights are good already, and a larger rate would leave them first."""
-
-Measured = dict[str, float]
 
 
 def pack(
@@ -57,16 +54,13 @@ def pack(
         ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
         RunFailed: the file does not give back what was packed.
     """
-    share_of, most, passes = _asked(checkpoint, sparsity, clusters, tune)
-    config = checked_beside(settings, checkpoint)
-    if any(config.bits):
-        raise ConfigError(
-            f"checkpoint = {checkpoint}: its weights have few bits already (weight-bits = {config.weight_bits}, "
-            f"activation-bits = {config.activation_bits}); a message of the server's has its size"
-        )
+    path = checked_file(checkpoint, "checkpoint", "pack")
+    share_of, most, passes = _asked(sparsity, clusters, tune)
+    config = checked_beside(settings, path)
+    refuse_few_bits(config, path)
     torch.set_num_threads(config.threads)
-    packing = _Packing(loaded(config, Path(checkpoint)))
-    packing.measure("before", packing.experiment.model)
+    packing = _Packing(loaded(config, path))
+    packing.scores.measure("before", packing.experiment)
     if share_of:
         packing.prune(share_of, passes)
     state = packing.cluster(most, passes)
@@ -78,7 +72,7 @@ def pack(
     float_bytes = sum(t.numel() * t.element_size() for t in packing.module.state_dict().values())
     asked = {"checkpoint": checkpoint, "sparsity": share_of, "clusters": clusters, "tune": passes}
     layers = {name: s._asdict() for name, s in sizes.items()}
-    result = {"command": "pack", "config": config.flat(), **asked, packing.headline.name: packing.measured}
+    result = {"command": "pack", "config": config.flat(), **asked, packing.scores.name: packing.scores.values}
     write_json(folder / "result.json", result | {"bytes": len(data), "float-bytes": float_bytes, "layers": layers})
     _print(sizes)
     print(f"{human_bytes(len(data))} in {file}, {float_bytes / len(data):.1f} times below {human_bytes(float_bytes)}")
@@ -116,20 +110,12 @@ class _Packing:
     """A checkpoint on its way.
 
     Attributes:
-        measured: the metric of the task after each step.
+        scores: the metric of the task after each step.
     """
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment, self.measured = experiment, Measured()
+        self.experiment, self.scores = experiment, Scores(experiment.task)
         self.module = experiment.model.module
-        self.headline = Headline(*next(iter(experiment.task.metrics.items())))
-
-    def measure(self, when: str, model: FlatModel) -> None:
-        """Evaluate, and print the result at once, because the next step may take minutes."""
-        experiment = self.experiment
-        score = evaluate(model, experiment.fetch_test, experiment.data.test_size, experiment.task)
-        self.measured[when] = score.tagged("eval/", experiment.task)[self.headline.tag]
-        print(f"{self.headline.name} {when}: {self.headline.shown(self.measured[when])}", flush=True)
 
     def prune(self, sparsity: float, passes: int) -> None:
         """Prune by magnitude, layer by layer, and train the weights that are left (section 2 of the paper)."""
@@ -139,14 +125,14 @@ class _Packing:
         masks = prune_model(self.module, batch, sparsity, method="magnitude", dense_layers=names)
         if not masks:
             raise ConfigError(f"model = {experiment.config.model}: has no layer to prune; dense-layers says which stay")
-        self.measure("after pruning", model)
+        self.scores.measure("after pruning", experiment)
         mask = torch.ones(model.layout.parameters, dtype=torch.bool, device=model.vector.device)
         for entry in model.layout.trainable:
             if entry.name in masks:
                 mask[entry.slice] = masks[entry.name].flatten()
         self.train(model, passes, Topology(experiment.layers, mask))
         if passes:
-            self.measure("after training what is left", model)
+            self.scores.measure("after training what is left", experiment)
 
     def cluster(self, clusters: int, passes: int) -> dict[str, Tensor | SharedWeights | str]:
         """Cluster the weights and train their shared values; the state of the module, with shared weights in it."""
@@ -158,7 +144,7 @@ class _Packing:
         state = _with_names(self.module)
         share(self.module, shared)
         model = FlatModel(self.module)
-        self.measure("after clustering", model)
+        self.scores.measure("after clustering", self.experiment, model)
         self.train(model, passes)
         shared = trained(self.module, shared)
         now = self.module.state_dict()
@@ -197,15 +183,11 @@ class _Packing:
         network = self.experiment.network(seed=0).to(self.experiment.device)
         network.load_state_dict(back)
         self.module = network
-        self.measure("of the file", FlatModel(network))
+        self.scores.measure("of the file", self.experiment, FlatModel(network))
 
 
-def _asked(checkpoint: str, sparsity: str, clusters: str, tune: str) -> tuple[float, int, int]:
+def _asked(sparsity: str, clusters: str, tune: str) -> tuple[float, int, int]:
     """The sparsity, the clusters (0 for the paper's) and the passes, as numbers."""
-    if not checkpoint:
-        raise ConfigError("pack needs --checkpoint, such as a run's model.pt")
-    if not Path(checkpoint).is_file():
-        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
     try:
         share_of = float(sparsity or 0)
     except ValueError:

@@ -1,6 +1,5 @@
 """One-shot pruning of a trained checkpoint, with the metric of its task before and after."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedsparse.commands.checks import checked_beside, loaded
+from fedsparse.commands.trained_models import Scores, checked_beside, checked_file, checked_samples, loaded
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed
@@ -16,8 +15,6 @@ from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.one_shot import Pruner, prune_model, recalibrate_batchnorm
 from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
-from fedsparse.telemetry.tags import Headline
-from fedsparse.training.loop import evaluate
 
 PRUNERS: dict[str, Pruner] = {"sparsegpt": "sparsegpt", "magnitude": "magnitude"}
 RECALIBRATION = 2048
@@ -46,51 +43,39 @@ def prune(
         ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
         RunFailed: its weights are too large to compute with.
     """
-    config = checked_beside(settings, checkpoint)
+    path = checked_file(checkpoint, "checkpoint", "prune")
+    config = checked_beside(settings, path)
     n_of_m = Config.from_mapping({"nm": nm}).n_of_m
-    share, calibration = _asked(checkpoint, method, sparsity, n_of_m, samples)
+    share, calibration = _asked(method, sparsity, n_of_m), checked_samples(samples)
     torch.set_num_threads(config.threads)
-    experiment = loaded(config, Path(checkpoint))
-    module = experiment.model.module
-    headline = Headline(*next(iter(experiment.task.metrics.items())))
-    measured: dict[str, float] = {}
+    experiment = loaded(config, path)
+    module, scores = experiment.model.module, Scores(experiment.task)
     if not experiment.layers:
         raise ConfigError(f"model = {config.model}: has no layer to prune; dense-layers says which stay whole")
-
-    def measure(when: str) -> None:
-        score = evaluate(experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task)
-        measured[when] = score.tagged("eval/", experiment.task)[headline.tag]
-        # Shown at once, because pruning may take minutes.
-        print(f"{headline.name} {when}: {headline.shown(measured[when])}", flush=True)
-
-    measure("before")
+    scores.measure("before", experiment)
     batches, dense = _batches(experiment, calibration), config.dense_layer_names()
     try:
         masks = prune_model(module, batches, share, nm=n_of_m, method=PRUNERS[method], dense_layers=dense)
     except ValueError as error:  # finite weights may still give outputs that are not
         raise RunFailed(f"checkpoint = {checkpoint}: {error}") from None
-    measure("after")
+    scores.measure("after", experiment)
     if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
         recalibrate_batchnorm(module, _batches(experiment, RECALIBRATION))
-        measure("after BatchNorm recalibration")
+        scores.measure("after BatchNorm recalibration", experiment)
     layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     folder = create_run_folder(config.logdir, f"prune-{method}")
     save_model(module, folder / "model.pt", experiment.dataset.vocabulary)
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": nm, "samples": calibration}
-    result = {"command": "prune", "config": config.flat(), **asked, headline.name: measured, "layers": layers}
+    result = {"command": "prune", "config": config.flat(), **asked, scores.name: scores.values, "layers": layers}
     write_json(folder / "result.json", result)
     _print(layers)
     print(f"saved in {folder}")
 
 
-def _asked(checkpoint: str, method: str, sparsity: str, nm: tuple[int, int] | None, samples: str) -> tuple[float, int]:
-    """The sparsity and the number of samples, as numbers."""
-    if not checkpoint:
-        raise ConfigError("prune needs --checkpoint, such as a run's model.pt")
+def _asked(method: str, sparsity: str, nm: tuple[int, int] | None) -> float:
+    """The sparsity, as a number."""
     if method not in PRUNERS:
         raise ConfigError(f"method = {method}: should be {' or '.join(PRUNERS)}")
-    if not Path(checkpoint).is_file():
-        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
     if bool(sparsity) == bool(nm):
         raise ConfigError("prune needs either --sparsity, such as 0.5, or --nm, such as 2:4")
     try:
@@ -99,9 +84,7 @@ def _asked(checkpoint: str, method: str, sparsity: str, nm: tuple[int, int] | No
         share = -1.0
     if not 0 <= share <= 1:
         raise ConfigError(f"sparsity = {sparsity}: should be within 0 and 1")
-    if not samples.isdecimal() or not int(samples):
-        raise ConfigError(f"samples = {samples}: should be at least 1")
-    return share, int(samples)
+    return share
 
 
 def _batches(experiment: Experiment, samples: int) -> list[Tensor]:

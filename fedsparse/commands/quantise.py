@@ -1,11 +1,16 @@
 """Post-training quantisation of a trained checkpoint, with the metric of its task before and after."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
-from fedsparse.commands.checks import checked_beside, loaded
+from fedsparse.commands.trained_models import (
+    Scores,
+    checked_beside,
+    checked_file,
+    checked_samples,
+    loaded,
+    refuse_few_bits,
+)
 from fedsparse.compression import UpdateCodec
 from fedsparse.compression.client_state import ClientState
 from fedsparse.config.settings import Given
@@ -20,8 +25,6 @@ from fedsparse.sparsity import Topology
 from fedsparse.sparsity.compact import Compact
 from fedsparse.telemetry.folder import create_run_folder, save_model, write_json
 from fedsparse.telemetry.progress import human_bytes
-from fedsparse.telemetry.tags import Headline
-from fedsparse.training.loop import evaluate
 
 BITS = ("8", "4", "2", "1")
 INPUT_BITS = ("off", "8", "4", "2")
@@ -42,28 +45,24 @@ def quantise(settings: Given, checkpoint: str = "", bits: str = "8", inputs: str
     Raises:
         ConfigError: one of these is missing or wrong; the checkpoint is missing, damaged, or of another model.
     """
-    _check(checkpoint, bits, inputs, samples)
-    config = checked_beside(settings, checkpoint)
-    if any(config.bits):
-        raise ConfigError(
-            f"checkpoint = {checkpoint}: was trained with few bits already (weight-bits = {config.weight_bits}, "
-            f"activation-bits = {config.activation_bits})"
-        )
+    for name, value, allowed in (("bits", bits, BITS), ("inputs", inputs, INPUT_BITS)):
+        if value not in allowed:
+            raise ConfigError(f"{name} = {value}: should be one of {', '.join(allowed)}")
+    path, calibration = checked_file(checkpoint, "checkpoint", "quantise"), checked_samples(samples)
+    config = checked_beside(settings, path)
+    refuse_few_bits(config, path)
     torch.set_num_threads(config.threads)
-    before = loaded(config, Path(checkpoint))
+    before = loaded(config, path)
     ranks = before.ranks if before.config.lowrank_layers != "off" else ()
     few = before.config.replace(weight_bits=bits, activation_bits=inputs, weight_steps="computed")
     after = Experiment(few, ranks)
-    load_weights(after.model.module, Path(checkpoint), after.model_name, "checkpoint", after.dataset.vocabulary)
+    load_weights(after.model.module, path, after.model_name, "checkpoint", after.dataset.vocabulary)
     if inputs != "off":
-        seen = after.calibration(after.all_samples, int(samples), derive_seed(config.seed, "calibration"))
+        seen = after.calibration(after.all_samples, calibration, derive_seed(config.seed, "calibration"))
         observe(after.model.module, seen)
-    headline = Headline(*next(iter(before.task.metrics.items())))
-    measured: dict[str, float] = {}
-    for when, experiment in (("before", before), ("after", after)):
-        score = evaluate(experiment.model, experiment.fetch_test, experiment.data.test_size, experiment.task)
-        measured[when] = score.tagged("eval/", experiment.task)[headline.tag]
-        print(f"{headline.name} {when}: {headline.shown(measured[when])}", flush=True)
+    scores = Scores(before.task)
+    scores.measure("before", before)
+    scores.measure("after", after)
     whole, _ = UpdateCodec(before.layout, "none").encode(before.model.vector, ClientState(), round=0, seed=0)
     full = Compact(after.layout, Topology.full(after.layers, after.layout.parameters))
     size = len(few_bits_payload(after.model, after.model.vector.cpu().clone(), full, round=0))
@@ -72,8 +71,8 @@ def quantise(settings: Given, checkpoint: str = "", bits: str = "8", inputs: str
             weight.copy_(quantiser(weight))
     folder = create_run_folder(config.logdir, f"quantise-{bits}")
     save_model(after.model.module, folder / "model.pt", after.dataset.vocabulary)
-    asked = {"checkpoint": checkpoint, "bits": bits, "inputs": inputs, "samples": int(samples)}
-    result = {"command": "quantise", "config": after.config.flat(), **asked, headline.name: measured}
+    asked = {"checkpoint": checkpoint, "bits": bits, "inputs": inputs, "samples": calibration}
+    result = {"command": "quantise", "config": after.config.flat(), **asked, scores.name: scores.values}
     write_json(folder / "result.json", result | {"bytes": size, "float-bytes": len(whole)})
     print(f"{human_bytes(size)} as a message, {len(whole) / size:.1f} times below {human_bytes(len(whole))}")
     print(f"saved in {folder}: model.pt has the quantised weights as float32")
@@ -91,15 +90,3 @@ def observe(module: nn.Module, batches: list[torch.Tensor]) -> None:
         module(batch)
     for part, momentum in zip(ranges, kept, strict=True):
         part.eval().momentum = momentum
-
-
-def _check(checkpoint: str, bits: str, inputs: str, samples: str) -> None:
-    if not checkpoint:
-        raise ConfigError("quantise needs --checkpoint, such as a run's model.pt")
-    if not Path(checkpoint).is_file():
-        raise ConfigError(f"checkpoint = {checkpoint}: there is no such file")
-    for name, value, allowed in (("bits", bits, BITS), ("inputs", inputs, INPUT_BITS)):
-        if value not in allowed:
-            raise ConfigError(f"{name} = {value}: should be one of {', '.join(allowed)}")
-    if not samples.isdecimal() or not int(samples):
-        raise ConfigError(f"samples = {samples}: should be at least 1")

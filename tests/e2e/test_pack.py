@@ -54,7 +54,7 @@ def test_a_packed_model_is_many_times_smaller_and_comes_back_to_the_bit(
         (["--checkpoint", "MODEL", "--sparsity", "1"], "sparsity = 1: should be at least 0 and less than 1"),
         (["--checkpoint", "MODEL", "--clusters", "300"], "clusters = 300: should be auto, or 1 to 256"),
         (["--checkpoint", "MODEL", "--tune", "-1"], "tune = -1: should be a number of passes"),
-        (["--checkpoint", "MODEL", "--weight-bits", "4"], "its weights have few bits already (weight-bits = 4"),
+        (["--checkpoint", "MODEL", "--weight-bits", "4"], "was trained with few bits already (weight-bits = 4"),
     ],
 )
 def test_a_mistake_in_pack_is_one_line(
