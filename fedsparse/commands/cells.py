@@ -1,7 +1,8 @@
 """The cells of a sweep, each a process of its own: several at once, and only those that are not finished.
 
 A cell's folder holds ``settings.yaml``, ``log.txt``, ``result.json`` and the run folder. A cell is finished when any
-folder of the sweep holds a complete result of its settings, whatever that folder is called.
+folder of the sweep holds a complete result of its settings, whatever that folder is called; likewise one that was cut
+short goes on. What the settings of an older version lack counts as its default.
 """
 
 import os
@@ -146,7 +147,7 @@ def _start(cell: Cell, folder: Path, command: Sequence[str]) -> _Child:
     config = cell.config.replace(logdir=str(home), outfile=str(outfile), name="run", workers=1)
     (home / "settings.yaml").write_text(yaml.safe_dump(config.flat(), sort_keys=False))
     whole = [*command, "--config", str(home / "settings.yaml")]
-    if cut_short := _cut_short(home, config):
+    if cut_short := _cut_short(folder, config):
         whole += ["--resume", str(cut_short)]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (home / "log.txt").open("wb") as log:
@@ -163,13 +164,19 @@ def _start(cell: Cell, folder: Path, command: Sequence[str]) -> _Child:
     return _Child(cell, home, process)
 
 
-def _cut_short(home: Path, config: Config) -> Path | None:
-    """The newest run of a cell that has a checkpoint to go on from."""
-    for folder in sorted((file.parent for file in home.glob("*/config.yaml")), reverse=True):
+def _cut_short(folder: Path, config: Config) -> Path | None:
+    """The newest run of these settings in a sweep's folder that has a checkpoint to go on from.
+
+    It may be in a folder of another name than the cell's, which ends in a hash of all settings: an older version has
+    fewer of them.
+    """
+    checkpoints = {file.parents[1] for file in folder.glob("*/*/checkpoint/*.json")}
+    for run in sorted(checkpoints, key=lambda run: run.name, reverse=True):
         with suppress(ConfigError):
-            if any(folder.glob("checkpoint/*.json")):
-                check_agreement(read_yaml(folder / "config.yaml"), config.absolute_paths(), folder)
-                return folder
+            before = read_yaml(run / "config.yaml")
+            check_agreement(before, config.absolute_paths(), run)
+            if identity(before) == identity(config.flat()):  # a run of fewer rounds may be another cell's
+                return run
     return None
 
 

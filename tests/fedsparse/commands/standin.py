@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 config = yaml.safe_load(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
+Path(config["logdir"], "arguments.json").write_text(json.dumps(sys.argv))
 
 
 def save(ended: str) -> None:

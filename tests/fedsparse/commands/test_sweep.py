@@ -14,6 +14,7 @@ import yaml
 
 from fedsparse.commands import cells as module
 from fedsparse.commands.cells import finished, job_count, run_sweep
+from fedsparse.config import Config
 from fedsparse.errors import RunFailed
 from fedsparse.files import locked
 from fedsparse.report.grid import Sweep, read_sweep
@@ -129,21 +130,53 @@ def test_an_interrupted_sweep_keeps_finished_cells_and_leaves_no_process(
             os.killpg(child.process.pid, 0)
 
 
-def test_a_cell_that_was_cut_short_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = plan(tmp_path, "{lr: [0.1, 0.2, 0.3]}")
-    same, other, none = (tmp_path / "runs/try" / cell.name / "20260101-run" for cell in sweep.cells)
-    for folder, cell, lr in ((same, sweep.cells[0], 0.1), (other, sweep.cells[1], 0.7), (none, sweep.cells[2], 0.3)):
-        (folder / "checkpoint").mkdir(parents=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(cell.config.replace(lr=lr).flat()))
-        if folder != none:
-            (folder / "checkpoint/7.json").touch()
-    children = []
-    start = module._start
-    monkeypatch.setattr(module, "_start", lambda *a: children.append(child := start(*a)) or child)
+def cut_short(folder: Path, settings: dict[str, Any]) -> Path:
+    run = folder / "20260101-run"
+    (run / "checkpoint").mkdir(parents=True)
+    (run / "checkpoint/7.json").touch()
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    return run
+
+
+def resumed(sweep: Sweep, folder: Path) -> list[str | None]:
+    """The run that each cell went on from when it was last run; None for a cell that began anew or did not run."""
+    arguments = [folder / cell.name / "arguments.json" for cell in sweep.cells]
+    asked = [json.loads(file.read_text()) if file.exists() else [] for file in arguments]
+    return [each[each.index("--resume") + 1] if "--resume" in each else None for each in asked]
+
+
+def test_a_cell_that_was_cut_short_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    sweep, folder = plan(tmp_path, "{lr: [0.1, 0.2, 0.3]}"), tmp_path / "runs/try"
+    first, second, third = sweep.cells
+    same = cut_short(folder / first.name, first.config.flat())
+    cut_short(folder / second.name, second.config.replace(lr=0.7).flat())
+    (cut_short(folder / third.name, third.config.flat()) / "checkpoint/7.json").unlink()
     run_sweep(sweep, STANDIN, 1)
-    asked = [child.process.args for child in children]
-    assert asked[0][-2:] == ["--resume", str(same)]
-    assert not any("--resume" in arguments for arguments in asked[1:])
+    assert resumed(sweep, folder) == [str(same), None, None]
+
+
+def test_after_an_upgrade_that_brings_a_setting_only_cells_go_on_whose_settings_it_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, folder = plan(tmp_path, "{lr: [0.1, 0.2, 0.3], rounds: [20, 30]}"), tmp_path / "runs/try"
+    done, _, short, _, other, _ = sweep.cells
+
+    def of_before(config: Config) -> dict[str, Any]:
+        """The settings of a version that had no exits."""
+        return {key: value for key, value in config.flat().items() if key != "exits"}
+
+    (folder / "done").mkdir(parents=True)
+    result = {
+        "config": of_before(done.config),
+        "rounds": [],
+        "summary": {"ended": "complete", "uplink-bytes": 1, "downlink-bytes": 1, "seconds": 1},
+    }
+    (folder / "done/result.json").write_text(json.dumps(result))
+    run = cut_short(folder / "short", of_before(short.config))
+    cut_short(folder / "other", of_before(other.config.replace(momentum=0.5)))  # the default was another
+    run_sweep(sweep, STANDIN, 1)
+    assert "1 of 6 cells are finished already" in capsys.readouterr().out
+    assert resumed(sweep, folder) == [None, None, str(run), None, None, None]
 
 
 def test_cells_run_side_by_side_when_asked(tmp_path: Path) -> None:
