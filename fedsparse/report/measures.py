@@ -1,13 +1,13 @@
 """What a table says of one run."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fedsparse.report.results import Result, evaluations, headline_of
+from fedsparse.report.results import Result, headline_of
 from fedsparse.telemetry.tags import PARTS, seconds_by_part
 
 MOST_EVALUATIONS = 10
@@ -39,9 +39,11 @@ def last_evaluations(evaluated: int) -> int:
     return max(1, min(MOST_EVALUATIONS, evaluated // 4))
 
 
-def settled(evaluated: Sequence[float]) -> float:
-    """The mean of the last evaluations; NaN when there are none."""
-    return float(np.mean(evaluated[-last_evaluations(len(evaluated)) :])) if evaluated else math.nan
+def settled(rounds: Iterable[Mapping[str, Any]], tag: str) -> float:
+    """The mean of the last evaluations of these rounds; NaN when there is none of trained weights."""
+    rows = [row for row in rounds if tag in row]
+    last = rows[-last_evaluations(len(rows)) :]
+    return float(np.mean([float(row[tag]) for row in last])) if last and last[-1]["round"] else math.nan
 
 
 def measure(result: Result, goals: Goals = NO_GOALS) -> dict[str, float]:
@@ -52,8 +54,8 @@ def measure(result: Result, goals: Goals = NO_GOALS) -> dict[str, float]:
     ``target-both-bytes``, sent until the first evaluation that reaches the target; ``at-budget``, the headline of the
     evaluations within the budget; and ``seconds-<part>``, summed over clients.
     """
-    summary = result["summary"]
-    found = {headline_of(result).name: settled(evaluations(result))} | {t: _number(summary.get(t)) for t in TOTALS}
+    summary, headline = result["summary"], headline_of(result)
+    found = {headline.name: settled(result["rounds"], headline.tag)} | {t: _number(summary.get(t)) for t in TOTALS}
     found["both-bytes"] = found["uplink-bytes"] + found["downlink-bytes"]
     dense_up, dense_down = (_number(summary.get(f"dense-{way}-bytes")) for way in ("uplink", "downlink"))
     found["uplink-ratio"] = _ratio(dense_up, found["uplink-bytes"])
@@ -87,9 +89,8 @@ def _first_to_reach(result: Result, target: float | None) -> Mapping[str, Any]:
 
 def _within_budget(result: Result, budget: float | None) -> float:
     """The headline after the last round that ends within the budget; NaN if no trained weights do."""
-    tag = headline_of(result).tag
-    rows = [row for row in result["rounds"] if tag in row and row.get("comm/uplink_total", math.inf) <= (budget or 0)]
-    return settled([float(row[tag]) for row in rows]) if any(row["round"] for row in rows) else math.nan
+    rows = (row for row in result["rounds"] if row.get("comm/uplink_total", math.inf) <= (budget or 0))
+    return settled(rows, headline_of(result).tag)
 
 
 def _seconds_by_part(rounds: Iterable[Mapping[str, Any]]) -> dict[str, float]:

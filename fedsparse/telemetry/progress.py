@@ -89,7 +89,8 @@ def print_summary(
     table.add_row("rounds", f"{summary['rounds']}{ended} in {summary['seconds']:.1f} s")
     name = headline.name
     if summary[name] is not None:
-        table.add_row(name, f"{headline.shown(summary[name])} (best {headline.shown(summary[f'best-{name}'])})")
+        best = f"best {headline.shown(summary[f'best-{name}'])}" if summary["rounds"] else "before training"
+        table.add_row(name, f"{headline.shown(summary[name])} ({best})")
         for other in (metric for metric in others if summary[metric.name] is not None):
             table.add_row(other.name.replace("_", " "), other.shown(summary[other.name]))
     ratio = f", {summary['uplink-ratio']:.1f} times below dense" if summary["uplink-ratio"] else ""

@@ -11,11 +11,16 @@ from fedsparse.report.options import Options
 from tests.fedsparse.report.made_up import result
 
 
-@pytest.mark.parametrize(("evaluated", "last"), [(1, 1), (7, 1), (8, 2), (40, 10), (1000, 10)])
+@pytest.mark.parametrize(("evaluated", "last"), [(2, 1), (7, 1), (8, 2), (40, 10), (1000, 10)])
 def test_accuracy_is_the_mean_of_a_runs_last_quarter_and_of_ten_evaluations_at_most(evaluated: int, last: int) -> None:
     assert last_evaluations(evaluated) == last
     accuracies = [n / evaluated for n in range(evaluated)]
     assert measure(result(accuracies))["accuracy"] == pytest.approx(np.mean(accuracies[-last:]))
+
+
+def test_an_accuracy_before_training_is_no_result() -> None:
+    assert math.isnan(measure(result([0.1]))["accuracy"])
+    assert measure(result([0.1, 0.2]))["accuracy"] == 0.2
 
 
 def test_ratios_are_to_the_same_messages_with_the_whole_model() -> None:

@@ -136,7 +136,7 @@ def test_goals_and_the_baseline_have_columns() -> None:
 
 
 def test_csv_has_every_digit_and_leaves_unknown_intervals_empty() -> None:
-    rows = summarise([({"a": 1, "seed": 0}, result([1 / 3])), ({"b": "x,y", "seed": 0}, result([0.5]))])
+    rows = summarise([({"a": 1, "seed": 0}, result([0.1, 1 / 3])), ({"b": "x,y", "seed": 0}, result([0.1, 0.5]))])
     first, second = csv.DictReader(io.StringIO(to_csv(rows, columns(rows))))
     assert float(first["accuracy"]) == 1 / 3
     assert first["accuracy ±"] == ""
@@ -144,7 +144,7 @@ def test_csv_has_every_digit_and_leaves_unknown_intervals_empty() -> None:
 
 
 def test_latex_escapes_what_is_its_own() -> None:
-    rows = summarise([({"model": r"a_b\c#1&2"}, result([0.5]))])
+    rows = summarise([({"model": r"a_b\c#1&2"}, result([0.1, 0.5]))])
     lines = to_latex(rows, columns(rows)).splitlines()
     assert lines[1] == r"\begin{tabular}{lrrrrr}"
     assert lines[5].startswith(r"a\_b\textbackslash{}c\#1\&2 & 1 & 50.0\% & ")
