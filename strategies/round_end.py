@@ -2,6 +2,7 @@
 
 import time
 
+from fedsparse.report.early_exits import figure_of_run
 from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.strategies.layer_details import layer_histograms, mask_images, residual_of
 from fedsparse.strategies.saver import Saver
@@ -32,7 +33,9 @@ class RoundEnd:
             metrics |= score.tagged("eval/", experiment.task)
             if round == experiment.config.rounds:
                 model, fetch = experiment.model, experiment.fetch_test
-                self.recorder.extra |= early_exits(model, fetch, samples, experiment.task)
+                if found := early_exits(model, fetch, samples, experiment.task):
+                    self.recorder.extra |= found
+                    self.recorder.figure("early-exits", figure_of_run(found, self.recorder.headline))
         metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
         metrics["weights/hash"] = round_hash(strategy.weights.numpy())
         now = time.perf_counter()

@@ -14,6 +14,7 @@ from fedsparse.files import is_locked
 from fedsparse.partitions import Dataset, Partition
 from fedsparse.partitions.downloads import without_downloads
 from fedsparse.report.compare import Comparison
+from fedsparse.report.early_exits import exit_curves, exit_figure
 from fedsparse.report.found import FoundRuns
 from fedsparse.report.options import Options
 from fedsparse.report.page import write_page
@@ -74,6 +75,9 @@ def _write(
             data[0].draw(data[1], last)
         write_page(folder, comparison, found.files, partition, found.notes, refresh)
         names += ["report.html", *comparison.save_pictures(folder, "report", figure)]
+        if exits := exit_curves(found.runs, comparison.rows[0].headline.name):
+            figure = exit_figure(exits, comparison.rows[0].headline, options.size)
+            names += comparison.save_pictures(folder, "exits", figure)
     if options.full or options.compare_comm:
         names += comparison.save_pictures(folder, "comm", bytes_picture(comparison.rows, options.size))
     if options.full or options.compare_sparse:

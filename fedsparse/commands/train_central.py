@@ -16,6 +16,7 @@ from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute
 from fedsparse.provenance import provenance_of
+from fedsparse.report.early_exits import figure_of_run
 from fedsparse.seeds import derive_seed
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.recorder import Recorder
@@ -87,7 +88,9 @@ def train_all(
             metrics["weights/hash"] = round_hash(model.vector.cpu().numpy())
             metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
             recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
-        recorder.extra |= early_exits(model, experiment.fetch_test, experiment.data.test_size, task)
+        if found := early_exits(model, experiment.fetch_test, experiment.data.test_size, task):
+            recorder.extra |= found
+            recorder.figure("early-exits", figure_of_run(found, recorder.headline))
         save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
 

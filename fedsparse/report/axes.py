@@ -151,3 +151,16 @@ def visible(means: Floats, lows: Floats, highs: Floats) -> tuple[float, float]:
     room = 0.6 * (most - least) or abs(most) * 0.05 or 1.0
     low, high = max(float(lows.min()), least - room), min(float(highs.max()), most + room)
     return (low if low > 0 or least <= 0 else min(least, 0.0)), high
+
+
+def spaced(points: Floats, least: float) -> list[int]:
+    """Which points of a line get a text beside them: those at least so far from the last one that does.
+
+    Args:
+        points: coordinates in the picture, shape ``(n, 2)``.
+    """
+    chosen = list[int]()
+    for place, point in enumerate(points):
+        if not chosen or math.dist(points[chosen[-1]], point) >= least:
+            chosen.append(place)
+    return chosen

@@ -18,6 +18,7 @@ from fedsparse.report.axes import falls_by_factors, percent, visible
 from fedsparse.report.columns import stages
 from fedsparse.report.compare import Comparison
 from fedsparse.report.curves import QUANTITIES, curves
+from fedsparse.report.early_exits import TITLE, exit_curves
 from fedsparse.report.failures import failures_of
 from fedsparse.report.formats import cells, explanation
 from fedsparse.report.layers import layer_densities
@@ -102,7 +103,8 @@ def _content(comparison: Comparison, files: Sequence[Path]) -> Mapping[str, Any]
         "settings": [legend_of(name, looks[name]) for name in (named(row.settings) for row in rows)],
         "explanation": explanation(rows, (len(evaluations(result)) for _, result in comparison.runs)),
         "charts": [_curve_chart(comparison, over, looks) for over in _shown(comparison)],
-        "fronts": [_front(rows, looks, way, title) for way, title in (("uplink", "uplink"), ("both", "both ways"))],
+        "fronts": [_front(rows, looks, way, title) for way, title in (("uplink", "uplink"), ("both", "both ways"))]
+        + _exit_charts(comparison, looks),
         "further": _further_charts(comparison, looks) + _layer_charts(firsts),
         "stages": _stage_bars(rows),
         "failures": [(name, found) for name, found in failures if found],
@@ -225,6 +227,20 @@ def _front(rows: Sequence[Row], looks: Mapping[str, Style], way: str, title: str
     steps = [corner for (at, value), (after, _) in pairwise(best) for corner in ((at, value), (after, value))]
     label = f"{headline.name.capitalize()} and {title}"
     return Chart(label, chart(label, points, x, y, [*steps, *best[-1:]]))
+
+
+def _exit_charts(comparison: Comparison, looks: Mapping[str, Style]) -> list[Chart]:
+    """The headline over the computation of networks with exits, with a mark for each threshold."""
+    headline, lines = comparison.rows[0].headline, []
+    for curve in exit_curves(comparison.runs, headline.name):
+        half, name = np.nan_to_num(curve.half_width), named(curve.settings)
+        marks = tuple(f"{threshold:g}" for threshold in curve.thresholds)
+        lines.append(Line(name, looks[name], curve.x, curve.mean, curve.mean - half, curve.mean + half, marks=marks))
+    if not lines:
+        return []
+    x, y = Axis.of(TITLE, "large", _all(lines, "x")), _y_axis(headline.name, lines, percent(headline.tag))
+    label = f"{headline.name.capitalize()} and computation, by how sure an exit has to be"
+    return [Chart(label, chart(label, lines, x, y))]
 
 
 def _stage_bars(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str, float, float]]]]:

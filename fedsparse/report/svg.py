@@ -6,14 +6,14 @@ the pointer, and nothing is written twice.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import EngFormatter, Locator, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from fedsparse.report.axes import NARROWEST
+from fedsparse.report.axes import NARROWEST, spaced
 from fedsparse.report.style import BASELINE, Style
 
 Floats = NDArray[np.float64]
@@ -22,12 +22,18 @@ WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 74, 12, 12, 48
 POINTS = 3000
 """Most points of all lines of a chart together, so that a page of hundreds of lines stays small."""
+ROOM_FOR_MARK = 26
+"""From one mark of a line to the next one that has a text."""
 DASHES = {"-": "", "--": "6 3", ":": "2 3", "-.": "7 3 2 3"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart, or a single point; ``low`` and ``high`` are the ends of its intervals."""
+    """A line of a chart, or a single point; ``low`` and ``high`` are the ends of its intervals.
+
+    Attributes:
+        marks: the text beside each point; empty for a line without marks.
+    """
 
     name: str
     style: Style
@@ -35,6 +41,7 @@ class Line:
     mean: Floats
     low: Floats
     high: Floats
+    marks: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Axis:
     """Of a chart.
 
     Attributes:
-        form: ``bytes``, ``percent``, ``count`` or ``number``.
+        form: ``bytes``, ``percent``, ``count``, ``number``, or ``large`` for a number of thousands or millions.
     """
 
     title: str
@@ -80,8 +87,8 @@ class Axis:
 
     def text(self, value: float) -> str:
         """A tick's label."""
-        if self.form == "bytes":
-            return EngFormatter(unit="B")(value)
+        if self.form in ("bytes", "large"):
+            return EngFormatter(unit="B" if self.form == "bytes" else "")(value)
         return f"{100 * value:.6g}%" if self.form == "percent" else f"{value:.6g}"
 
 
@@ -137,6 +144,12 @@ def _drawn(line: Line, number: int, x: Axis, y: Axis, most: int) -> Markup:
         parts.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(px, py))
     elif not np.array_equal(low, high):
         parts.append(Markup('<polygon points="{} {}"/>').format(_text(low), _text(high[::-1])))
+    if line.marks:
+        parts += [Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3"/>').format(*point) for point in mean]
+        for place in spaced(mean, ROOM_FOR_MARK):
+            px, py = mean[place]
+            mark = line.marks[known[place]]
+            parts.append(Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(px, py - 6, mark))
     dash = Markup(' stroke-dasharray="{}"').format(DASHES[line.style.dash]) if DASHES[line.style.dash] else ""
     parts.append(Markup('<polyline points="{}"{}/>').format(_text(mean), dash))
     return Markup('<g class="line" data-line="{}" data-name="{}" style="color:{}">{}</g>').format(

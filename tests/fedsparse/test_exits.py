@@ -17,7 +17,7 @@ from fedsparse.models.exits import Exits, with_exits
 from fedsparse.sparsity.depths import depth_of, part_of
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.early_exit import THRESHOLDS, costs, points
+from fedsparse.training.early_exit import THRESHOLDS, costs, early_exits
 from fedsparse.training.loop import train
 from fedsparse.vector import FlatModel
 
@@ -107,15 +107,24 @@ def test_the_depths_of_clients_follow_their_distribution() -> None:
 
 
 def test_a_point_is_what_samples_give_that_leave_one_by_one() -> None:
-    sure = torch.rand(3, 50, generator=random)
-    right, prices = torch.rand(3, 50, generator=random) < 0.7, torch.tensor([10, 30, 100])
-    for point in points(sure, right, prices):
-        hits = cost = 0
-        for sample in range(50):
-            at = next((e for e in range(2) if sure[e, sample] > point.threshold), 2)
-            hits, cost = hits + int(right[at, sample]), cost + int(prices[at])
-        assert (point.accuracy, point.multiply_adds) == (hits / 50, cost / 50)
-    assert [point.threshold for point in points(sure, right, prices)] == list(THRESHOLDS)
+    model = FlatModel(network())
+    model.vector.mul_(3)  # so that classifiers are sure
+    found, prices = early_exits(model, lambda i: (X[i], Y[i]), 24, Task()), costs(model.module, X[:1]).tolist()
+    each = torch.stack(model.module.every(X, 3))
+    assert len({point["multiply_adds"] for point in found["early-exits"]}) > 2, "the test needs samples that leave"
+    for point in found["early-exits"]:
+        hits = cost = loss = 0.0
+        for sample in range(24):
+            sure = each[:, sample].softmax(1).amax(1).tolist()
+            at = next((e for e in range(2) if sure[e] > point["threshold"]), 2)
+            hits, cost = hits + int(each[at, sample].argmax() == Y[sample]), cost + prices[at]
+            loss += F.cross_entropy(each[at, sample], Y[sample]).item()
+        assert (point["accuracy"], point["multiply_adds"]) == (hits / 24, cost / 24)
+        assert point["loss"] == pytest.approx(loss / 24, rel=1e-5)
+    assert [point["threshold"] for point in found["early-exits"]] == list(THRESHOLDS)
+    *alone, together = found["classifiers"]
+    assert [c["accuracy"] for c in alone] == [(scores.argmax(1) == Y).double().mean() for scores in each]
+    assert together["accuracy"] == (each.sum(0).argmax(1) == Y).double().mean()
 
 
 def test_the_computation_of_an_exit_is_that_of_its_layers_and_of_the_classifiers_before() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from fedsparse.config import Config
 from fedsparse.report.compare import Comparison
+from fedsparse.report.early_exits import exit_curves
 from fedsparse.report.found import FoundRuns
 from fedsparse.report.options import Options
 from fedsparse.report.page import write_page
@@ -108,6 +109,26 @@ def test_refused_clients_and_how_a_run_ended_are_told(tmp_path: Path) -> None:
     text = Elements(page(tmp_path)).text
     assert "interrupted, round 1 of 60" in text
     assert "failures 3, norm 2" in text
+
+
+def test_a_run_with_exits_has_a_line_over_its_computation_with_a_mark_for_each_threshold(tmp_path: Path) -> None:
+    for seed, exits in ((0, 0), (0, 2), (1, 2)):
+        made = result([0.1, 0.5, 0.6], exits=exits, seed=seed)
+        if exits:
+            points = [(0, 1e5, 0.4), (0.5, 3e5, 0.5 + 0.1 * seed), (1, 1e6, 0.6)]
+            made["summary"]["early-exits"] = [
+                {"threshold": t, "multiply_adds": cost, "accuracy": share} for t, cost, share in points
+            ]
+        (tmp_path / f"{exits}-{seed}").mkdir()
+        (tmp_path / f"{exits}-{seed}" / "result.json").write_text(json.dumps(made))
+    (curve,) = exit_curves(FoundRuns([tmp_path]).runs, "accuracy")
+    assert (curve.settings, curve.thresholds) == ({"exits": 2}, (0, 0.5, 1))
+    assert curve.mean.tolist() == [0.4, 0.55, 0.6]
+    last = page(tmp_path).split("<svg")[-1]
+    assert "multiply-adds" in last
+    assert re.findall(r"<text[^>]*>([\d.]+)</text></?[gp]", last)[-1] == "1"
+    assert re.findall(r'data-name="([^"]*)"', last) == ["exits 2"]
+    assert last.count("<circle") == 3
 
 
 def test_the_command_of_a_run_has_the_runs_numbers(tmp_path: Path) -> None:
