@@ -18,8 +18,8 @@ from flwr.app import Message
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec
 from fedsparse.compression.wire import bind, binding
 from fedsparse.engine.records import payload_array
-from fedsparse.experiment import Experiment
 from fedsparse.seeds import derive_seed
+from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.server_topology import ServerTopology
 
 STRENGTH = 8.0
@@ -31,14 +31,23 @@ class Attack:
     """The attackers of a run, the same clients in all rounds.
 
     Args:
-        experiment: names the attack and the share of attackers.
-        topology: decodes honest updates.
-        run: the name that payloads are bound to.
+        cohort: the settings name the attack and the share of attackers.
     """
 
-    def __init__(self, experiment: Experiment, topology: ServerTopology, run: str) -> None:
-        self.config, self.topology, self.run = experiment.config, topology, run
-        self.attackers = experiment.attackers
+    def __init__(self, cohort: Cohort) -> None:
+        self.config, self.cohort = cohort.config, cohort
+        self.attackers = cohort.model.experiment.attackers
+
+    @property
+    def topology(self) -> ServerTopology:
+        """The present one."""
+        return self.cohort.model.topology
+
+    def claim(self) -> dict[str, str]:
+        """What a result says of the attack; nothing without one."""
+        if self.config.attack == "none":
+            return {}
+        return {"attack": f"{self.config.attack} by {len(self.attackers)} of {self.config.clients} clients"}
 
     def poison(self, answers: Sequence[tuple[int, Message]], round: int) -> None:
         """Replace the attackers' updates among a cohort's answers."""
@@ -55,13 +64,13 @@ class Attack:
                 codec = UpdateCodec(layout, **self.config.compression())
                 sent, support = hostile.astype(np.float32), self.config.support_seed(round)
                 payload, _ = codec.encode(sent, ClientState(), round=round, seed=seed, support=support)
-                bound = bind(payload, binding(self.run, client))
+                bound = bind(payload, binding(self.cohort.gate.run, client))
                 reply.content.array_records["arrays"]["update"] = payload_array(bound, layout)
 
     def _update(self, client: int, reply: Message, round: int) -> np.ndarray | None:
         """A client's update in the coordinates that travel; None when it cannot be read."""
         try:
-            update, _, _ = self.topology.read(reply.content, round, binding(self.run, client))
+            update, _, _ = self.topology.read(reply.content, round, binding(self.cohort.gate.run, client))
         except PayloadError:
             return None
         return self.topology.compact.gather(torch.from_numpy(update.to_dense())).numpy()

@@ -15,15 +15,14 @@ from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import array_bytes
 from fedsparse.engine.step_records import Steps, read_steps
 from fedsparse.errors import harmless, reason
-from fedsparse.experiment import Experiment
 from fedsparse.network import SimulatedClock
 from fedsparse.sampling import sampled, sampled_again
 from fedsparse.strategies.acceptance import Gate, Refused
-from fedsparse.strategies.downlink import Downlink, frozen_record
+from fedsparse.strategies.downlink import frozen_record
 from fedsparse.strategies.ledger import Ledger
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Checked, Content, Measures, Upload, with_derived
-from fedsparse.strategies.server_topology import ServerTopology
+from fedsparse.strategies.server_model import ServerModel
 from fedsparse.telemetry.timers import StageTimer
 
 log = logging.getLogger("fedsparse")
@@ -33,12 +32,10 @@ class Cohort:
     """The sampled clients of the present round.
 
     Args:
-        experiment: the settings.
+        model: that the clients train.
         nodes: Flower's node id of every partition id.
-        topology: says which weights exist, and decodes uploads.
 
     Attributes:
-        downlink: sends whole weights or compressed changes.
         state_folder: the folder of the clients' state files; empty when clients keep their state in their Context.
         kept_rounds: the rounds of the checkpoints that are kept; clients keep their state files of those rounds.
         told: further entries of every message's task record.
@@ -54,34 +51,33 @@ class Cohort:
         is_hopeless: whether every client of the last cohort raised an exception, which other clients would raise too.
     """
 
-    def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology) -> None:
-        self.config, self.nodes = experiment.config, nodes
+    def __init__(self, model: ServerModel, nodes: Nodes) -> None:
+        self.config, self.nodes = model.config, nodes
         self.state_folder = ""
         self.kept_rounds: list[int] = []
-        self.told: dict[str, float | str | list[int]] = {}
+        self.told: dict[str, float | str] = {}
         self.metrics: dict[str, float] = {}
         self.failures: list[str] = []
         self.timer = StageTimer()
         self.steps: dict[int, Steps] = {}
         self.late, self.asked, self.is_hopeless, self._longest = 0, 0, False, (0.0, 0)
         self._barred = set[int]()  # clients that spoil the work of others, so that this round asks them no more
-        self._task_of_data = experiment.task
+        self._task_of_data = model.experiment.task
         self._frozen: ArrayRecord | None = None
         if self.config.lora_rank:
-            self._frozen, self.told["frozen"] = frozen_record(experiment)
-        self.follow(experiment, topology)
-        self.downlink = Downlink(self.config)
+            self._frozen, self.told["frozen"] = frozen_record(model.experiment)
+        self.follow(model)
         self._settings = ConfigRecord(self.config.flat())
-        self.ledger = Ledger(topology.start)
+        self.ledger = Ledger(model.topology.start)
         self._members: dict[int, int] = {}  # node id -> partition id
         self._asked: list[Metadata] = []  # of the last messages; Flower fills in their ids when it sends them
         self._asked_at = 0.0
         self._measures = Measures()
         self.clock = self._new_clock()
 
-    def follow(self, experiment: Experiment, topology: ServerTopology) -> None:
+    def follow(self, model: ServerModel) -> None:
         """Go on with another network; the norms of its updates are compared anew."""
-        self.topology, self.gate = topology, Gate(experiment, topology)
+        self.model, self.gate = model, Gate(model.experiment, model.topology)
 
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""
@@ -132,17 +128,17 @@ class Cohort:
         for node, client in self._members.items():
             known, task = self.ledger[client], fixed.copy()
             task["accepted-round"] = known.accepted_round
-            arrays = self.downlink.arrays_for(known.weights_round, weights)
+            arrays = self.model.downlink.arrays_for(known.weights_round, weights)
             content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
             content.update(self._extras(kind, client))
             if self._frozen and not known.frozen:
                 content["frozen"] = self._frozen
-            if mask := self.topology.mask_for(known.topology):
+            if mask := self.model.topology.mask_for(known.topology):
                 content["topology"] = mask
                 known.topology = None  # until the client answers, because it may fail before or after it saves the mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
             self._count_asked(client, round)
-            known.sent_round, known.sent_bytes = self.downlink.round, array_bytes(content)
+            known.sent_round, known.sent_bytes = self.model.downlink.round, array_bytes(content)
         self._sending(messages)
         return messages
 
@@ -153,7 +149,7 @@ class Cohort:
     def _task(self, round: int) -> ConfigRecord:
         """What every message of a round says beside the settings."""
         task = ConfigRecord({"round": round, "state-folder": self.state_folder, "run": self.gate.run})
-        for name, value in {**self.topology.named, **self.told}.items():
+        for name, value in {**self.model.told, **self.told}.items():
             task[name] = value
         if self.state_folder:
             task["kept-rounds"] = list(self.kept_rounds)
@@ -178,7 +174,7 @@ class Cohort:
         usable = self._usable(replies, round)
         for client, _ in usable:
             known = self.ledger[client]
-            known.topology, known.weights_round, known.frozen = self.topology.current.hash, known.sent_round, True
+            known.topology, known.weights_round, known.frozen = self.model.topology.current.hash, known.sent_round, True
         self.gate.begin(usable)
         return usable
 

@@ -1,14 +1,33 @@
 """The server factors its weights in the middle of a run, or factors them to lower ranks."""
 
+import logging
 from typing import Any
 
 from torch import Tensor
 
 from fedsparse.experiment import Experiment
 from fedsparse.lowrank import dense_state, load_dense, rank_of_energy
+from fedsparse.strategies.server_model import ServerModel
+from fedsparse.strategies.server_topology import ServerTopology
+
+log = logging.getLogger("fedsparse")
 
 
-def reshaped(experiment: Experiment, weights: Tensor, round: int) -> Experiment:
+def reshaped(model: ServerModel, round: int) -> ServerModel:
+    """The model that goes on after a round: a network of other ranks, where the settings want that; else the same.
+
+    The server's momentum is about weights that are gone, and begins anew.
+    """
+    experiment = _with_ranks(model.experiment, model.weights, round)
+    if experiment is model.experiment:
+        return model
+    before, after, ranks = model.layout.parameters, experiment.layout.parameters, ", ".join(map(str, experiment.ranks))
+    log.warning("round %d: %s weights become %s, by ranks %s", round, f"{before:,}", f"{after:,}", ranks)
+    topology = ServerTopology.of_round_1(experiment)
+    return ServerModel(experiment, topology, experiment.model.vector.cpu().clone(), experiment.ranks)
+
+
+def _with_ranks(experiment: Experiment, weights: Tensor, round: int) -> Experiment:
     """The experiment that goes on after a round, with the weights in its model; the same one where no rank changes.
 
     Args:

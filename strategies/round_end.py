@@ -23,11 +23,11 @@ class RoundEnd:
         self.began = time.perf_counter()
 
     def __call__(self, round: int) -> None:
-        strategy, experiment, cohort = self.strategy, self.strategy.experiment, self.strategy.cohort
+        strategy, experiment, cohort = self.strategy, self.strategy.model.experiment, self.strategy.cohort
         metrics = cohort.metrics
         if strategy.evaluates(round):
             with cohort.timer("evaluate"):
-                experiment.model.vector.copy_(strategy.weights)
+                experiment.model.vector.copy_(strategy.model.weights)
                 samples = experiment.data.test_size
                 score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
             metrics |= score.tagged("eval/", experiment.task)
@@ -37,7 +37,7 @@ class RoundEnd:
                     self.recorder.extra |= found
                     self.recorder.figure("early-exits", figure_of_run(found, self.recorder.headline))
         metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
-        metrics["weights/hash"] = round_hash(strategy.weights.numpy())
+        metrics["weights/hash"] = round_hash(strategy.model.weights.numpy())
         now = time.perf_counter()
         metrics["time/round"], self.began = now - self.began, now
         for client, steps in cohort.steps.items():
@@ -52,7 +52,7 @@ class RoundEnd:
 
     def _details(self, round: int) -> Details:
         """What the trackers show of the layers: densities, and in some rounds histograms and pictures."""
-        strategy, topology = self.strategy, self.strategy.topology
+        strategy, topology = self.strategy, self.strategy.model.topology
         cohort, parameters = strategy.cohort, topology.layout.parameters
         details = Details(dict(topology.details), strategy.details)
         strategy.details = {}
@@ -61,6 +61,6 @@ class RoundEnd:
             if residual is not None:
                 details.histograms |= layer_histograms("residual", residual, topology.current)
         if topology.metrics["topology/changed"] or round in (0, strategy.config.rounds):
-            details.histograms |= layer_histograms("weights", strategy.weights, topology.current)
+            details.histograms |= layer_histograms("weights", strategy.model.weights, topology.current)
             details.images |= mask_images(topology.current)
         return details

@@ -12,23 +12,19 @@ from fedsparse.compression.wire import binding
 from fedsparse.config.agreement import run_name
 from fedsparse.engine.records import array_bytes
 from fedsparse.errors import RunFailed, reason
-from fedsparse.experiment import Experiment
 from fedsparse.sparsity.readjust import ReportSum
 from fedsparse.sparsity.reports import decode_report
 from fedsparse.strategies.acceptance import check_content, read_metrics
-from fedsparse.strategies.server_topology import ServerTopology
+from fedsparse.strategies.server_model import ServerModel
 
 log = logging.getLogger("fedsparse")
 
 
-def ask_saliency(
-    grid: Grid, experiment: Experiment, nodes: Sequence[int], dense: ServerTopology, weights: ArrayRecord
-) -> tuple[Tensor, dict[str, float]]:
+def ask_saliency(grid: Grid, dense: ServerModel, nodes: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
     """The sum of the clients' saliencies of the initial weights, weighted by samples. A client sends its largest alone.
 
     Args:
-        dense: the topology in which every weight exists.
-        weights: the broadcast of the initial weights.
+        dense: with the initial weights, and the topology in which every weight exists.
 
     Returns:
         The sum, float64, shape ``(parameters,)``; and the bytes both ways, under telemetry's tags.
@@ -36,8 +32,9 @@ def ask_saliency(
     Raises:
         RunFailed: no client answered.
     """
+    experiment, weights = dense.experiment, dense.broadcast(0)
     run = run_name(experiment.config)
-    task = ConfigRecord({"round": 0, "state-folder": "", "run": run, **dense.named})
+    task = ConfigRecord({"round": 0, "state-folder": "", "run": run, **dense.told})
     question = RecordDict({"arrays": weights, "config": ConfigRecord(experiment.config.flat()), "task": task})
     kind = f"{MessageType.QUERY}.saliency"
     asked = [Message(question, dst_node_id=node, message_type=kind) for node in nodes]

@@ -16,7 +16,6 @@ from torch import Tensor
 from fedsparse.compression import PayloadError, UpdateCodec
 from fedsparse.compression.wire import binding
 from fedsparse.engine.records import array_bytes, plain_array
-from fedsparse.experiment import Experiment
 from fedsparse.privacy import masked_payload
 from fedsparse.privacy.one_support import check_one_support
 from fedsparse.privacy.secure_server import Server
@@ -25,14 +24,15 @@ from fedsparse.strategies.acceptance import Refused
 from fedsparse.strategies.cohort import Cohort
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Upload
-from fedsparse.strategies.server_topology import ServerTopology
+from fedsparse.strategies.server_model import ServerModel
 
 
 class SecureCohort(Cohort):
     """The sampled clients of the present round, and the secure sum of their updates."""
 
-    def __init__(self, experiment: Experiment, nodes: Nodes, topology: ServerTopology) -> None:
-        super().__init__(experiment, nodes, topology)
+    def __init__(self, model: ServerModel, nodes: Nodes) -> None:
+        super().__init__(model, nodes)
+        experiment = model.experiment
         check_one_support("secure-aggregation = true", experiment.config, experiment.layout, experiment.method)
         self._fixed, self._attempt = experiment.fixed_sum, 0
 
@@ -57,7 +57,7 @@ class SecureCohort(Cohort):
 
     def _begin(self, round: int) -> None:
         """The exchanges of keys and of shares, after which the cohort has those clients that took part in both."""
-        config, layout = self.config, self.topology.compact.layout
+        config, layout = self.config, self.model.topology.compact.layout
         self._session = Session(f"{self.gate.run}/{round}/{self._attempt}", config.secure_threshold)
         codec = UpdateCodec(layout, **config.compression())
         self._form = self._fixed.form(codec, round, config.support_seed(round))
@@ -121,7 +121,7 @@ class SecureCohort(Cohort):
         for client, checked in taken.items():
             self._accept(client, round, checked)
         samples = sum(checked.samples for checked in taken.values())
-        mean = self.topology.compact.scatter(self._fixed.mean(self._form, words, samples))
+        mean = self.model.topology.compact.scatter(self._fixed.mean(self._form, words, samples))
         yield Upload(mean, None, None, samples, {}, clients=len(taken))
 
     def _words(self, client: int, reply: Message, round: int) -> np.ndarray:
@@ -129,7 +129,7 @@ class SecureCohort(Cohort):
         arrays = reply.content.get("arrays")
         if not isinstance(arrays, ArrayRecord) or set(arrays) != {"masked"}:
             raise Refused("content", "it has no masked update, or something beside that")
-        layout, bits = self.topology.compact.layout, self._fixed.word_bits
+        layout, bits = self.model.topology.compact.layout, self._fixed.word_bits
         bound = binding(self.gate.run, client)
         return masked_payload.decode(arrays["masked"].data, bits, self._size, layout, round, bound)
 

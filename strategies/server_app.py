@@ -28,6 +28,7 @@ from fedsparse.strategies.nodes import meet_federation
 from fedsparse.strategies.round_end import RoundEnd
 from fedsparse.strategies.saliency import ask_saliency
 from fedsparse.strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
+from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.telemetry.folder import create_run_folder, save_model, short
 from fedsparse.telemetry.log_file import keep_log
@@ -110,9 +111,9 @@ def _play(
     weights = strategy.broadcast(first)
 
     def save() -> None:
-        recorder.extra["weights-hash"] = digest(strategy.weights.numpy()).hex()
-        model = strategy.experiment.model
-        model.vector.copy_(strategy.weights)
+        recorder.extra["weights-hash"] = digest(strategy.model.weights.numpy()).hex()
+        model = strategy.model.experiment.model
+        model.vector.copy_(strategy.model.weights)
         save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
 
     with stoppable(), recording as recorder:
@@ -216,18 +217,17 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, save
     weights = experiment.model.vector.cpu().clone()
     if saved:
         full = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
-        return FedAvg(experiment, full, weights, nodes)
+        return FedAvg(ServerModel(experiment, full, weights), nodes)
     saliency, metrics = None, dict[str, float]()
     if method.needs_saliency:
         dense = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
-        broadcast = FedAvg(experiment, dense, weights, nodes).broadcast(0)
-        saliency, metrics = ask_saliency(grid, experiment, nodes, dense, broadcast)
+        saliency, metrics = ask_saliency(grid, ServerModel(experiment, dense, weights), nodes)
     elif method.initial_mask == "magnitude":
         saliency = weights[: experiment.layout.parameters].abs()
     topology = ServerTopology.of_round_1(experiment, saliency)
     if method.scales_initial and method.initial_mask == "random":
         initialise_(weights, topology.current)
-    strategy = FedAvg(experiment, topology, weights, nodes)
+    strategy = FedAvg(ServerModel(experiment, topology, weights), nodes)
     strategy.cohort.metrics = topology.metrics | metrics
     if strategy.uplink:
         strategy.uplink.spend(0, metrics)

@@ -88,9 +88,9 @@ def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset()
 
 
 def state_of(strategy: FedAvg, round: int) -> Round:
-    topology = strategy.topology
+    topology = strategy.model.topology
     metrics, details = dict(strategy.cohort.metrics), dict(topology.details)
-    return Round(round, strategy.weights.clone(), topology.current, metrics, details)
+    return Round(round, strategy.model.weights.clone(), topology.current, metrics, details)
 
 
 def binding_of(message: Message) -> int:

@@ -30,7 +30,7 @@ def assert_left_out(strategy: FedAvg, kind: str, words: str) -> None:
     assert len(failure) < 350
     assert strategy.cohort.metrics[f"refused/{kind}"] == 1
     assert strategy.cohort.metrics["comm/clients"] == 2
-    np.testing.assert_allclose(strategy.weights.numpy(), updates(1)[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), updates(1)[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
 
 
 def refuse(kind: str, words: str, change: Callable[[np.ndarray, Message], Message], **settings: object) -> None:
@@ -55,7 +55,7 @@ def test_one_finite_value_that_is_far_too_large_ends_and_changes_nothing(value: 
     strategy, grid = make()
     if round == 2:
         play(strategy, grid, 1, lambda i, m: reply(m, updates(1)[i], 1, 1))
-    before = strategy.weights.clone()
+    before = strategy.model.weights.clone()
     honest = updates(round)
 
     def answer(i: int, m: Message) -> Message:
@@ -63,7 +63,7 @@ def test_one_finite_value_that_is_far_too_large_ends_and_changes_nothing(value: 
 
     play(strategy, grid, round, answer)
     assert strategy.cohort.metrics["refused/norm"] == 1
-    np.testing.assert_allclose((strategy.weights - before).numpy(), honest[[0, 2]].mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose((strategy.model.weights - before).numpy(), honest[[0, 2]].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_large_value_among_the_buffers_is_refused_like_one_among_the_weights() -> None:
@@ -108,7 +108,7 @@ def test_without_a_limit_a_mean_that_overflows_keeps_the_last_weights_and_names_
     strategy, grid = make(max_update_norm="off")
     with pytest.raises(Diverged, match=r"round 1: the mean update is not finite; the longest update is client 1's"):
         play(strategy, grid, 1, lambda i, m: reply(m, np.full(N, 3e38) if i == VICTIM else updates(1)[i], 9, 1))
-    assert torch.equal(strategy.weights, torch.zeros(N))
+    assert torch.equal(strategy.model.weights, torch.zeros(N))
 
 
 @pytest.mark.parametrize("value", [1e300, 1e308, -1.0])
@@ -172,7 +172,7 @@ def test_the_first_of_a_clients_two_replies_counts() -> None:
     messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
     replies = [reply(m, u[i], 1, 1) for i, m in enumerate(messages)]
     strategy.aggregate_train(1, [*replies, reply(messages[VICTIM], 5 * u[VICTIM], 1, 1)])
-    np.testing.assert_allclose(strategy.weights.numpy(), u.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), u.mean(0), rtol=1e-5, atol=1e-7)
     assert strategy.cohort.metrics["refused/twice"] == 1
     assert strategy.cohort.failures == []
 
@@ -212,7 +212,7 @@ def test_a_round_with_too_few_replies_goes_on_with_other_clients_and_counts_each
     (again,) = second.asked
     assert len(set(first) | set(again)) == 6
     counted = [first[0], *again]
-    np.testing.assert_allclose(strategy.weights.numpy(), u[counted].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), u[counted].mean(0), rtol=1e-5)
     assert strategy.cohort.metrics["comm/clients"] == 4
     assert strategy.cohort.metrics["comm/messages"] == 6
 
@@ -225,7 +225,7 @@ def test_after_three_cohorts_with_too_few_replies_the_run_ends_with_the_first_re
     with pytest.raises(RunFailed, match=r"only 2 of 3 clients sent a usable update, and min-replies = 3; client 0: "):
         strategy.aggregate_train(1, replies)
     assert grid.asked == [[0], [0]]
-    assert torch.equal(strategy.weights, torch.zeros(N))
+    assert torch.equal(strategy.model.weights, torch.zeros(N))
 
 
 def test_no_text_of_a_client_takes_long_or_reaches_a_terminal_raw() -> None:

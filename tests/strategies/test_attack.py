@@ -21,10 +21,10 @@ from tests.strategies.test_nodes import Federation
 def attacked(attack: str) -> np.ndarray:
     """What three clients send in the first round after the attack, by which client 1 is hostile."""
     strategy, grid = make(attack=attack, attackers=0.34, compressor="none")
-    strategy._attack.attackers = {1}
+    strategy.attack.attackers = {1}
     messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
     answers = strategy.cohort.answers([reply(m, updates(1)[i], 1, 1) for i, m in enumerate(messages)], 1)
-    strategy._attack.poison(answers, 1)
+    strategy.attack.poison(answers, 1)
     payloads = [answer.content["arrays"]["update"].data for _, answer in answers]
     pairs = zip(payloads, messages, strict=True)
     return np.stack([decode(payload, LAYOUT, binding_of(message)).to_dense() for payload, message in pairs])

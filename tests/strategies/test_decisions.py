@@ -14,8 +14,8 @@ from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.densities import budget
 from fedsparse.sparsity.masks import decode_mask
 from fedsparse.sparsity.topology import initialise_
-from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.strategies.saliency import ask_saliency
+from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.training.loop import dense_gradient
 from fedsparse.vector import Layout
@@ -176,9 +176,9 @@ def asked(settings: dict) -> torch.Tensor:
     """The clients' saliencies of the initial weights, as the server sums them."""
     experiment = Experiment(config := Config.from_mapping(settings))
     dense = ServerTopology(experiment, Topology.full(experiment.layers, experiment.layout.parameters))
-    broadcast = FedAvg(experiment, dense, experiment.model.vector.clone(), range(config.clients)).broadcast(0)
+    model = ServerModel(experiment, dense, experiment.model.vector.clone())
     with LocalGrid("fedsparse.clients.client_app:app", config.clients) as grid:
-        return ask_saliency(grid, experiment, range(config.clients), dense, broadcast)[0]
+        return ask_saliency(grid, model, range(config.clients))[0]
 
 
 def test_saliency_is_that_of_the_clients_losses_weighted_by_their_samples(tiny_dataset: str) -> None:

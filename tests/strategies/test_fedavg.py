@@ -16,6 +16,7 @@ from fedsparse.engine.records import payload_array
 from fedsparse.errors import RunFailed
 from fedsparse.network import Network
 from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.vector import Layout
 from tests.strategies.federation import binding_of, experiment_of
@@ -28,7 +29,7 @@ N, P = LAYOUT.size, LAYOUT.parameters
 def make(**settings: object) -> tuple[FedAvg, LocalGrid]:
     config = Config.from_mapping({"clients": 3, "clients_per_round": 3, "rounds": 9} | settings)
     experiment = experiment_of(config, MODEL)
-    strategy = FedAvg(experiment, ServerTopology.of_round_1(experiment), torch.zeros(N), range(3))
+    strategy = FedAvg(ServerModel(experiment, ServerTopology.of_round_1(experiment), torch.zeros(N)), range(3))
     return strategy, LocalGrid("tests.fedsparse.engine.obedient:app", clients=3)
 
 
@@ -58,7 +59,7 @@ def test_updates_are_averaged_by_samples() -> None:
     u, n = updates(1), np.array([1, 5, 10])
     samples = n.tolist()
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], samples[i], 1))
-    np.testing.assert_allclose(strategy.weights.numpy(), (u * n[:, None]).sum(0) / n.sum(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), (u * n[:, None]).sum(0) / n.sum(), rtol=1e-4, atol=1e-6)
     assert strategy.cohort.metrics["train/loss"] == pytest.approx((n * n).sum() / n.sum())
     assert strategy.cohort.metrics["comm/clients"] == 3
 
@@ -70,7 +71,7 @@ def test_the_order_of_arrival_changes_not_one_bit() -> None:
         u = updates(1)
         messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
         strategy.aggregate_train(1, [reply(m, u[i], 7 + i, 1) for i, m in list(enumerate(messages))[::order]])
-        results.append(strategy.weights)
+        results.append(strategy.model.weights)
     assert torch.equal(*results)
 
 
@@ -82,7 +83,7 @@ def test_fedavgm_is_momentum_on_the_server() -> None:
         play(strategy, grid, round, lambda i, m, u=u, round=round: reply(m, u[i], 1, round))
         v = 0.8 * v + u.mean(0)[:P]
         w += 0.5 * v
-    np.testing.assert_allclose(strategy.weights.numpy()[:P], w, rtol=1e-5)
+    np.testing.assert_allclose(strategy.model.weights.numpy()[:P], w, rtol=1e-5)
 
 
 def test_nesterovs_momentum_on_the_server_is_torchs() -> None:
@@ -94,11 +95,11 @@ def test_nesterovs_momentum_on_the_server_is_torchs() -> None:
         play(strategy, grid, round, lambda i, m, u=u, round=round: reply(m, u[i], 1, round))
         w.grad = -torch.from_numpy(u.mean(0)[:P])
         outer.step()
-    np.testing.assert_allclose(strategy.weights.numpy()[:P], w.detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(strategy.model.weights.numpy()[:P], w.detach().numpy(), rtol=1e-5)
 
 
 def test_a_server_learning_rate_that_is_not_given_suits_the_strategy() -> None:
-    assert [make(strategy=name)[0].optimizer.lr for name in ("fedavg", "fedavgm", "fedadam")] == [1.0, 1.0, 0.01]
+    assert [make(strategy=name)[0].model.optimizer.lr for name in ("fedavg", "fedavgm", "fedadam")] == [1.0, 1.0, 0.01]
 
 
 def test_fedadam_is_the_papers_algorithm_2() -> None:
@@ -110,7 +111,7 @@ def test_fedadam_is_the_papers_algorithm_2() -> None:
         d = u.mean(0)[:P]
         m1, m2 = 0.9 * m1 + 0.1 * d, 0.99 * m2 + 0.01 * d * d
         w += 0.1 * m1 / (np.sqrt(m2) + 1e-3)
-    np.testing.assert_allclose(strategy.weights.numpy()[:P], w, rtol=1e-4)
+    np.testing.assert_allclose(strategy.model.weights.numpy()[:P], w, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["fedavgm", "fedadam"])
@@ -120,7 +121,7 @@ def test_running_statistics_are_averaged_whatever_the_servers_optimizer(name: st
         u = updates(round)
         play(strategy, grid, round, lambda i, m, u=u, round=round: reply(m, u[i], 1, round))
     expected = sum(updates(r).mean(0) for r in (1, 2))[P:]
-    np.testing.assert_allclose(strategy.weights.numpy()[P:], expected, rtol=1e-5)
+    np.testing.assert_allclose(strategy.model.weights.numpy()[P:], expected, rtol=1e-5)
 
 
 def test_a_failed_client_is_left_out_named_and_not_acknowledged() -> None:
@@ -131,7 +132,7 @@ def test_a_failed_client_is_left_out_named_and_not_acknowledged() -> None:
         return Message(Error(2, "Traceback\nValueError: broke"), reply_to=m) if i == 1 else reply(m, u[i], 1, 1)
 
     play(strategy, grid, 1, answer)
-    np.testing.assert_allclose(strategy.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-6)
     assert strategy.cohort.metrics["comm/failures"] == 1
     assert "client 1" in strategy.cohort.failures[0]
     messages = strategy.configure_train(2, strategy.broadcast(2), ConfigRecord(), grid)
@@ -153,7 +154,7 @@ def test_a_payload_that_is_not_this_rounds_is_refused_and_the_round_goes_on(dama
         return good
 
     play(strategy, grid, 1, answer)
-    np.testing.assert_allclose(strategy.weights.numpy(), u[1:].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), u[1:].mean(0), rtol=1e-6)
     assert "its reply is refused" in strategy.cohort.failures[0]
 
 
@@ -185,7 +186,7 @@ def test_a_malformed_reply_is_one_refused_client(metrics: dict | None, arrays: b
         return good
 
     play(strategy, grid, 1, answer)
-    np.testing.assert_allclose(strategy.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
     assert "its reply is refused" in strategy.cohort.failures[0]
 
 
@@ -235,19 +236,19 @@ def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it()
         strategy, grid = make(compute_seconds=1.0, round_deadline=deadline, **links)
         play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
         assert strategy.cohort.metrics["time/simulated"] == pytest.approx(clock)
-        np.testing.assert_allclose(strategy.weights.numpy(), u[kept].mean(0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(strategy.model.weights.numpy(), u[kept].mean(0), rtol=1e-4, atol=1e-6)
         assert len(strategy.cohort.failures) == 3 - len(kept)
 
 
 def test_a_round_in_which_all_clients_are_late_leaves_the_weights_and_the_run_goes_on() -> None:
     strategy, grid = make(compute_seconds=2.0, round_deadline=1.0)
-    before, u = strategy.weights.clone(), updates(1)
+    before, u = strategy.model.weights.clone(), updates(1)
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
-    assert torch.equal(strategy.weights, before)
+    assert torch.equal(strategy.model.weights, before)
     assert len(strategy.cohort.failures) == 3
     strategy.cohort.config = strategy.cohort.config.replace(round_deadline=3.0)
     play(strategy, grid, 2, lambda i, m: reply(m, u[i], 1, 2))
-    np.testing.assert_allclose((strategy.weights - before).numpy(), u.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose((strategy.model.weights - before).numpy(), u.mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_all_clients_failing_ends_the_run_with_the_first_reason() -> None:
@@ -265,7 +266,7 @@ def test_a_failed_client_is_told_by_its_exception_and_not_by_the_last_line_of_it
 
 def test_global_weights_that_diverged_end_the_run() -> None:
     strategy, _ = make()
-    strategy.weights[2] = float("nan")
+    strategy.model.weights[2] = float("nan")
     with pytest.raises(RunFailed, match="global weights diverged"):
         strategy.broadcast(2)
 

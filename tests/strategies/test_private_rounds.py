@@ -21,6 +21,7 @@ from fedsparse.privacy.noise import gaussian, repeatable_bits
 from fedsparse.sampling import sampled
 from fedsparse.seeds import derive_seed
 from fedsparse.strategies.fedavg import FedAvg
+from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
 from tests.strategies.federation import TRAFFIC, binding_of, experiment_of
 from tests.strategies.federation import play as play_all
@@ -36,7 +37,7 @@ SETTINGS |= {"dp-noise": 1.5, "dp-clip": CLIP, "dp-delta": 1e-5}
 def make(**settings: object) -> FedAvg:
     experiment = experiment_of(Config.from_mapping(SETTINGS | settings), MODEL)
     size = experiment.layout.size
-    return FedAvg(experiment, ServerTopology.of_round_1(experiment), torch.zeros(size), range(CLIENTS))
+    return FedAvg(ServerModel(experiment, ServerTopology.of_round_1(experiment), torch.zeros(size)), range(CLIENTS))
 
 
 class Deployed:
@@ -56,7 +57,7 @@ def update_of(client: int, size: int) -> np.ndarray:
 
 
 def reply(strategy: FedAvg, message: Message, round: int) -> Message:
-    layout, client = strategy.topology.compact.layout, message.metadata.dst_node_id
+    layout, client = strategy.model.topology.compact.layout, message.metadata.dst_node_id
     codec = UpdateCodec(layout, **strategy.config.compression())
     update, support = update_of(client, layout.size), strategy.config.support_seed(round)
     payload, _ = codec.encode(update, ClientState(), round=round, seed=client, support=support)
@@ -86,12 +87,12 @@ def rounds_of(size: int, config: Config) -> int:
 
 def test_a_round_releases_the_cut_updates_and_the_noise_over_the_expected_cohort() -> None:
     strategy = make()
-    round, size = rounds_of(3, strategy.config), strategy.layout.size
+    round, size = rounds_of(3, strategy.config), strategy.model.layout.size
     asked = play(strategy, round)
     updates = [update_of(client, size).astype(np.float64) for client in asked]
     total = sum(update * min(1, CLIP / np.linalg.norm(update)) for update in updates)
     expected = (total + noise_of(strategy, round, size)) / COHORT
-    np.testing.assert_allclose(strategy.weights.numpy(), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(strategy.model.weights.numpy(), expected, rtol=1e-5, atol=1e-7)
     assert strategy.cohort.metrics["privacy/clipped"] == sum(client % 2 == 0 for client in asked) / 3
     assert strategy.cohort.metrics["privacy/epsilon"] > 0
 
@@ -100,8 +101,8 @@ def test_a_round_without_any_client_is_noise_alone() -> None:
     strategy = make()
     round = rounds_of(0, strategy.config)
     assert play(strategy, round) == []
-    expected = noise_of(strategy, round, strategy.layout.size) / COHORT
-    np.testing.assert_allclose(strategy.weights.numpy(), expected, rtol=1e-6)
+    expected = noise_of(strategy, round, strategy.model.layout.size) / COHORT
+    np.testing.assert_allclose(strategy.model.weights.numpy(), expected, rtol=1e-6)
 
 
 def test_clients_that_fail_are_a_shorter_sum_and_no_second_cohort_is_asked() -> None:
@@ -109,8 +110,8 @@ def test_clients_that_fail_are_a_shorter_sum_and_no_second_cohort_is_asked() -> 
     round = rounds_of(2, strategy.config)
     asked = play(strategy, round, answer=lambda s, m, r: Message(Error(2, "broken"), reply_to=m))
     assert strategy.cohort.metrics["comm/messages"] == len(asked) == 2
-    expected = noise_of(strategy, round, strategy.layout.size) / COHORT
-    np.testing.assert_allclose(strategy.weights.numpy(), expected, rtol=1e-6)
+    expected = noise_of(strategy, round, strategy.model.layout.size) / COHORT
+    np.testing.assert_allclose(strategy.model.weights.numpy(), expected, rtol=1e-6)
 
 
 def test_no_limit_compares_clients() -> None:
@@ -119,7 +120,7 @@ def test_no_limit_compares_clients() -> None:
         scale = 1e6 if round == 19 else 1.0
 
         def answer(s: FedAvg, m: Message, r: int, scale: float = scale) -> Message:
-            layout = s.layout
+            layout = s.model.layout
             update = update_of(m.metadata.dst_node_id, layout.size) * np.float32(scale)
             payload, _ = UpdateCodec(layout, "none").encode(update, ClientState(), round=r, seed=0)
             arrays = ArrayRecord({"update": payload_array(bind(payload, binding_of(m)), layout)})
@@ -135,25 +136,25 @@ def test_noise_stands_on_the_coordinates_that_the_clients_share_alone() -> None:
     )
     round = rounds_of(0, strategy.config)
     play(strategy, round)
-    codec = UpdateCodec(strategy.layout, **strategy.config.compression())
+    codec = UpdateCodec(strategy.model.layout, **strategy.config.compression())
     support = shared_support(codec, round, strategy.config.support_seed(round))
-    assert np.array_equal(strategy.weights.numpy().nonzero()[0], support)
+    assert np.array_equal(strategy.model.weights.numpy().nonzero()[0], support)
     expected = noise_of(strategy, round, len(support)) / COHORT
-    np.testing.assert_allclose(strategy.weights.numpy()[support], expected, rtol=1e-6)
-    before = strategy.weights.clone()
+    np.testing.assert_allclose(strategy.model.weights.numpy()[support], expected, rtol=1e-6)
+    before = strategy.model.weights.clone()
     later = next(r for r in range(round + 1, 1000) if len(sampled(strategy.config, r)) == 3)
     play(strategy, later)
-    moved = (strategy.weights != before).numpy().nonzero()[0]
+    moved = (strategy.model.weights != before).numpy().nonzero()[0]
     assert np.array_equal(moved, shared_support(codec, later, strategy.config.support_seed(later)))
 
 
 def test_shared_coordinates_and_a_static_topology_go_together() -> None:
     strategy = make(compressor="randomk", density=0.2, sparsity=0.5, **{"shared-support": True})
-    exist = strategy.topology.current.mask
+    exist = strategy.model.topology.current.mask
     for round in range(1, 6):
         play(strategy, round)
-    assert strategy.weights[exist].count_nonzero() > 0.2 * exist.count_nonzero()
-    assert not strategy.weights[~exist].any()
+    assert strategy.model.weights[exist].count_nonzero() > 0.2 * exist.count_nonzero()
+    assert not strategy.model.weights[~exist].any()
 
 
 def test_each_client_is_drawn_independently_with_the_same_probability() -> None:
@@ -172,7 +173,7 @@ def test_in_a_deployment_neither_noise_nor_cohort_follow_from_the_seed_that_clie
     for grid in (LOCAL, LOCAL, Deployed(), Deployed()):
         strategy = make()
         cohorts.append([play(strategy, round, grid) for round in range(1, 9)])
-        weights.append(strategy.weights)
+        weights.append(strategy.model.weights)
     assert torch.equal(weights[0], weights[1])
     assert cohorts[0] == cohorts[1]
     independent = (2 * 8) ** 0.5 * 1.5 * CLIP / COHORT  # deviation of the difference of two sums of eight rounds' noise
@@ -209,19 +210,19 @@ def test_with_noise_by_clients_a_round_with_too_few_replies_leaves_the_weights()
         return reply(s, m, r) if len(first) > 1 else Message(Error(2, "broken"), reply_to=m)
 
     play(strategy, 1, answer=answer)
-    assert not strategy.weights.any()
+    assert not strategy.model.weights.any()
     assert strategy.cohort.metrics["comm/messages"] == COHORT
     asked = play(strategy, 2)
     support = shared_support(
-        UpdateCodec(strategy.layout, **strategy.config.compression()), 2, strategy.config.support_seed(2)
+        UpdateCodec(strategy.model.layout, **strategy.config.compression()), 2, strategy.config.support_seed(2)
     )
-    mean = sum(update_of(client, strategy.layout.size)[support] for client in asked) / COHORT
-    np.testing.assert_allclose(strategy.weights.numpy()[support], mean, rtol=1e-5)
+    mean = sum(update_of(client, strategy.model.layout.size)[support] for client in asked) / COHORT
+    np.testing.assert_allclose(strategy.model.weights.numpy()[support], mean, rtol=1e-5)
 
 
 def test_with_noise_by_clients_a_reply_is_cut_to_what_an_honest_one_may_be_long() -> None:
     def answer(strategy: FedAvg, message: Message, round: int) -> Message:
-        layout, hostile = strategy.topology.compact.layout, message.metadata.dst_node_id == asked[0]
+        layout, hostile = strategy.model.topology.compact.layout, message.metadata.dst_node_id == asked[0]
         codec = UpdateCodec(layout, **strategy.config.compression())
         vector = torch.full((layout.size,), 1e38) if hostile else torch.zeros(layout.size)
         honest = perturbed(vector, codec, strategy.config, round, noise=1.5)
@@ -234,7 +235,7 @@ def test_with_noise_by_clients_a_reply_is_cut_to_what_an_honest_one_may_be_long(
     strategy = make(**{"dp-noise-by": "clients"})
     asked = sampled(strategy.config, 1)
     play(strategy, answer=answer)
-    assert max(told) < COHORT * float(strategy.weights.norm()) < 4 * max(told)
+    assert max(told) < COHORT * float(strategy.model.weights.norm()) < 4 * max(told)
 
 
 def test_clients_are_told_the_noise_that_an_epsilon_needs(tiny_dataset: str) -> None:
@@ -291,4 +292,4 @@ def test_topologies_that_follow_from_released_weights_are_allowed(topology: str)
     strategy = make(**{"sparsity": 0.5, "topology": topology, "readjustment-interval": 1, "compressor": "topk"})
     for round in range(1, 6):
         play(strategy, round)
-    assert not strategy.weights[~strategy.topology.current.mask].any()
+    assert not strategy.model.weights[~strategy.model.topology.current.mask].any()

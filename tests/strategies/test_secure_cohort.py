@@ -81,7 +81,7 @@ def federation(dataset: str, change: Change = as_is, **settings: Any) -> tuple[F
 
 def play(strategy: FedAvg, grid: Wire, rounds: int = 1) -> torch.Tensor:
     """Some rounds; returns the change of the weights."""
-    before, arrays = strategy.weights.clone(), strategy.broadcast(1)
+    before, arrays = strategy.model.weights.clone(), strategy.broadcast(1)
     for round in range(1, rounds + 1):
         messages = list(strategy.configure_train(round, arrays, ConfigRecord(), grid))
         replies = grid.send_and_receive(messages)
@@ -89,7 +89,7 @@ def play(strategy: FedAvg, grid: Wire, rounds: int = 1) -> torch.Tensor:
         arrays, _ = strategy.aggregate_train(round, replies)
         strategy.cohort.settle()
         grid.settle()
-    return strategy.weights - before
+    return strategy.model.weights - before
 
 
 def plain_mean(dataset: str, left: Iterable[int], **settings: Any) -> torch.Tensor:
@@ -130,7 +130,7 @@ def test_every_byte_of_every_phase_is_counted(tiny_dataset: str) -> None:
     assert metrics["comm/uplink_bytes"] == grid.bytes_of(up=True)
     assert metrics["time/mask"] > 0
     assert strategy.cohort.timer.seconds()["secure"] > 0
-    weights = strategy.layout.size
+    weights = strategy.model.layout.size
     one = 64 + (32 + 9 * 82) + (21 + weights * 2 + 4 * -(-weights // 8) + 4) + 10 * 33
     assert metrics["comm/uplink_bytes"] == 10 * one
 
@@ -153,7 +153,7 @@ def test_what_is_not_in_the_sum_stays_with_its_client(
     )
     strategy.cohort.state_folder = str(tmp_path) if store == "files" else ""
     experiment, books = strategy.cohort.gate.experiment, Books()
-    summed, uploads = np.zeros(strategy.layout.size), strategy.cohort.uploads
+    summed, uploads = np.zeros(strategy.model.layout.size), strategy.cohort.uploads
 
     def recorded(*args: Any) -> Iterable[Upload]:
         for upload in uploads(*args):
@@ -163,7 +163,7 @@ def test_what_is_not_in_the_sum_stays_with_its_client(
     strategy.cohort.uploads = recorded  # type: ignore[method-assign]
     with books.kept():
         play(strategy, grid, rounds=4)
-    codec = UpdateCodec(strategy.layout, **strategy.config.compression())
+    codec = UpdateCodec(strategy.model.layout, **strategy.config.compression())
     codec.error_feedback = True
     made, held = np.zeros_like(summed), np.zeros_like(summed)
     for client, samples in enumerate(experiment.partition.sizes.tolist()):
@@ -198,10 +198,10 @@ def test_with_too_few_clients_left_the_round_goes_on_with_others(tiny_dataset: s
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_run_ends_when_three_cohorts_cannot_be_summed(phase: str, tiny_dataset: str) -> None:
     strategy, grid = federation(tiny_dataset, lose(phase, *range(4)))
-    before = strategy.weights.clone()
+    before = strategy.model.weights.clone()
     with pytest.raises(RunFailed, match=r"round 1: all 10 clients failed; client 0: no reply"):
         play(strategy, grid)
-    assert strategy.weights.equal(before)
+    assert strategy.model.weights.equal(before)
     assert len({m.metadata.message_id for m, _ in grid.seen if m.metadata.message_type == PHASES[0]}) == 30
 
 

@@ -19,6 +19,7 @@ from fedsparse.sparsity.readjust import Report, readjust
 from fedsparse.sparsity.reports import encode_report, report_layout
 from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.strategies.replies import Replies, Upload
+from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import REMEMBERED, ServerTopology
 from fedsparse.vector import FlatModel, Layout
 from tests.strategies.federation import binding_of, experiment_of, network
@@ -34,7 +35,7 @@ def server(**settings: object) -> FedAvg:
         {"clients": 2, "clients-per-round": 2, "rounds": 9, "dense-layers": "", "sparsity": 0.5} | settings
     )
     experiment = experiment_of(config, MODEL)
-    return FedAvg(experiment, ServerTopology.of_round_1(experiment), torch.zeros(N), range(2))
+    return FedAvg(ServerModel(experiment, ServerTopology.of_round_1(experiment), torch.zeros(N)), range(2))
 
 
 def drawn(clients: int) -> torch.Tensor:
@@ -50,8 +51,8 @@ def own_reply(
     compact = Compact(LAYOUT, own)
     payload, _ = UpdateCodec(compact.layout, "none").encode(compact.gather(update), ClientState(), round=round, seed=0)
     arrays = ArrayRecord({"update": payload_array(wire.bind(payload, binding_of(message)), compact.layout)})
-    if own is not strategy.topology.current:
-        arrays["mask"] = plain_array(encode_mask(own, strategy.topology.current))
+    if own is not strategy.model.topology.current:
+        arrays["mask"] = plain_array(encode_mask(own, strategy.model.topology.current))
     metrics = MetricRecord({"num-examples": samples, "train/loss": 1.0})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
@@ -61,18 +62,18 @@ def aggregate(strategy: FedAvg, clients, order: int = 1) -> torch.Tensor:
     messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
     replies = [own_reply(m, strategy, *client) for m, client in zip(messages, clients, strict=True)]
     strategy.aggregate_train(1, replies[::order])
-    return strategy.weights
+    return strategy.model.weights
 
 
 def halves(strategy: FedAvg) -> tuple[Topology, Topology]:
     """Masks of half of every layer that have no prunable weight in common."""
-    start = strategy.topology.current
+    start = strategy.model.topology.current
     odd = torch.arange(P) % 2 == 1
     return tuple(start.changed(half | ~start.prunable, counts=True) for half in (odd, ~odd))  # type: ignore[return-value]
 
 
 def test_reports_are_averaged_by_samples() -> None:
-    start = server(topology="rigl").topology.current
+    start = server(topology="rigl").model.topology.current
     replies = Replies(Mean(N, start.mask), start)
     update = wire.decode(UpdateCodec(LAYOUT, "none").encode(torch.zeros(N), ClientState(), round=1, seed=0)[0], LAYOUT)
     for samples, values in ((1, [8.0, 0.0]), (3, [0.0, 4.0])):
@@ -83,11 +84,11 @@ def test_reports_are_averaged_by_samples() -> None:
 
 def test_a_client_that_wishes_for_the_servers_mask_counts_in_the_consensus() -> None:
     strategy = server(topology="feddst", **{"readjustment-interval": 1})
-    start = strategy.topology.current
+    start = strategy.model.topology.current
     moved = readjust(start, torch.rand(P), torch.rand(P), 0.5)
     aggregate(strategy, [(torch.ones(N), own, 1) for own in (moved, start)])
     shared, count = (int((mask & start.prunable).sum()) for mask in (moved.mask & start.mask, start.mask))
-    assert strategy.topology.details["topology/consensus"] == pytest.approx(shared / count)
+    assert strategy.model.topology.details["topology/consensus"] == pytest.approx(shared / count)
 
 
 def test_two_clients_with_disjoint_masks_are_copied_and_not_halved() -> None:
@@ -106,7 +107,7 @@ def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_
     u, results = drawn(2), []
     for samples, order in (((1, 3), 1), ((1, 3), -1), ((1, 1), 1)):
         strategy = server(topology="sparsyfed", **{"sparsity-distribution": "uniform"})
-        masks = halves(strategy) if own else [strategy.topology.current] * 2
+        masks = halves(strategy) if own else [strategy.model.topology.current] * 2
         results.append(aggregate(strategy, list(zip(u, masks, samples, strict=True)), order).clone())
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
@@ -114,13 +115,13 @@ def test_unequal_sample_counts_change_the_average_and_the_order_of_clients_does_
 
 def test_fedavgm_forgets_the_momentum_of_weights_that_are_removed() -> None:
     strategy = server(topology="set", strategy="fedavgm", **{"readjustment-interval": 1, "readjustment-ratio": 1})
-    start = strategy.topology.current
+    start = strategy.model.topology.current
     aggregate(strategy, [(drawn(1)[0], start, 1), (drawn(1)[0], start, 1)])
-    changed = start.mask ^ strategy.topology.current.mask
+    changed = start.mask ^ strategy.model.topology.current.mask
     assert changed.any()
-    assert not strategy.optimizer.memory["velocity"][changed].any()
-    assert not strategy.optimizer.memory["velocity"][~strategy.topology.current.mask].any()
-    assert strategy.optimizer.memory["velocity"].any()
+    assert not strategy.model.optimizer.memory["velocity"][changed].any()
+    assert not strategy.model.optimizer.memory["velocity"][~strategy.model.topology.current.mask].any()
+    assert strategy.model.optimizer.memory["velocity"].any()
 
 
 def ones_and_zeros(topology: ServerTopology) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,7 +130,7 @@ def ones_and_zeros(topology: ServerTopology) -> tuple[torch.Tensor, torch.Tensor
 
 
 def test_a_client_that_missed_a_few_topologies_gets_a_difference_and_after_many_the_whole_mask() -> None:
-    topology = server(topology="static").topology
+    topology = server(topology="static").model.topology
     start, generator = topology.current, torch.Generator().manual_seed(0)
     lengths = []
     for _ in range(REMEMBERED + 1):
@@ -149,7 +150,7 @@ def test_a_client_that_missed_a_few_topologies_gets_a_difference_and_after_many_
 
 
 def test_an_unknown_topology_is_answered_with_the_whole_mask_and_the_present_one_with_no_mask() -> None:
-    topology = server(topology="static").topology
+    topology = server(topology="static").model.topology
     assert len(topology.mask_for(None)["mask"].data) >= len(topology.mask_for(topology.start)["mask"].data)
     assert topology.mask_for(topology.current.hash) is None
 
@@ -161,7 +162,7 @@ def test_a_client_whose_reply_was_lost_is_sent_the_whole_mask_again() -> None:
     for round, answering in ((1, 2), (2, 1), (3, 2)):
         messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
         sent.append([message.content["topology"]["mask"].data for message in messages])
-        current = strategy.topology.current
+        current = strategy.model.topology.current
         replies = [own_reply(m, strategy, torch.ones(N), current, 1, round) for m in messages[:answering]]
         strategy.aggregate_train(round, replies)
     with pytest.raises(PayloadError, match="difference from topology"):
@@ -176,7 +177,7 @@ def test_a_lost_reply_to_a_message_without_mask_costs_no_mask_and_a_client_that_
     for round, answers in ((1, (True, True)), (2, (True, False)), (3, (True, None)), (4, (True, True))):
         messages = list(strategy.configure_train(round, strategy.broadcast(round), ConfigRecord(), grid))
         sent.append("topology" in messages[1].content)
-        start = strategy.topology.current
+        start = strategy.model.topology.current
         replies = [
             own_reply(m, strategy, torch.ones(N), start, 1, round) for m, a in zip(messages, answers, strict=True) if a
         ]
@@ -192,7 +193,7 @@ def test_a_lost_reply_to_a_message_without_mask_costs_no_mask_and_a_client_that_
 def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = None) -> str:
     """The reason why a client with this report, or with an upload under this mask, is refused; "" if it is accepted."""
     grid = LocalGrid("tests.fedsparse.engine.obedient:app", clients=2)
-    start = strategy.topology.current
+    start = strategy.model.topology.current
     messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
     masks = zip(messages, (own or start, start), strict=True)
     first, second = (own_reply(message, strategy, torch.ones(N), mask, 1) for message, mask in masks)
@@ -250,11 +251,11 @@ UPLOADS = {"upload-pruning": "magnitude", "upload-sparsity": 0.5, "sparsity": 0}
 @pytest.mark.parametrize("kept", [0, 1, 0.25])
 def test_a_mask_that_the_method_does_not_allow_is_refused(settings: dict[str, object], kept: float) -> None:
     strategy = server(**settings)
-    start = strategy.topology.current
+    start = strategy.model.topology.current
     own = start.changed(~start.prunable | (torch.rand(P) < kept), counts=True)
     assert "mask" in refused(strategy, own=own) or own is start
-    new = strategy.topology.current
-    assert not strategy.weights[:P][~new.mask].any()
+    new = strategy.model.topology.current
+    assert not strategy.model.weights[:P][~new.mask].any()
     assert min(new.counts) > 0
 
 
@@ -262,11 +263,11 @@ def test_a_mask_that_the_method_does_not_allow_is_refused(settings: dict[str, ob
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mask_of_an_honest_client_is_accepted(settings: dict[str, object], seed: int) -> None:
     strategy, model = server(**settings), FlatModel(network())
-    start = strategy.topology.current
+    start = strategy.model.topology.current
     torch.manual_seed(seed)
     model.vector[:P].normal_()
     if "topology" in settings:
-        own = strategy.topology.method.upload_topology(start, model.vector[:P])
+        own = strategy.model.topology.method.upload_topology(start, model.vector[:P])
     else:
         masks = prune_model(model.module, [torch.randn(9, 1, 8, 8)], 0.5, nm=strategy.config.n_of_m, dense_layers=[])
         mask = start.mask.clone()

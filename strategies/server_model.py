@@ -1,0 +1,101 @@
+"""The network that is trained, at the server: its weights, and what belongs to them."""
+
+from collections.abc import Sequence
+
+from flwr.app import ArrayRecord
+from torch import Tensor
+
+from fedsparse.aggregation.mean import Votes
+from fedsparse.catalogue import STRATEGIES
+from fedsparse.checkpoint import State
+from fedsparse.compression import NonFiniteError
+from fedsparse.errors import Diverged
+from fedsparse.experiment import Experiment
+from fedsparse.plugins import blamed, named
+from fedsparse.strategies.downlink import Downlink
+from fedsparse.strategies.replies import Replies
+from fedsparse.strategies.server_optimizer import ServerOptimizer
+from fedsparse.strategies.server_topology import ServerTopology
+from fedsparse.training.batchnorm import clamp_variances_
+
+
+class ServerModel:
+    """The global weights, the topology that says which of them exist, the server optimizer, and the downlink.
+
+    Args:
+        experiment: the settings, and the network.
+        topology: says which weights exist, and refuses a payload made for another layout.
+        weights: initial global vector, float32 on the CPU, shape ``(layout.size,)``; changed in place.
+        ranks: of the low-rank layers, where they are not those that the settings begin with.
+
+    Attributes:
+        layout: of ``weights``.
+        optimizer: computes the server's step.
+        downlink: sends whole weights or compressed changes.
+    """
+
+    def __init__(
+        self, experiment: Experiment, topology: ServerTopology, weights: Tensor, ranks: Sequence[int] = ()
+    ) -> None:
+        self.config, self.experiment, self.layout = experiment.config, experiment, experiment.layout
+        self.topology, self.weights, self.ranks = topology, weights, list(ranks)
+        with blamed("strategy", self.config.strategy):
+            make = named(STRATEGIES, self.config.strategy)
+            self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
+        self.downlink = Downlink(self.config)
+        topology.current.apply_(weights)
+
+    @property
+    def told(self) -> dict[str, int | str | list[int]]:
+        """What every message says of the network: its topology, and its ranks where the settings do not say them."""
+        return self.topology.named | ({"ranks": self.ranks} if self.ranks else {})
+
+    def step(self, update: Tensor) -> None:
+        """Take the server's step.
+
+        Args:
+            update: the cohort's, float32, shape ``(layout.size,)``; may be overwritten.
+        """
+        split = self.layout.parameters
+        with blamed("strategy", self.config.strategy):
+            self.weights[:split] += self.optimizer.step(update[:split])
+        self.weights[split:] += update[split:]  # running statistics are averaged, whatever the server's optimizer
+        clamp_variances_(self.weights, self.layout)
+
+    def follow(self, round: int, received: Replies, votes: Votes | None) -> None:
+        """Let the topology follow the new weights; the optimizer forgets the weights that changed."""
+        stale = self.topology.follow(round, received, votes, self.weights)
+        if stale is not None:
+            self.optimizer.forget(stale)
+
+    def broadcast(self, round: int) -> ArrayRecord:
+        """The payload of the existing weights for the clients of ``round``.
+
+        Raises:
+            Diverged: NaN or infinity in them.
+        """
+        try:
+            return self.downlink.broadcast(self.weights, self.experiment.model, self.topology.compact, round)
+        except NonFiniteError as error:
+            reason = f"the global weights diverged ({error.layer}); lower the learning rates"
+            raise Diverged(f"round {round}: {reason}") from None
+
+    def state_dict(self) -> State:
+        """What decides the next rounds: weights, server optimizer, topology, downlink, ranks."""
+        return {
+            "weights": self.weights,
+            "optimizer": dict(self.optimizer.state_dict()),
+            "topology": self.topology.state_dict(),
+            "downlink": self.downlink.state_dict(),
+            "ranks": self.ranks,
+            "lost": list(self.experiment.lost),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore a state that ``state_dict`` returned, of a network of the same ranks."""
+        self.weights.copy_(state["weights"])
+        with blamed("strategy", self.config.strategy):
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.topology.load_state_dict(state["topology"])
+        self.downlink.load_state_dict(state["downlink"], self.topology.compact.layout)
+        self.ranks = state["ranks"]
