@@ -44,7 +44,7 @@ def measure(clients: int, settings: dict[str, object], *, losing: bool = False) 
             began = time.process_time()
             federation.round()
             seconds.append(time.process_time() - began)
-    metrics = federation.strategy.cohort.metrics
+    metrics = federation.strategy.cohort.tally.metrics
     return statistics.median(seconds), metrics["comm/uplink_bytes"] / clients, metrics["comm/downlink_bytes"] / clients
 
 

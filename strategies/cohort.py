@@ -13,17 +13,15 @@ from torch import Tensor
 from fedsparse.compression import PayloadError
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import array_bytes
-from fedsparse.engine.step_records import Steps, read_steps
-from fedsparse.errors import harmless, reason
-from fedsparse.network import SimulatedClock
+from fedsparse.engine.step_records import read_steps
 from fedsparse.sampling import sampled, sampled_again
-from fedsparse.strategies.acceptance import Gate, Refused
+from fedsparse.strategies.acceptance import Gate
 from fedsparse.strategies.downlink import frozen_record
 from fedsparse.strategies.ledger import Ledger
 from fedsparse.strategies.nodes import Nodes
-from fedsparse.strategies.replies import Checked, Content, Measures, Upload, with_derived
+from fedsparse.strategies.replies import Checked, Content, Upload
+from fedsparse.strategies.round_tally import RoundTally
 from fedsparse.strategies.server_model import ServerModel
-from fedsparse.telemetry.timers import StageTimer
 
 log = logging.getLogger("fedsparse")
 
@@ -40,14 +38,8 @@ class Cohort:
         kept_rounds: the rounds of the checkpoints that are kept; clients keep their state files of those rounds.
         told: further entries of every message's task record.
         ledger: what the server knows of each client.
-        metrics: what the present round measured so far, under telemetry's tags.
-        failures: the present round's failed clients, each with its reason.
         gate: checks the replies.
-        timer: the stage timer of the present round.
-        clock: the simulated clock of the present round.
-        steps: the step log of each client whose upload counts, by partition id; empty without ``log-interval``.
-        late: how many clients came too late on the simulated network in this round.
-        asked: how many clients were asked in this round, in all its cohorts.
+        tally: what the present round brought.
         is_hopeless: whether every client of the last cohort raised an exception, which other clients would raise too.
     """
 
@@ -56,13 +48,8 @@ class Cohort:
         self.state_folder = ""
         self.kept_rounds: list[int] = []
         self.told: dict[str, float | str] = {}
-        self.metrics: dict[str, float] = {}
-        self.failures: list[str] = []
-        self.timer = StageTimer()
-        self.steps: dict[int, Steps] = {}
-        self.late, self.asked, self.is_hopeless, self._longest = 0, 0, False, (0.0, 0)
+        self.is_hopeless = False
         self._barred = set[int]()  # clients that spoil the work of others, so that this round asks them no more
-        self._task_of_data = model.experiment.task
         self._frozen: ArrayRecord | None = None
         if self.config.lora_rank:
             self._frozen, self.told["frozen"] = frozen_record(model.experiment)
@@ -72,8 +59,7 @@ class Cohort:
         self._members: dict[int, int] = {}  # node id -> partition id
         self._asked: list[Metadata] = []  # of the last messages; Flower fills in their ids when it sends them
         self._asked_at = 0.0
-        self._measures = Measures()
-        self.clock = self._new_clock()
+        self.tally = RoundTally(model.experiment, 0)
 
     def follow(self, model: ServerModel) -> None:
         """Go on with another network; the norms of its updates are compared anew."""
@@ -82,10 +68,8 @@ class Cohort:
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""
         self.gate.limits.settle()
-        self.timer, self.metrics, self.failures, self.steps, self.late = StageTimer(), {}, [], {}, 0
-        self._measures, self.clock, self.asked, self._longest = Measures(), self._new_clock(), 0, (0.0, 0)
-        self._barred = set()
-        with self.timer("sample"):
+        self.tally, self._barred = RoundTally(self.model.experiment, round), set()
+        with self.tally.timer("sample"):
             # An experiment must be repeatable, but clients of a deployment must not know whom a secret draw has chosen.
             secret = self.config.noise_by_server and not isinstance(grid, LocalGrid)
             self._choose(sampled(self.config, round, secret), grid)
@@ -96,7 +80,7 @@ class Cohort:
         Args:
             attempt: 2 for the second cohort of the round.
         """
-        with self.timer("sample"):
+        with self.tally.timer("sample"):
             asked = self.ledger.asked_in(round)
             missing = [c for c in asked - self._barred if self.ledger[c].accepted_round < round]
             self._choose(sampled_again(self.config, round, attempt, asked, missing), grid)
@@ -117,9 +101,6 @@ class Cohort:
         """Say that the round is whole."""
         self.gate.limits.settle()
         self.ledger.settle()
-
-    def _new_clock(self) -> SimulatedClock:
-        return SimulatedClock(self.config.network(), self.config.compute_seconds, self.config.round_deadline)
 
     def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
         """One message a client: the weights or their changes, all settings, the last round accepted from the client,
@@ -156,29 +137,29 @@ class Cohort:
         return task
 
     def _count_asked(self, client: int, round: int) -> None:
-        self.asked += self.ledger[client].asked_round != round
+        self.tally.asked += self.ledger[client].asked_round != round
         self.ledger[client].asked_round = round
 
     def _sending(self, messages: list[Message]) -> None:
         """Remember the messages that are about to be sent, and count their bytes."""
         self._asked, self._asked_at = [message.metadata for message in messages], time.monotonic()
         sent = sum(array_bytes(message.content) for message in messages)
-        self.metrics["comm/messages"] = self.metrics.get("comm/messages", 0) + len(messages)
-        self.metrics["comm/downlink_bytes"] = self.metrics.get("comm/downlink_bytes", 0.0) + sent
+        self.tally.count("comm/messages", len(messages))
+        self.tally.count("comm/downlink_bytes", float(sent))
 
-    def answers(self, replies: Iterable[Message], round: int) -> list[tuple[int, Message]]:
+    def answers(self, replies: Iterable[Message]) -> list[tuple[int, Message]]:
         """Each client that answered without an error, with its reply, by ascending partition id.
 
         That order is fixed because floating-point addition depends on it. The ledger is brought up to date.
         """
-        usable = self._usable(replies, round)
+        usable = self._usable(replies)
         for client, _ in usable:
             known = self.ledger[client]
             known.topology, known.weights_round, known.frozen = self.model.topology.current.hash, known.sent_round, True
         self.gate.begin(usable)
         return usable
 
-    def _usable(self, replies: Iterable[Message], round: int) -> list[tuple[int, Message]]:
+    def _usable(self, replies: Iterable[Message]) -> list[tuple[int, Message]]:
         """The answers of the cohort's clients to the messages that were last sent; the failures are noted."""
         # When a node is gone, the SuperLink sends the reply itself, with its own node id as the source.
         asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
@@ -188,7 +169,7 @@ class Cohort:
             if sender not in self._members:
                 sender = asked.get(message.metadata.reply_to_message_id) if message.has_error() else None
             if sender in self._members and sender in answered:
-                self._count_refusal("twice")
+                self.tally.count("refused/twice", 1)
             else:
                 answered[sender] = message
         waited = time.monotonic() - self._asked_at > self.config.round_timeout
@@ -197,13 +178,13 @@ class Cohort:
             reply, known = answered.get(node), self.ledger[client]
             if reply is None:
                 limit = f" within round-timeout = {self.config.round_timeout:g} s" if waited else ": its node has left"
-                self._fail(client, round, f"no reply{limit}")
+                self.tally.fail(client, f"no reply{limit}")
             elif reply.has_error():
                 known.lost()
                 raised += reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-                self._fail(client, round, reply.error.reason or "")
+                self.tally.fail(client, reply.error.reason or "")
             elif not reply.has_content():
-                self._fail(client, round, "its reply is empty")
+                self.tally.fail(client, "its reply is empty")
             else:
                 usable.append((client, reply))
         if self._members:  # without any, an earlier exchange of the cohort has lost all of them
@@ -222,89 +203,51 @@ class Cohort:
 
     def upload(self, client: int, reply: Message, round: int, weights: Tensor) -> Upload | None:
         """What one client's answer brings; None, and a failure noted, when it is refused."""
-        if checked := self._checked(client, reply, round, lambda: self.gate.update(client, reply, round, weights)):
-            self._longest = max(self._longest, (self.gate.limits.present[-1].weights, client))
-            self._accept(client, round, checked)
+        if checked := self._checked(client, reply, lambda: self.gate.update(client, reply, round, weights)):
+            self.tally.has_norm(client, self.gate.limits.present[-1].weights)
+            self._accept(client, checked)
         return checked and Upload(*checked.content, checked.samples, checked.measured)
 
-    def _checked(self, client: int, reply: Message, round: int, read: Callable[[], Content]) -> Checked[Content] | None:
+    def _checked(self, client: int, reply: Message, read: Callable[[], Content]) -> Checked[Content] | None:
         """One client's reply to a train message; None, and a failure noted, when it is refused or comes too late.
 
         Args:
             read: checks and decodes what was uploaded.
         """
         received = array_bytes(reply.content)
-        self._measures.count("comm/uplink_bytes", received)
+        self.tally.measures.count("comm/uplink_bytes", received)
         known = self.ledger[client]
         try:
             samples, measured = self.gate.metrics(client, reply, least=1)
             steps = read_steps(reply.content) if self.config.log_interval else None
-            with self.timer("decode"):
+            with self.tally.timer("decode"):
                 content = read()
         except PayloadError as error:
-            self._refuse(client, round, error)
+            self.tally.refuse(client, error)
             return None
-        seconds = sum(value for tag, value in measured.items() if tag.startswith("time/"))
-        if late := self.clock.add(client, downlink=known.sent_bytes, uplink=received, measured=seconds):
-            self._fail(client, round, late)
-            self.late += 1
+        if not self.tally.in_time(client, known, received, measured):
             return None
-        if self.clock.network:
-            links = self.clock.network.seconds(client, downlink=known.sent_bytes, uplink=received, compute=0.0)
-            self._measures.count("time/transfer", links)
         return Checked(content, samples, measured, steps)
 
-    def _accept(self, client: int, round: int, checked: Checked) -> None:
+    def _accept(self, client: int, checked: Checked) -> None:
         """Acknowledge a client's update, and count what the client measured."""
-        if checked.steps:
-            self.steps[client] = checked.steps
-        self.ledger[client].accepted_round = round
-        self._measures.count("comm/clients", 1)
-        self._measures.add(checked.measured, checked.samples)
+        self.ledger[client].accepted_round = self.tally.round
+        self.tally.accept(client, checked)
 
-    @property
-    def longest(self) -> str:
-        """Who sent the longest accepted update of this round, in words."""
-        norm, client = self._longest
-        return f"the longest update is client {client}'s, of norm {norm:.3g}"
-
-    def close(self, samples: int) -> None:
-        """End a train phase: add the means of what its clients measured on ``samples`` samples to ``metrics``."""
-        self.metrics |= with_derived(self._measures.means(samples), self._task_of_data)
-        if self.clock.seconds is not None:
-            self.metrics["time/simulated"] = self.clock.seconds
-
-    def scores(self, replies: Iterable[Message], round: int) -> dict[str, float]:
+    def scores(self, replies: Iterable[Message]) -> dict[str, float]:
         """Mean loss and metrics over the cohort's held-out samples; empty when no client has any."""
         sums: dict[str, float] = defaultdict(float)
         total = 0
-        for client, reply in self.answers(replies, round):
+        for client, reply in self.answers(replies):
             try:
                 samples, measured = self.gate.metrics(client, reply, least=0)  # of one sample it holds out none
             except PayloadError as error:
-                self._refuse(client, round, error)
+                self.tally.refuse(client, error)
                 continue
             for tag, value in measured.items():
                 if tag.startswith("eval/client_"):
                     sums[tag] += samples * value
             total += samples
         means = {tag: value / total for tag, value in sums.items()} if total else {}
-        self.metrics |= with_derived(means, self._task_of_data)
+        self.tally.score(means)
         return means
-
-    def _refuse(self, client: int, round: int, error: PayloadError) -> None:
-        """Note a reply that is not accepted; telemetry counts it by its reason."""
-        self._count_refusal(error.kind if isinstance(error, Refused) else "payload")
-        self._fail(client, round, f"its reply is refused: {error}")
-
-    def _count_refusal(self, kind: str) -> None:
-        self.metrics[f"refused/{kind}"] = self.metrics.get(f"refused/{kind}", 0) + 1
-
-    def _fail(self, client: int, round: int, told: str) -> None:
-        """Note a failure by its reason; the log file gets all that was told of it."""
-        why = reason(told)
-        self.failures.append(f"client {client}: {why}")
-        self.metrics["comm/failures"] = len(self.failures)
-        log.warning("round %d: client %d failed: %s", round, client, why)
-        if (whole := harmless(told.strip())) not in ("", why):
-            log.info("%s", whole)

@@ -125,16 +125,16 @@ class FedAvg(Strategy):
         if is_void(cohort, received):
             log.warning("round %d: %d usable replies; the weights stay", server_round, received.count)
         else:
-            with cohort.timer("aggregate"):
+            with cohort.tally.timer("aggregate"):
                 self._step(received, server_round)
                 self._reshape(server_round)
         if self.privacy:
-            cohort.metrics |= self.privacy.measured(server_round)
+            cohort.tally.metrics |= self.privacy.measured(server_round)
         del received  # the broadcast below is as large
-        cohort.close(samples)
+        cohort.tally.close(samples)
         if self.uplink:
-            self.uplink.spend(server_round, cohort.metrics)
-        return self.broadcast(server_round + 1), MetricRecord(dict(cohort.metrics))
+            self.uplink.spend(server_round, cohort.tally.metrics)
+        return self.broadcast(server_round + 1), MetricRecord(dict(cohort.tally.metrics))
 
     def _received(self, round: int) -> Replies:
         """Where the uploads of a round are added up."""
@@ -155,10 +155,10 @@ class FedAvg(Strategy):
 
     def _add(self, received: Replies, replies: Iterable[Message], round: int) -> None:
         """Check, decode and add up a cohort's replies."""
-        answers = self.cohort.answers(replies, round)
+        answers = self.cohort.answers(replies)
         self.attack.poison(answers, round)
         for upload in self.cohort.uploads(answers, round, self.model.weights):
-            with self.cohort.timer("aggregate"), blamed("aggregator", self.config.aggregator):
+            with self.cohort.tally.timer("aggregate"), blamed("aggregator", self.config.aggregator):
                 received.add(upload)
 
     def _ask_again(self, attempt: int, round: int) -> Iterable[Message]:
@@ -173,14 +173,14 @@ class FedAvg(Strategy):
         with blamed("aggregator", self.config.aggregator):
             update, votes = received.result(model.weights, votes=topology.clients_choose(round))
         if not update.isfinite().all():  # finite updates may add up to infinity
-            raise Diverged(f"round {round}: the mean update is not finite; {self.cohort.longest}")
+            raise Diverged(f"round {round}: the mean update is not finite; {self.cohort.tally.longest}")
         model.step(update)
         if self.has_details and self.evaluates(round):
             self.details = layer_histograms("update", update, topology.current)
         model.follow(round, received, votes)
         if received.ensemble:
             received.ensemble.teach(model.weights, topology.current, round)
-        self.cohort.metrics |= topology.metrics
+        self.cohort.tally.metrics |= topology.metrics
 
     def _reshape(self, round: int) -> None:
         """Go on with a network of other ranks, where the settings want that after this round."""
@@ -207,4 +207,4 @@ class FedAvg(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Mean loss and metrics over the cohort's held-out samples; None when no client evaluated."""
         asked = self.config.eval_clients and self.evaluates(server_round)
-        return MetricRecord(dict(self.cohort.scores(replies, server_round))) or None if asked else None
+        return MetricRecord(dict(self.cohort.scores(replies))) or None if asked else None

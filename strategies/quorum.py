@@ -37,18 +37,18 @@ def _needs_more(cohort: Cohort, received: Replies) -> bool:
     """
     if cohort.config.is_private:
         return False
-    missing = cohort.asked - received.count
-    return received.count < cohort.config.min_replies and cohort.late < missing
+    missing = cohort.tally.asked - received.count
+    return received.count < cohort.config.min_replies and cohort.tally.late < missing
 
 
 def _failure(cohort: Cohort, received: Replies, round: int) -> RunFailed:
     if not received.count:
-        diverged = all(NonFiniteError.__name__ in failure for failure in cohort.failures)
+        diverged = all(NonFiniteError.__name__ in failure for failure in cohort.tally.failures)
         kind = Diverged if diverged else RunFailed
-        return kind(f"round {round}: all {cohort.asked} clients failed; {cohort.failures[0]}")
+        return kind(f"round {round}: all {cohort.tally.asked} clients failed; {cohort.tally.failures[0]}")
     least = cohort.config.min_replies
-    told = f"only {received.count} of {cohort.asked} clients sent a usable update, and min-replies = {least}"
-    return RunFailed(f"round {round}: {told}; {cohort.failures[0]}")
+    told = f"only {received.count} of {cohort.tally.asked} clients sent a usable update, and min-replies = {least}"
+    return RunFailed(f"round {round}: {told}; {cohort.tally.failures[0]}")
 
 
 def is_void(cohort: Cohort, received: Replies) -> bool:

@@ -1,6 +1,5 @@
 """Adds up a cohort's accepted replies, one by one."""
 
-from collections import Counter, defaultdict
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from fedsparse.engine.step_records import Steps
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.readjust import Report, ReportSum
 from fedsparse.strategies.ensemble import Ensemble
-from fedsparse.tasks import Task
 
 Content = TypeVar("Content")
 
@@ -111,41 +109,3 @@ class Replies:
             return None
         wishes = self._wishes.double()
         return float((wishes * (wishes - 1)).sum() / wishes.sum() / (self._wishing - 1))
-
-
-class Measures:
-    """What a round's clients measured, added up one client at a time."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
-        self._clients: Counter[str] = Counter()  # how many clients measured each tag
-
-    def count(self, tag: str, amount: float) -> None:
-        """Add to one sum."""
-        self._sums[tag] += amount
-
-    def add(self, measured: dict[str, float], samples: int) -> None:
-        """Add one client's measurements."""
-        self._clients.update(measured.keys())
-        for tag, value in measured.items():
-            self._sums[tag] += value * (samples if tag.startswith("train/") else 1.0)
-
-    def means(self, samples: float) -> dict[str, float]:
-        """``train/`` tags: means over samples; ``compress/`` tags: means over their clients; other tags: sums.
-
-        A client that sends an earlier payload again has no ``compress/`` tags, because it compressed nothing.
-        """
-        return {
-            tag: value
-            / (samples if tag.startswith("train/") else self._clients[tag] if tag.startswith("compress/") else 1)
-            for tag, value in self._sums.items()
-        }
-
-
-def with_derived(means: dict[str, float], task: Task) -> dict[str, float]:
-    """The means, with what follows from the mean loss; a mean of perplexities is not the perplexity of the mean."""
-    for phase in ("train/", "eval/client_"):
-        if f"{phase}loss" in means:
-            measured = task.derived(means[f"{phase}loss"])
-            means |= {f"{phase}{name}": measured[name] for name in task.metrics if name in measured}
-    return means

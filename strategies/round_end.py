@@ -24,9 +24,9 @@ class RoundEnd:
 
     def __call__(self, round: int) -> None:
         strategy, experiment, cohort = self.strategy, self.strategy.model.experiment, self.strategy.cohort
-        metrics = cohort.metrics
+        metrics = cohort.tally.metrics
         if strategy.evaluates(round):
-            with cohort.timer("evaluate"):
+            with cohort.tally.timer("evaluate"):
                 experiment.model.vector.copy_(strategy.model.weights)
                 samples = experiment.data.test_size
                 score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
@@ -36,11 +36,11 @@ class RoundEnd:
                 if found := early_exits(model, fetch, samples, experiment.task):
                     self.recorder.extra |= found
                     self.recorder.figure("early-exits", figure_of_run(found, self.recorder.headline))
-        metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.timer.seconds().items()}
+        metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.tally.timer.seconds().items()}
         metrics["weights/hash"] = round_hash(strategy.model.weights.numpy())
         now = time.perf_counter()
         metrics["time/round"], self.began = now - self.began, now
-        for client, steps in cohort.steps.items():
+        for client, steps in cohort.tally.steps.items():
             for entry in steps.entries:
                 self.table.show(round, str(client), entry)
             self.table.finish(steps.taken)

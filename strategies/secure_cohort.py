@@ -43,7 +43,7 @@ class SecureCohort(Cohort):
     def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
         """As of any cohort. Train messages bring each client the others' shares."""
         if kind == MessageType.TRAIN:
-            with self.timer("secure"):
+            with self.tally.timer("secure"):
                 self._begin(round)
         return super().messages(kind, round, weights)
 
@@ -65,8 +65,8 @@ class SecureCohort(Cohort):
         self._sum = Server(self._session, self._size)
         for client in self._members.values():
             self._count_asked(client, round)
-        self._keep(self._exchange("secure_keys", round, b"", self._sum.take_keys), round)
-        self._keep(self._exchange("secure_shares", round, self._sum.table, self._sum.take_shares), round)
+        self._keep(self._exchange("secure_keys", round, b"", self._sum.take_keys))
+        self._keep(self._exchange("secure_shares", round, self._sum.table, self._sum.take_shares))
 
     def _exchange(self, phase: str, round: int, sent: bytes, take: Callable[[int, bytes], None]) -> list[int]:
         """Send the same to every client, and take the answers; returns the clients whose answer was taken."""
@@ -76,22 +76,22 @@ class SecureCohort(Cohort):
         self._sending(messages)
         taken = []
         replies = self._grid.send_and_receive(messages, timeout=self.config.round_timeout)
-        for client, reply in self._usable(replies, round):
-            self._measures.count("comm/uplink_bytes", array_bytes(reply.content))
+        for client, reply in self._usable(replies):
+            self.tally.measures.count("comm/uplink_bytes", array_bytes(reply.content))
             try:
                 take(client, _answer(reply))
                 taken.append(client)
             except PayloadError as error:
-                self._refuse(client, round, error)
+                self.tally.refuse(client, error)
         return taken
 
-    def _keep(self, left: list[int], round: int) -> None:
+    def _keep(self, left: list[int]) -> None:
         """Go on with these clients, or with none when they are too few."""
         try:
             self._session.check_enough(len(left))
         except SecureSumError as error:
             for client in left:
-                self._fail(client, round, str(error))
+                self.tally.fail(client, str(error))
             left = []
         self._members = {node: client for node, client in self._members.items() if client in left}
 
@@ -100,26 +100,26 @@ class SecureCohort(Cohort):
         taken = {}
         for client, reply in answers:
             read = partial(self._words, client, reply, round)
-            if checked := self._checked(client, reply, round, read):
+            if checked := self._checked(client, reply, read):
                 self._sum.take_words(client, checked.content)
                 taken[client] = checked
-        self._keep(list(taken), round)
+        self._keep(list(taken))
         if not self._members:
             return
-        with self.timer("secure"):
+        with self.tally.timer("secure"):
             helpers = self._exchange("secure_reveal", round, self._sum.survivors_table, self._sum.take_answer)
             try:
                 words = self._sum.total()
             except SecureSumError as error:
                 self._barred.update(error.dealers)
                 for client in error.dealers:
-                    self._refuse(client, round, error)
+                    self.tally.refuse(client, error)
                 for client in helpers:
                     if client not in error.dealers:
-                        self._fail(client, round, f"its update is lost: {error}")
+                        self.tally.fail(client, f"its update is lost: {error}")
                 return
         for client, checked in taken.items():
-            self._accept(client, round, checked)
+            self._accept(client, checked)
         samples = sum(checked.samples for checked in taken.values())
         mean = self.model.topology.compact.scatter(self._fixed.mean(self._form, words, samples))
         yield Upload(mean, None, None, samples, {}, clients=len(taken))

@@ -228,7 +228,7 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, save
     if method.scales_initial and method.initial_mask == "random":
         initialise_(weights, topology.current)
     strategy = FedAvg(ServerModel(experiment, topology, weights), nodes)
-    strategy.cohort.metrics = topology.metrics | metrics
+    strategy.cohort.tally.metrics = topology.metrics | metrics
     if strategy.uplink:
         strategy.uplink.spend(0, metrics)
     return strategy

@@ -83,13 +83,13 @@ def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset()
             messages = list(strategy.configure_evaluate(round, arrays, {}, grid))
             strategy.aggregate_evaluate(round, grid.send_and_receive(messages))
             played.append(state_of(strategy, round))
-            STEPS.append(strategy.cohort.steps)
+            STEPS.append(strategy.cohort.tally.steps)
     return played
 
 
 def state_of(strategy: FedAvg, round: int) -> Round:
     topology = strategy.model.topology
-    metrics, details = dict(strategy.cohort.metrics), dict(topology.details)
+    metrics, details = dict(strategy.cohort.tally.metrics), dict(topology.details)
     return Round(round, strategy.model.weights.clone(), topology.current, metrics, details)
 
 

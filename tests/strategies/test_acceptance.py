@@ -24,12 +24,12 @@ def round_with(strategy: FedAvg, grid: object, round: int, change: Callable[[np.
 
 def assert_left_out(strategy: FedAvg, kind: str, words: str) -> None:
     """Client 1 alone was refused, is named, and counts nowhere in the first round."""
-    (failure,) = strategy.cohort.failures
+    (failure,) = strategy.cohort.tally.failures
     assert failure.startswith("client 1: its reply is refused: ")
     assert words in failure
     assert len(failure) < 350
-    assert strategy.cohort.metrics[f"refused/{kind}"] == 1
-    assert strategy.cohort.metrics["comm/clients"] == 2
+    assert strategy.cohort.tally.metrics[f"refused/{kind}"] == 1
+    assert strategy.cohort.tally.metrics["comm/clients"] == 2
     np.testing.assert_allclose(strategy.model.weights.numpy(), updates(1)[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
 
 
@@ -62,7 +62,7 @@ def test_one_finite_value_that_is_far_too_large_ends_and_changes_nothing(value: 
         return reply(m, np.full(N, value) if i == VICTIM else honest[i], 1, round)
 
     play(strategy, grid, round, answer)
-    assert strategy.cohort.metrics["refused/norm"] == 1
+    assert strategy.cohort.tally.metrics["refused/norm"] == 1
     np.testing.assert_allclose((strategy.model.weights - before).numpy(), honest[[0, 2]].mean(0), rtol=1e-4, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_updates_that_all_grow_together_are_training_and_no_attack() -> None:
     strategy, grid = make()
     for round, scale in ((1, 1.0), (2, 100.0)):
         play(strategy, grid, round, lambda i, m, s=scale, r=round: reply(m, s * updates(r)[i], 1, r))
-        assert strategy.cohort.failures == []
+        assert strategy.cohort.tally.failures == []
 
 
 def test_an_update_just_below_the_limit_is_accepted_and_the_limit_is_a_multiple_of_the_median() -> None:
@@ -90,17 +90,18 @@ def test_an_update_just_below_the_limit_is_accepted_and_the_limit_is_a_multiple_
         second[:, :P] *= norms[1] / np.linalg.norm(second[:, :P], axis=1, keepdims=True)
         second[VICTIM, :P] *= factor * TIMES
         play(strategy, grid, 2, lambda i, m, u=second: reply(m, u[i], 1, 2))
-        assert strategy.cohort.failures == [] if accepted else "norm of its weights" in strategy.cohort.failures[0]
+        failures = strategy.cohort.tally.failures
+        assert failures == [] if accepted else "norm of its weights" in failures[0]
 
 
 def test_a_limit_of_the_users_own_and_no_limit() -> None:
     norms = np.linalg.norm(updates(1)[:, :P], axis=1)
     strategy, grid = make(max_update_norm=float(np.sort(norms)[1]) + 1e-3)
     play(strategy, grid, 1, lambda i, m: reply(m, updates(1)[i], 1, 1))
-    assert [f.partition(":")[0] for f in strategy.cohort.failures] == [f"client {norms.argmax()}"]
+    assert [f.partition(":")[0] for f in strategy.cohort.tally.failures] == [f"client {norms.argmax()}"]
     strategy, grid = make(max_update_norm="off")
     round_with(strategy, grid, 1, one_value(1e30))
-    assert strategy.cohort.failures == []
+    assert strategy.cohort.tally.failures == []
 
 
 @pytest.mark.filterwarnings("error")
@@ -173,8 +174,8 @@ def test_the_first_of_a_clients_two_replies_counts() -> None:
     replies = [reply(m, u[i], 1, 1) for i, m in enumerate(messages)]
     strategy.aggregate_train(1, [*replies, reply(messages[VICTIM], 5 * u[VICTIM], 1, 1)])
     np.testing.assert_allclose(strategy.model.weights.numpy(), u.mean(0), rtol=1e-5, atol=1e-7)
-    assert strategy.cohort.metrics["refused/twice"] == 1
-    assert strategy.cohort.failures == []
+    assert strategy.cohort.tally.metrics["refused/twice"] == 1
+    assert strategy.cohort.tally.failures == []
 
 
 def test_a_refused_client_is_not_acknowledged() -> None:
@@ -213,8 +214,8 @@ def test_a_round_with_too_few_replies_goes_on_with_other_clients_and_counts_each
     assert len(set(first) | set(again)) == 6
     counted = [first[0], *again]
     np.testing.assert_allclose(strategy.model.weights.numpy(), u[counted].mean(0), rtol=1e-5)
-    assert strategy.cohort.metrics["comm/clients"] == 4
-    assert strategy.cohort.metrics["comm/messages"] == 6
+    assert strategy.cohort.tally.metrics["comm/clients"] == 4
+    assert strategy.cohort.tally.metrics["comm/messages"] == 6
 
 
 def test_after_three_cohorts_with_too_few_replies_the_run_ends_with_the_first_reason() -> None:

@@ -66,7 +66,7 @@ def test_a_refused_payload_is_part_of_the_clients_next_one(
         array = replies[CLIENT].content["arrays"]["update"]
         array.data = array.data[:-1] + bytes([array.data[-1] ^ 1])
     strategy.aggregate_train(1, replies)
-    assert len(strategy.cohort.failures) == refused
+    assert len(strategy.cohort.tally.failures) == refused
     messages = messages_of(strategy, grid, 2)
     second = sent(strategy, grid.send_and_receive(messages)[CLIENT], 2)
     expected = update_alone(messages[CLIENT]) + (first if refused else 0)
@@ -85,7 +85,7 @@ def test_a_message_that_is_answered_twice_sends_the_update_once(
         first, second = (sent(strategy, replies[CLIENT], round) for replies in attempts)
         assert np.array_equal(first, second)
         strategy.aggregate_train(round, attempts[1])
-        assert strategy.cohort.metrics["comm/clients"] == 2
+        assert strategy.cohort.tally.metrics["comm/clients"] == 2
 
 
 def test_a_resent_update_does_not_dilute_the_other_clients_measurements(
@@ -95,11 +95,11 @@ def test_a_resent_update_does_not_dilute_the_other_clients_measurements(
     messages = messages_of(strategy, grid, 1)
     first, second = (grid.send_and_receive(messages) for _ in range(2))
     strategy.aggregate_train(1, [second[CLIENT], first[1]])
-    assert strategy.cohort.metrics["comm/clients"] == 2
+    assert strategy.cohort.tally.metrics["comm/clients"] == 2
     measured = first[1].content["metrics"]
     tags = [tag for tag in measured if tag.startswith("compress/")]
     assert "compress/density" in tags
-    assert {tag: strategy.cohort.metrics[tag] for tag in tags} == {tag: measured[tag] for tag in tags}
+    assert {tag: strategy.cohort.tally.metrics[tag] for tag in tags} == {tag: measured[tag] for tag in tags}
 
 
 def test_a_second_attempt_that_ends_in_another_topology_does_not_send_the_first_ones_payload(

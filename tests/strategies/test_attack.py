@@ -23,7 +23,7 @@ def attacked(attack: str) -> np.ndarray:
     strategy, grid = make(attack=attack, attackers=0.34, compressor="none")
     strategy.attack.attackers = {1}
     messages = list(strategy.configure_train(1, strategy.broadcast(1), ConfigRecord(), grid))
-    answers = strategy.cohort.answers([reply(m, updates(1)[i], 1, 1) for i, m in enumerate(messages)], 1)
+    answers = strategy.cohort.answers([reply(m, updates(1)[i], 1, 1) for i, m in enumerate(messages)])
     strategy.attack.poison(answers, 1)
     payloads = [answer.content["arrays"]["update"].data for _, answer in answers]
     pairs = zip(payloads, messages, strict=True)

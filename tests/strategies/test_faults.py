@@ -40,7 +40,7 @@ def test_an_update_whose_reply_was_lost_arrives_once_with_the_next(
             if round < 3:
                 arrays, _ = strategy.aggregate_train(round, replies)
             if round == ROUND:
-                assert strategy.cohort.failures == [REASONS[fault]]
+                assert strategy.cohort.tally.failures == [REASONS[fault]]
                 with np.load(tmp_path / f"{VICTIM}/{ROUND}.npz") as state:
                     lost = decode(state["payload"].tobytes(), experiment.layout).to_dense()
     messages[VICTIM].content["task"]["state-folder"] = ""  # the same round by a client without state

@@ -60,8 +60,8 @@ def test_updates_are_averaged_by_samples() -> None:
     samples = n.tolist()
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], samples[i], 1))
     np.testing.assert_allclose(strategy.model.weights.numpy(), (u * n[:, None]).sum(0) / n.sum(), rtol=1e-4, atol=1e-6)
-    assert strategy.cohort.metrics["train/loss"] == pytest.approx((n * n).sum() / n.sum())
-    assert strategy.cohort.metrics["comm/clients"] == 3
+    assert strategy.cohort.tally.metrics["train/loss"] == pytest.approx((n * n).sum() / n.sum())
+    assert strategy.cohort.tally.metrics["comm/clients"] == 3
 
 
 def test_the_order_of_arrival_changes_not_one_bit() -> None:
@@ -133,8 +133,8 @@ def test_a_failed_client_is_left_out_named_and_not_acknowledged() -> None:
 
     play(strategy, grid, 1, answer)
     np.testing.assert_allclose(strategy.model.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-6)
-    assert strategy.cohort.metrics["comm/failures"] == 1
-    assert "client 1" in strategy.cohort.failures[0]
+    assert strategy.cohort.tally.metrics["comm/failures"] == 1
+    assert "client 1" in strategy.cohort.tally.failures[0]
     messages = strategy.configure_train(2, strategy.broadcast(2), ConfigRecord(), grid)
     assert [m.content["task"]["accepted-round"] for m in messages] == [1, 0, 1]
 
@@ -155,7 +155,7 @@ def test_a_payload_that_is_not_this_rounds_is_refused_and_the_round_goes_on(dama
 
     play(strategy, grid, 1, answer)
     np.testing.assert_allclose(strategy.model.weights.numpy(), u[1:].mean(0), rtol=1e-6)
-    assert "its reply is refused" in strategy.cohort.failures[0]
+    assert "its reply is refused" in strategy.cohort.tally.failures[0]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_malformed_reply_is_one_refused_client(metrics: dict | None, arrays: b
 
     play(strategy, grid, 1, answer)
     np.testing.assert_allclose(strategy.model.weights.numpy(), u[[0, 2]].mean(0), rtol=1e-5, atol=1e-7)
-    assert "its reply is refused" in strategy.cohort.failures[0]
+    assert "its reply is refused" in strategy.cohort.tally.failures[0]
 
 
 def test_a_client_cannot_write_the_tags_that_the_server_measures() -> None:
@@ -201,15 +201,15 @@ def test_a_client_cannot_write_the_tags_that_the_server_measures() -> None:
         return good
 
     play(strategy, grid, 1, answer)
-    assert strategy.cohort.metrics["comm/uplink_bytes"] < 1e6
-    assert "evil/tag" not in strategy.cohort.metrics
+    assert strategy.cohort.tally.metrics["comm/uplink_bytes"] < 1e6
+    assert "evil/tag" not in strategy.cohort.tally.metrics
 
 
 def test_a_missing_reply_is_a_failure() -> None:
     strategy, grid = make()
     u = updates(1)
     play(strategy, grid, 1, lambda i, m: None if i == 2 else reply(m, u[i], 1, 1))
-    assert "no reply" in strategy.cohort.failures[0]
+    assert "no reply" in strategy.cohort.tally.failures[0]
 
 
 def test_a_node_that_the_superlink_lost_fails_with_its_client_and_reason() -> None:
@@ -221,8 +221,8 @@ def test_a_node_that_the_superlink_lost_fails_with_its_client_and_reason() -> No
     lost = Message(Error(1, "Node Unavailable"), reply_to=messages[1])
     lost.metadata.__dict__["_src_node_id"] = 99  # the SuperLink's own
     strategy.aggregate_train(1, [lost, *(reply(messages[i], u[i], 1, 1) for i in (0, 2))])
-    assert strategy.cohort.failures == ["client 1: Node Unavailable"]
-    assert strategy.cohort.metrics["comm/clients"] == 2
+    assert strategy.cohort.tally.failures == ["client 1: Node Unavailable"]
+    assert strategy.cohort.tally.metrics["comm/clients"] == 2
 
 
 def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it() -> None:
@@ -235,9 +235,9 @@ def test_the_slowest_client_sets_the_simulated_clock_and_the_deadline_drops_it()
     for deadline, kept, clock in ((0.0, [0, 1, 2], seconds[2][0]), (between, [i for _, i in seconds[:2]], between)):
         strategy, grid = make(compute_seconds=1.0, round_deadline=deadline, **links)
         play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
-        assert strategy.cohort.metrics["time/simulated"] == pytest.approx(clock)
+        assert strategy.cohort.tally.metrics["time/simulated"] == pytest.approx(clock)
         np.testing.assert_allclose(strategy.model.weights.numpy(), u[kept].mean(0), rtol=1e-4, atol=1e-6)
-        assert len(strategy.cohort.failures) == 3 - len(kept)
+        assert len(strategy.cohort.tally.failures) == 3 - len(kept)
 
 
 def test_a_round_in_which_all_clients_are_late_leaves_the_weights_and_the_run_goes_on() -> None:
@@ -245,8 +245,8 @@ def test_a_round_in_which_all_clients_are_late_leaves_the_weights_and_the_run_go
     before, u = strategy.model.weights.clone(), updates(1)
     play(strategy, grid, 1, lambda i, m: reply(m, u[i], 1, 1))
     assert torch.equal(strategy.model.weights, before)
-    assert len(strategy.cohort.failures) == 3
-    strategy.cohort.config = strategy.cohort.config.replace(round_deadline=3.0)
+    assert len(strategy.cohort.tally.failures) == 3
+    strategy.model.experiment.config = strategy.config.replace(round_deadline=3.0)
     play(strategy, grid, 2, lambda i, m: reply(m, u[i], 1, 2))
     np.testing.assert_allclose((strategy.model.weights - before).numpy(), u.mean(0), rtol=1e-4, atol=1e-6)
 

@@ -165,4 +165,4 @@ def test_a_client_on_a_new_node_loses_no_turn(tiny_dataset: str, settings: dict[
         messages = list(strategy.configure_train(round, arrays, ConfigRecord(), deployment))
         assert [message.metadata.dst_node_id for message in messages] == deployment.nodes
         arrays, _ = strategy.aggregate_train(round, deployment.send_and_receive(messages))
-        assert strategy.cohort.failures == []
+        assert strategy.cohort.tally.failures == []

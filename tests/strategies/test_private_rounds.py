@@ -93,8 +93,8 @@ def test_a_round_releases_the_cut_updates_and_the_noise_over_the_expected_cohort
     total = sum(update * min(1, CLIP / np.linalg.norm(update)) for update in updates)
     expected = (total + noise_of(strategy, round, size)) / COHORT
     np.testing.assert_allclose(strategy.model.weights.numpy(), expected, rtol=1e-5, atol=1e-7)
-    assert strategy.cohort.metrics["privacy/clipped"] == sum(client % 2 == 0 for client in asked) / 3
-    assert strategy.cohort.metrics["privacy/epsilon"] > 0
+    assert strategy.cohort.tally.metrics["privacy/clipped"] == sum(client % 2 == 0 for client in asked) / 3
+    assert strategy.cohort.tally.metrics["privacy/epsilon"] > 0
 
 
 def test_a_round_without_any_client_is_noise_alone() -> None:
@@ -109,7 +109,7 @@ def test_clients_that_fail_are_a_shorter_sum_and_no_second_cohort_is_asked() -> 
     strategy = make()
     round = rounds_of(2, strategy.config)
     asked = play(strategy, round, answer=lambda s, m, r: Message(Error(2, "broken"), reply_to=m))
-    assert strategy.cohort.metrics["comm/messages"] == len(asked) == 2
+    assert strategy.cohort.tally.metrics["comm/messages"] == len(asked) == 2
     expected = noise_of(strategy, round, strategy.model.layout.size) / COHORT
     np.testing.assert_allclose(strategy.model.weights.numpy(), expected, rtol=1e-6)
 
@@ -127,7 +127,7 @@ def test_no_limit_compares_clients() -> None:
             return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 9})}), reply_to=m)
 
         play(strategy, round, answer=answer)
-        assert strategy.cohort.failures == []
+        assert strategy.cohort.tally.failures == []
 
 
 def test_noise_stands_on_the_coordinates_that_the_clients_share_alone() -> None:
@@ -211,7 +211,7 @@ def test_with_noise_by_clients_a_round_with_too_few_replies_leaves_the_weights()
 
     play(strategy, 1, answer=answer)
     assert not strategy.model.weights.any()
-    assert strategy.cohort.metrics["comm/messages"] == COHORT
+    assert strategy.cohort.tally.metrics["comm/messages"] == COHORT
     asked = play(strategy, 2)
     support = shared_support(
         UpdateCodec(strategy.model.layout, **strategy.config.compression()), 2, strategy.config.support_seed(2)

@@ -12,7 +12,7 @@ from fedsparse.config import Config
 from fedsparse.engine.step_records import read_steps, step_record
 from fedsparse.experiment import Experiment
 from fedsparse.sparsity.densities import DISTRIBUTIONS, budget
-from fedsparse.strategies.replies import Measures
+from fedsparse.strategies.round_tally import Measures
 from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
 from tests.strategies.federation import SETTINGS, STEPS, TRAFFIC, play

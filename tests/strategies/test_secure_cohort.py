@@ -105,8 +105,8 @@ def test_the_server_gets_the_mean_of_the_clients_that_are_left(phase: str, tiny_
     change = play(strategy, grid)
     left = range(10) if phase == PHASES[3] else set(range(10)) - {2, 7}
     np.testing.assert_allclose(change, plain_mean(tiny_dataset, left), atol=2e-5)  # half a step of secure-limit 1
-    assert strategy.cohort.metrics["comm/clients"] == len(left)
-    assert [failure[:9] for failure in strategy.cohort.failures] == ["client 2:", "client 7:"]
+    assert strategy.cohort.tally.metrics["comm/clients"] == len(left)
+    assert [failure[:9] for failure in strategy.cohort.tally.failures] == ["client 2:", "client 7:"]
     accepted = {client for client in range(10) if strategy.cohort.ledger[client].accepted_round == 1}
     assert accepted == set(left)
 
@@ -125,11 +125,11 @@ def test_the_server_never_gets_an_update_of_one_client(tiny_dataset: str) -> Non
 def test_every_byte_of_every_phase_is_counted(tiny_dataset: str) -> None:
     strategy, grid = federation(tiny_dataset)
     play(strategy, grid)
-    metrics = strategy.cohort.metrics
+    metrics = strategy.cohort.tally.metrics
     assert metrics["comm/messages"] == 40
     assert metrics["comm/uplink_bytes"] == grid.bytes_of(up=True)
     assert metrics["time/mask"] > 0
-    assert strategy.cohort.timer.seconds()["secure"] > 0
+    assert strategy.cohort.tally.timer.seconds()["secure"] > 0
     weights = strategy.model.layout.size
     one = 64 + (32 + 9 * 82) + (21 + weights * 2 + 4 * -(-weights // 8) + 4) + 10 * 33
     assert metrics["comm/uplink_bytes"] == 10 * one
@@ -190,8 +190,8 @@ def test_with_too_few_clients_left_the_round_goes_on_with_others(tiny_dataset: s
     play(strategy, grid)
     accepted = {client for client in range(20) if strategy.cohort.ledger[client].accepted_round == 1}
     assert accepted == set(range(20)) - first
-    assert strategy.cohort.metrics["comm/clients"] == 10
-    told = [failure.partition(": ")[2] for failure in strategy.cohort.failures]
+    assert strategy.cohort.tally.metrics["comm/clients"] == 10
+    told = [failure.partition(": ")[2] for failure in strategy.cohort.tally.failures]
     assert told.count("6 clients are too few for a secure sum; it takes 7") == 6
 
 
@@ -242,11 +242,11 @@ def test_a_wrong_message_costs_its_sender_the_turn(
 
     strategy, grid = federation(tiny_dataset, change, **{"clients": 4, "clients-per-round": 4})
     play(strategy, grid)
-    (failure,) = strategy.cohort.failures
+    (failure,) = strategy.cohort.tally.failures
     assert failure.startswith("client 1: its reply is")
     assert len(failure) < 200
     assert "\n" not in failure
-    assert strategy.cohort.metrics["comm/clients"] == (4 if phase == PHASES[3] else 3)
+    assert strategy.cohort.tally.metrics["comm/clients"] == (4 if phase == PHASES[3] else 3)
 
 
 def test_another_clients_masked_update_is_refused(tiny_dataset: str) -> None:
@@ -261,7 +261,7 @@ def test_another_clients_masked_update_is_refused(tiny_dataset: str) -> None:
 
     strategy, grid = federation(tiny_dataset, change)
     play(strategy, grid)
-    assert strategy.cohort.failures == [
+    assert strategy.cohort.tally.failures == [
         "client 1: its reply is refused: masked payload is damaged, or it is another client's or another run's"
     ]
 
@@ -273,8 +273,8 @@ def test_a_client_that_raises_in_one_phase_is_left_out(tiny_dataset: str) -> Non
 
     strategy, grid = federation(tiny_dataset, change)
     play(strategy, grid)
-    assert strategy.cohort.failures == ["client 1: ValueError: no"]
-    assert strategy.cohort.metrics["comm/clients"] == 9
+    assert strategy.cohort.tally.failures == ["client 1: ValueError: no"]
+    assert strategy.cohort.tally.metrics["comm/clients"] == 9
 
 
 @pytest.mark.parametrize("store", ["context", "files"])

@@ -42,8 +42,9 @@ def test_a_client_that_deals_wrong_shares_is_left_out_and_the_round_goes_on(wron
     left = set(range(10)) - {3}
     np.testing.assert_allclose(change_of_weights, plain_mean(tiny_dataset, left), atol=2e-5)
     assert {client for client in range(10) if strategy.cohort.ledger[client].accepted_round == 1} == left
-    assert strategy.cohort.metrics["refused/payload"] == 1
-    assert "client 3: its reply is refused: the shares of client 3 do not fit together" in strategy.cohort.failures
+    assert strategy.cohort.tally.metrics["refused/payload"] == 1
+    told = "client 3: its reply is refused: the shares of client 3 do not fit together"
+    assert told in strategy.cohort.tally.failures
 
 
 def test_a_client_that_was_left_out_may_be_in_every_cohort_of_the_next_round(tiny_dataset: str) -> None:
@@ -57,7 +58,7 @@ def test_a_client_that_was_left_out_may_be_in_every_cohort_of_the_next_round(tin
 
     strategy, grid = federation(tiny_dataset, change)
     play(strategy, grid, rounds=2)
-    assert strategy.cohort.metrics["comm/clients"] == 10
+    assert strategy.cohort.tally.metrics["comm/clients"] == 10
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -92,8 +93,8 @@ def test_telemetry_says_the_share_of_values_that_the_limit_cuts(tiny_dataset: st
         strategy, grid = federation(tiny_dataset, **{"secure-limit": limit})
         play(strategy, grid)
         told = [r.content["metrics"]["compress/clipped"] for m, r in grid.seen if m.metadata.message_type == "train"]
-        assert strategy.cohort.metrics["compress/clipped"] == pytest.approx(sum(told) / 10)
-        shares.append(strategy.cohort.metrics["compress/clipped"])
+        assert strategy.cohort.tally.metrics["compress/clipped"] == pytest.approx(sum(told) / 10)
+        shares.append(strategy.cohort.tally.metrics["compress/clipped"])
     assert shares[0] == 0 < shares[1] < shares[2] < 1
 
 

@@ -202,8 +202,8 @@ def refused(strategy: FedAvg, *, report: bytes = b"", own: Topology | None = Non
             wire.bind(report, binding_of(messages[0])), report_layout(LAYOUT)
         )
     strategy.aggregate_train(1, [first, second])
-    assert strategy.cohort.metrics["comm/clients"] == 2 - len(strategy.cohort.failures)
-    return "".join(strategy.cohort.failures)
+    assert strategy.cohort.tally.metrics["comm/clients"] == 2 - len(strategy.cohort.tally.failures)
+    return "".join(strategy.cohort.tally.failures)
 
 
 def report_of(*sizes: int, round: int = 1) -> bytes:
