@@ -21,8 +21,9 @@ from fedsparse.plugins import blamed, call, is_own, named
 
 @lru_cache(maxsize=4)
 def load_dataset(
-    name: str = "fashion-mnist-mini", data_dir: str = "data", tokenizer: str = "auto", seq_length: int = 128
-) -> Dataset:
+    name: str = "fashion-mnist-mini", data_dir: str = "data", tokenizer: str = "auto", seq_length: int = 128,
+    setting: str = "dataset",
+) -> Dataset:  # fmt: skip
     """A data set, read once a process.
 
     Args:
@@ -32,11 +33,12 @@ def load_dataset(
             takes.
         data_dir: the folder that data sets are downloaded into and read from.
         tokenizer, seq_length: how text becomes tokens, and samples.
+        setting: whose value ``name`` is, for messages.
 
     Raises:
         ConfigError: the data set cannot be read or downloaded, has a fault, or the user's own function fails.
     """
-    with blamed("dataset", name), data_errors():
+    with blamed(setting, name), data_errors():
         if name.endswith(".npz"):
             return load_npz(Path(name).expanduser())
         place, folder = Path(name).expanduser(), Path(data_dir).expanduser()
@@ -93,6 +95,18 @@ def partition_of(
 def set_apart(samples: int, count: int, seed: int) -> NDArray[np.int64]:
     """The samples, of so many, that no client holds: int64 ``(count,)``, ascending."""
     return np.sort(np.random.default_rng((seed, count)).permutation(samples)[:count])
+
+
+def check_alike(other: Dataset, data: Dataset, says: str) -> None:
+    """Refuse a data set whose samples a model of ``data`` does not understand.
+
+    Raises:
+        ConfigError: what its samples are, after ``says``.
+    """
+    if (other.kind, other.input_shape) != (data.kind, data.input_shape):
+        raise ConfigError(f"{says}: has {other.samples_in_words}, and the clients have {data.samples_in_words}")
+    if other.vocabulary != data.vocabulary:
+        raise ConfigError(f"{says}: the tokenizer makes other tokens of it; use --tokenizer byte, or a tokenizer.json")
 
 
 @contextmanager

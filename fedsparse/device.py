@@ -1,7 +1,9 @@
 """The device on which a run computes."""
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -26,6 +28,16 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device = mps: torch finds no Apple GPU here; use --device cpu")
     return device
+
+
+def memory_of(device: torch.device) -> int:
+    """The bytes of the device's memory, or of what a container may use of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else ""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(there, int(allowed)) if allowed.isdigit() else there
 
 
 LARGE = 10_000_000

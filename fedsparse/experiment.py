@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedsparse.catalogue import TOPOLOGIES
-from fedsparse.data import partition_of, set_apart
+from fedsparse.data import check_alike, load_dataset, partition_of, set_apart
 from fedsparse.device import resolve_device
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.lowrank import ranks_in
@@ -147,6 +147,31 @@ class Experiment(Networks):
         """Indices of the training samples that no client holds (int64, on the device)."""
         split = self.config.partitioning()
         return torch.from_numpy(set_apart(self.dataset.train_size, split["apart"], split["seed"])).to(self.device)
+
+    @cached_property
+    def distill_data(self) -> Dataset | None:
+        """Another data set than the clients', from which the server distils, on the CPU; None where it has none.
+
+        Raises:
+            ConfigError: it cannot be read, or has too few samples or samples of another kind.
+        """
+        name, count, (_, *settings) = self.config.distill_data, self.config.distill_samples, self.config.loading()
+        if self.config.distill != "ensemble" or self.config.sets_apart:
+            return None
+        other, says = load_dataset(name, *settings, setting="distill-data"), f"distill-data = {name}"
+        check_alike(other, self.dataset, says)
+        if count > other.train_size:
+            raise ConfigError(f"distill-samples = {count}: {says} has only {other.train_size} training samples")
+        return other
+
+    @cached_property
+    def unlabelled(self) -> tuple[Fetch, int]:
+        """A function that makes batches of the server's own samples, and how many samples these are."""
+        other, count, seed = self.distill_data, self.config.distill_samples, derive_seed(self.config.seed, "distill")
+        if other is None:
+            return self.fetch(self.set_apart), len(self.set_apart)
+        chosen = torch.from_numpy(set_apart(other.train_size, count, seed)).to(self.device)
+        return other.to(self.device).fetch(chosen), count
 
     def depth(self, client: int) -> int:
         """How many classifiers a client trains."""

@@ -11,6 +11,7 @@ from fedsparse.aggregation import result_of
 from fedsparse.catalogue import AGGREGATORS, STRATEGIES
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import OWN, Config
+from fedsparse.device import memory_of
 from fedsparse.errors import ConfigError, PluginError
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute
@@ -30,7 +31,7 @@ CHECKED = (
     "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
-    "clients-per-round", "secure-aggregation", "distill", "distill-samples",
+    "clients-per-round", "secure-aggregation", "distill", "distill-samples", "distill-steps", "seq-length",
     "exits", "depths", "recompute", "recompute-segments", "uplink-budget", "values", "scope",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
@@ -76,7 +77,7 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
             experiment.method.counts(layers, config.sparsity)
         _check_own(config, layout)
         if training == "federated":
-            _check_federation(config, layout, experiment.method)
+            _check_federation(experiment, layout)
         for key, settings in (
             ("compressor", config.compression()),
             ("downlink-compressor", config.downlink_compression()),
@@ -97,7 +98,8 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         raise ConfigError(f"aggregator = {config.aggregator}: has no votes, by which {chooser} decides; use mean")
 
 
-def _check_federation(config: Config, layout: Layout, method: TopologyMethod) -> None:
+def _check_federation(experiment: Experiment, layout: Layout) -> None:
+    config, method = experiment.config, experiment.method
     if config.depths and layout.size > layout.parameters:
         raise ConfigError(
             f"depths = {config.depths}: running statistics of layers that a client does not train have no mean; "
@@ -110,6 +112,19 @@ def _check_federation(config: Config, layout: Layout, method: TopologyMethod) ->
     if config.uplink_budget:
         with blamed("compressor", config.compressor):
             _check_budget(config, layout, method)
+    if config.distill == "ensemble":
+        _check_ensemble(experiment)
+
+
+def _check_ensemble(experiment: Experiment) -> None:
+    """Check that the server can hold scores twice: those of the present client, and the sum of those before."""
+    _, samples = experiment.unlabelled
+    _, targets = experiment.dataset.trial()
+    scores, there = targets[0].numel() * experiment.dataset.classes, memory_of(experiment.device)
+    needed = 2 * 4 * samples * scores
+    if experiment.config.server_distils and needed > there:
+        told = f"distill-samples = {samples}: {scores:,} scores of each take {human_bytes(needed)}"
+        raise ConfigError(f"{told}, and the server has {human_bytes(there)} of memory; use fewer samples")
 
 
 def _check_budget(config: Config, layout: Layout, method: TopologyMethod) -> None:

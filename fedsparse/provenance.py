@@ -48,6 +48,7 @@ def provenance_of(experiment: Experiment, *, federated: bool = True) -> Provenan
     """
     config = experiment.config
     hashed, sampled = data_hash(experiment.dataset)
+    other = experiment.distill_data if federated else None
     split = [experiment.partition.order, experiment.partition.offsets] if federated else []
     return {
         "code": code(),
@@ -57,6 +58,7 @@ def provenance_of(experiment: Experiment, *, federated: bool = True) -> Provenan
         "seed": config.seed,
         "data-hash": hashed,
         "data-sampled": sampled,
+        **({"distill-data-hash": data_hash(other)[0]} if other else {}),
         "partition-hash": _digest(split) if federated else None,
         "initial-weights": digest(experiment.model.vector.cpu().numpy()).hex(),
     }

@@ -25,14 +25,14 @@ class Ensemble:
     """One round's models. Each gives its scores when it arrives, so that the server holds one at a time.
 
     Args:
-        experiment: with the samples that no client holds; its model is changed.
+        experiment: with the server's own samples; its model is changed.
         weights: that the clients started from, float32 on the CPU, shape ``(layout.size,)``; unchanged.
     """
 
     def __init__(self, experiment: Experiment, weights: Tensor) -> None:
         self.experiment, self._start = experiment, weights
-        self._samples, self._fetch = len(experiment.set_apart), experiment.fetch(experiment.set_apart)
-        self._sum, self._models = torch.zeros((), device=experiment.device), 0
+        self._fetch, self._samples = experiment.unlabelled
+        self._sum, self._models = torch.empty(0), 0
 
     def add(self, update: SparseUpdate) -> None:
         """Add a client's scores, with the same weight for every client; those of a model that overflows are left out.
@@ -45,7 +45,8 @@ class Ensemble:
         model.vector.copy_(local)
         scores = scores_of(model, self._fetch, self._samples)
         if scores.isfinite().all():
-            self._sum, self._models = self._sum + scores, self._models + 1
+            self._sum = self._sum.add_(scores) if self._models else scores
+            self._models += 1
 
     def teach(self, weights: Tensor, topology: Topology, round: int) -> None:
         """Train ``weights``, those of the server after its step, in place; what does not exist stays 0.
@@ -54,7 +55,7 @@ class Ensemble:
             Diverged: the scores are not finite.
         """
         experiment, model = self.experiment, self.experiment.model
-        taught, seed = self._sum / max(self._models, 1), derive_seed(experiment.config.seed, "distill", round=round)
+        taught, seed = self._sum.div_(max(self._models, 1)), derive_seed(experiment.config.seed, "distill", round=round)
         if not (self._models and taught.isfinite().all()):
             raise Diverged(f"round {round}: the scores of the clients' models are not finite; lower the learning rates")
         ours = experiment.config

@@ -138,7 +138,7 @@ class FedAvg(Strategy):
 
     def _received(self, round: int) -> Replies:
         """Where the uploads of a round are added up."""
-        ensemble = Ensemble(self.model.experiment, self.model.weights) if self.config.distill == "ensemble" else None
+        ensemble = Ensemble(self.model.experiment, self.model.weights) if self.config.server_distils else None
         return Replies(self._aggregator(round), self.model.topology.current, ensemble)
 
     def _aggregator(self, round: int) -> Aggregator:

@@ -163,6 +163,16 @@ class Config(
         """The arguments of ``data.load_dataset``."""
         return self.dataset, self.data_dir, self.tokenizer, self.seq_length
 
+    @property
+    def server_distils(self) -> bool:
+        """Whether the server asks its clients' models for their scores."""
+        return self.distill == "ensemble" and self.distill_steps > 0
+
+    @property
+    def sets_apart(self) -> bool:
+        """Whether the server has training samples that no client holds."""
+        return self.distill == "ensemble" and self.distill_data == "set-apart"
+
     def partitioning(self) -> dict[str, Any]:
         """The arguments of ``data.partition_of`` after the data set."""
         return {
@@ -172,7 +182,7 @@ class Config(
             "beta": self.beta,
             "classes_per_client": self.classes_per_client,
             "min_samples": self.min_samples,
-            "apart": self.distill_samples if self.distill == "ensemble" else 0,
+            "apart": self.distill_samples if self.sets_apart else 0,
         }
 
     def support_seed(self, round: int) -> int | None:
@@ -209,8 +219,9 @@ class Config(
         paths = {key: flat[key] for key in ("data-dir", "init", "logdir", "outfile", "resume")}
         changes["tracker"] = ",".join(absolute(name) if is_own(name) else name for name in self.trackers)
         paths |= {"distribution": self.distribution} if self.distribution.endswith(".csv") else {}
-        if self.dataset.endswith(tuple(FILES)) or ("/" in self.dataset and not is_own(self.dataset)):
-            paths["dataset"] = self.dataset
+        for key in ("dataset", "distill-data"):
+            if flat[key].endswith(tuple(FILES)) or ("/" in flat[key] and not is_own(flat[key])):
+                paths[key] = flat[key]
         if "/" in self.tokenizer or "." in self.tokenizer:
             paths["tokenizer"] = self.tokenizer
         return self.replace(**{key: str(Path(p).expanduser().absolute()) for key, p in paths.items() if p}, **changes)
@@ -243,7 +254,7 @@ KEYS = tuple(name.replace("_", "-") for group in GROUPS for name in group.model_
 """The kebab-case names of all settings."""
 
 OWN = ("dataset", "distribution", "model", "optimizer", "strategy", "aggregator", "compressor", "downlink-compressor",
-       "topology")  # fmt: skip
+       "topology", "distill-data")  # fmt: skip
 """Settings that may name an object of the user's own."""
 
 

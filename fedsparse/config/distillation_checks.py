@@ -21,7 +21,8 @@ def check_distillation(config: Config) -> None:
         raise ValueError(f"{says}: is a mean over all clients, and aggregator = {config.aggregator} would not guard it")
     if config.upload_pruning != "off" or config.topology_method in ("feddst", "sparsyfed"):
         raise ValueError(f"{says}: needs a topology that the server chooses, the same for all clients")
-    if config.distribution.endswith(".csv"):
+    if config.distribution.endswith(".csv") and config.distill_data == "set-apart":
         raise ValueError(
-            f"{says}: needs samples that no client holds, and distribution = {config.distribution} gives all away"
+            f"{says}: needs samples that no client holds, and distribution = {config.distribution} gives all away; "
+            "give distill-data"
         )

@@ -185,7 +185,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "depths": (none_of("exits", "0"),),
     "distill-temperature": (none_of("distill", "off"),),
     "distill-weight": (one_of("distill", "global", "not-true"),),
-    **dict.fromkeys(("distill-samples", "distill-steps", "distill-lr"), (one_of("distill", "ensemble"),)),
+    **dict.fromkeys(
+        ("distill-data", "distill-samples", "distill-steps", "distill-lr"), (one_of("distill", "ensemble"),)
+    ),
     "server-momentum": (one_of("strategy", "fedavgm", "fedadam"),),
     "server-nesterov": (one_of("strategy", "fedavgm"),),
     "server-beta2": (one_of("strategy", "fedadam"),),

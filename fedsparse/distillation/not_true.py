@@ -1,7 +1,8 @@
 """How far a network is from its teacher where both say how the wrong classes compare.
 
 FedNTD: Lee et al. 2022, "Preservation of the Global Knowledge by Not-True Distillation in Federated Learning", section
-3.1. What a client knows of classes that it does not hold stays, and the true class is learnt from the label alone.
+3.1. What a client knows of classes that it does not hold stays, and the true class is learnt from the label alone. With
+a temperature T other than 1, which is the paper's, the paper's term is T^2 times smaller.
 """
 
 import torch

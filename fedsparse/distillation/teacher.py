@@ -13,8 +13,8 @@ from fedsparse.distillation.softened import softened
 from fedsparse.vector import FlatModel
 
 Divergence = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-DIVERGENCES: dict[str, Divergence] = {"global": softened, "not-true": not_true}
-"""By the setting ``distill``."""
+TERMS: dict[str, tuple[Divergence, float]] = {"global": (softened, 0.1), "not-true": (not_true, 1.0)}
+"""By the setting ``distill``: the term, and its weight in the paper: FedGKD's gamma / 2, FedNTD's beta."""
 
 
 class Lesson(NamedTuple):
@@ -29,10 +29,11 @@ class Lesson(NamedTuple):
     @classmethod
     def of_the_round(cls, config: Config, model: FlatModel) -> "Lesson | None":
         """What a client learns from ``model``, which holds the global weights now; None where settings ask for none."""
-        if config.distill not in DIVERGENCES:
+        if config.distill not in TERMS:
             return None
-        divergence = DIVERGENCES[config.distill]
-        return cls(as_it_is(model), divergence, config.distill_temperature, config.distill_weight)
+        divergence, usual = TERMS[config.distill]
+        weight = usual if config.distill_weight == "auto" else config.distill_weight
+        return cls(as_it_is(model), divergence, config.distill_temperature, weight)
 
     def loss(self, task: Tensor, inputs: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         """What is minimised, given the loss of the task."""

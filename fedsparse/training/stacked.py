@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedsparse.config import Config
-from fedsparse.distillation.teacher import DIVERGENCES
+from fedsparse.distillation.teacher import TERMS
 from fedsparse.sparsity import TopologyMethod
 from fedsparse.tasks import Task
 from fedsparse.telemetry.step_log import StepLog
@@ -72,7 +72,7 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
         "compile": config.compile,
         "recompute": config.recompute,
         "exits": config.exits > 0,
-        "distill": config.distill in DIVERGENCES,
+        "distill": config.distill in TERMS,
     }
     return ", ".join(reason for reason, holds in reasons.items() if holds)
 

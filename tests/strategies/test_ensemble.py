@@ -1,5 +1,6 @@
 """The server distils a cohort's ensemble into the mean of its models."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ from torch import Tensor, nn
 
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
+from fedsparse.data import load_dataset
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
+from fedsparse.preflight import check
+from fedsparse.provenance import provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.strategies.ensemble import Ensemble
 from fedsparse.vector import FlatModel
@@ -148,7 +152,7 @@ def test_a_federation_distils_its_ensemble_in_every_round(tiny_dataset: str) -> 
         ({"dp-noise": 1}, "past the noise of dp-noise"),
         ({"aggregator": "median"}, "aggregator = median would not guard it"),
         ({"upload-pruning": "magnitude"}, "needs a topology that the server chooses"),
-        ({"distribution": "mine.csv"}, "needs samples that no client holds, and distribution = mine.csv gives all"),
+        ({"distribution": "mine.csv"}, "distribution = mine.csv gives all away; give distill-data"),
     ],
 )
 def test_what_an_ensemble_cannot_be_combined_with_is_one_line(settings: dict, line: str) -> None:
@@ -156,6 +160,83 @@ def test_what_an_ensemble_cannot_be_combined_with_is_one_line(settings: dict, li
         Config.from_mapping({"distill": "ensemble"} | settings)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_without_steps_the_server_learns_nothing_and_clients_lack_its_samples_all_the_same(tiny_dataset: str) -> None:
+    lacking, undistilled = (
+        play(tiny_dataset, rounds=2, **ENSEMBLE | settings)
+        for settings in ({"distill-steps": 0}, {"distill-lr": 1e-30})
+    )
+    assert torch.equal(lacking[-1].weights, undistilled[-1].weights)
+    whole = play(tiny_dataset, rounds=2, sparsity=0)
+    assert not torch.equal(lacking[-1].weights, whole[-1].weights)
+
+
+def other_data(tmp_path: Path, samples: int = 60, size: int = 28) -> str:
+    """A file of images whose labels are of other classes than those of the clients."""
+    rng, file = np.random.default_rng(0), tmp_path / "other.npz"
+    images = {f"x_{part}": rng.integers(0, 256, (samples, size, size), np.uint8) for part in ("train", "test")}
+    np.savez(file, **images, **{f"y_{part}": np.arange(samples) % 30 for part in ("train", "test")})
+    return str(file)
+
+
+def test_the_server_may_distil_from_another_data_set_and_then_clients_lack_no_samples(
+    tiny_dataset: str, tmp_path: Path
+) -> None:
+    settings = {"dataset": tiny_dataset, "distribution": "dirichlet", "clients": 10} | ENSEMBLE
+    config = Config.from_mapping(settings | {"distill-data": other_data(tmp_path)})
+    experiment = Experiment(config)
+    assert sorted(experiment.partition.order) == list(range(200))
+    fetch, count = experiment.unlabelled
+    assert count == 40
+    inputs, _ = fetch(torch.arange(40))
+    own = load_dataset(config.distill_data).fetch(torch.arange(60))(torch.arange(60))[0]
+    assert all((own == image).flatten(1).all(1).any() for image in inputs)
+    assert provenance_of(experiment)["distill-data-hash"] != provenance_of(experiment)["data-hash"]
+    distilled, *again = (play(tiny_dataset, 2, **ENSEMBLE, distill_data=config.distill_data) for _ in range(2))
+    assert torch.equal(distilled[-1].weights, again[0][-1].weights)
+    assert not torch.equal(distilled[-1].weights, play(tiny_dataset, 2, sparsity=0)[-1].weights)
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        (
+            {"size": 32},
+            "other.npz: has images of 1x32x32 (channels, height, width), and the clients have images of 1x28x",
+        ),
+        ({"samples": 39}, "other.npz has only 39 training samples"),
+    ],
+)
+def test_images_from_which_the_server_cannot_distil_are_one_line_before_the_run(
+    tiny_dataset: str, tmp_path: Path, other: dict, line: str
+) -> None:
+    data = {"dataset": tiny_dataset, "distill-data": other_data(tmp_path, **other), "clients": 10}
+    with pytest.raises(ConfigError, match=re.escape(line)) as error:
+        check(Experiment(Config.from_mapping(ENSEMBLE | data)))
+    assert "\n" not in str(error.value)
+
+
+def test_text_is_distilled_from_only_if_its_tokens_are_those_of_the_clients(tmp_path: Path) -> None:
+    text = tmp_path / "other.txt"
+    text.write_text("another alphabet: äöü\n" * 400)
+    data = {"dataset": "shakespeare-mini", "distill-data": str(text), "clients": 10}
+    check(Experiment(Config.from_mapping(ENSEMBLE | data | {"tokenizer": "byte"})))
+    with pytest.raises(ConfigError, match=r"other\.txt: the tokenizer makes other tokens of it; use --tokenizer byte"):
+        check(Experiment(Config.from_mapping(ENSEMBLE | data)))
+
+
+def test_scores_of_text_that_the_server_cannot_hold_are_one_line_before_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = {"dataset": "shakespeare-mini", "tokenizer": "byte", "seq-length": 64, "clients": 10}
+    experiment = Experiment(Config.from_mapping(ENSEMBLE | data))
+    needed = 2 * 40 * 64 * 256 * 4
+    monkeypatch.setattr("fedsparse.preflight.memory_of", lambda device: needed)
+    check(experiment)
+    monkeypatch.setattr("fedsparse.preflight.memory_of", lambda device: needed - 1)
+    with pytest.raises(ConfigError, match=r"^distill-samples = 40: 16,384 scores of each take 5.24 MB, and the server"):
+        check(experiment)
 
 
 def test_clients_without_samples_are_one_line(tiny_dataset: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fedsparse.config import Config
 from fedsparse.distillation.not_true import not_true
 from fedsparse.distillation.softened import softened
+from fedsparse.distillation.teacher import Lesson
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.loop import train
@@ -73,6 +74,14 @@ X, Y = torch.randn(30, 6, generator=random), torch.arange(30) % 3
 def network() -> nn.Module:
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.0), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(("distill", "weight"), [("global", 0.1), ("not-true", 1.0)])
+def test_the_weight_of_each_term_is_its_papers_unless_the_settings_say_another(distill: str, weight: float) -> None:
+    model, usual = FlatModel(network()), Config.from_mapping({"distill": distill})
+    for config, expected in ((usual, weight), (usual.replace(distill_weight=0.7), 0.7)):
+        lesson = Lesson.of_the_round(config, model)
+        assert (lesson.weight, lesson.labels, lesson.temperature) == (expected, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("distill", "divergence"), [("global", softened), ("not-true", not_true)])
