@@ -58,7 +58,7 @@ def test_a_run_learns_and_leaves_all_result_files(tmp_path: Path) -> None:
     assert 0 <= result["rounds"][-1]["eval/client_accuracy"] <= 1
     (folder,) = (tmp_path / "runs").iterdir()
     names = {p.name.split(".")[0] for p in folder.iterdir()}
-    assert names == {"config", "provenance", "rounds", "result", "partition", "model", "events", "hparams"}
+    assert names == {"config", "provenance", "rounds", "result", "partition", "model", "events"}
     rows = list(csv.DictReader((folder / "rounds.csv").open()))
     for stage in ("sample", "data", "forward", "backward", "optimizer", "compress", "encode", "decode", "aggregate"):
         assert float(rows[-1][f"time/{stage}"]) > 0, stage

@@ -112,6 +112,7 @@ def test_a_resumed_runs_tensorboard_has_every_round_once(tmp_path: Path, monkeyp
     board = EventAccumulator(str(folder)).Reload()
     assert [s.step for s in board.Scalars("train/loss")] == list(range(1, 9))
     assert [s.step for s in board.Scalars("eval/accuracy")] == [0, 2, 4, 6, 8]
+    assert [s.step for s in board.Scalars("at the end/accuracy")] == [8]
     assert len(board.Tensors("config/text_summary")) == 1
 
 

@@ -1,6 +1,5 @@
 """TensorBoard, which needs no service: event files in the run folder."""
 
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,10 @@ from fedsparse.telemetry.events import SummaryWriter, cut_events, event_sizes
 from fedsparse.telemetry.tags import PARTS
 from fedsparse.telemetry.trackers import Details, Run, Tracker
 
-HPARAMS = "hparams"
-"""The folder of a run's settings and last numbers. TensorBoard shows every curve of this folder as a column."""
+AT_THE_END = "at the end"
+"""The group of a run's last numbers. TensorBoard shows the first five curves by name as columns beside the settings."""
 COLUMNS = ("uplink-bytes", "downlink-bytes", "seconds")
-"""The columns beside the headline and the loss; TensorBoard shows five at once."""
+"""The columns beside the headline and the loss."""
 
 
 class Board(Tracker):
@@ -79,22 +78,19 @@ class Board(Tracker):
         return event_sizes(self.run.folder)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write what the tab HPARAMS shows, into a folder of its own, and anew where the run went on.
+        """Write what the tab HPARAMS shows.
 
         This leaves out TensorBoard's description of an experiment, because TensorBoard would take the columns of all
         runs from the one that it finds first. Without it, TensorBoard shows the settings in which the runs differ.
         """
-        self._board.close()
-        folder, headline = self.run.folder / HPARAMS, self.run.headline.removeprefix("eval/")
-        shutil.rmtree(folder, ignore_errors=True)
-        settings = in_effect(self.run.config)
+        headline, settings = self.run.headline.removeprefix("eval/"), in_effect(self.run.config)
         _, start, end = hparams({k: str(v).lower() if isinstance(v, bool) else v for k, v in settings.items()}, {})
-        with SummaryWriter(str(folder)) as board:
-            for part in (start, end):
-                board.file_writer.add_summary(part)
-            for name in (headline, "loss", *COLUMNS):
-                if summary.get(name) is not None:
-                    board.add_scalar(name, summary[name], summary["rounds"])
+        for part in (start, end):
+            self._board.file_writer.add_summary(part)
+        for name in (headline, "loss", *COLUMNS):
+            if summary.get(name) is not None:
+                self._board.add_scalar(f"{AT_THE_END}/{name}", summary[name], summary["rounds"])
+        self._board.close()
 
 
 def changed(config: Config) -> str:

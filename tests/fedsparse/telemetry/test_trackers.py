@@ -167,7 +167,8 @@ def test_where_a_service_cannot_start_those_that_have_started_are_finished(fake:
     with pytest.raises(ConfigError, match=r"^tracker = wandb: RuntimeError: log in first$"):
         play(tmp_path / "run", "tensorboard,trackio,wandb")
     assert module.calls[-1] == ("finish",)
-    assert list((tmp_path / "run/hparams").glob("events*"))  # TensorBoard's last file
+    board = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert board.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.plugin_name == "hparams"  # what it writes at last
 
 
 def test_layers_are_measured_only_where_a_tracker_shows_them(fake: Any, tmp_path: Path) -> None:
@@ -217,14 +218,19 @@ def test_without_trackers_the_folder_has_its_files_alone(tmp_path: Path) -> None
 
 def test_tensorboard_shows_settings_that_have_an_effect_beside_the_last_numbers(tmp_path: Path) -> None:
     play(tmp_path / "run", "tensorboard")
-    board = EventAccumulator(str(tmp_path / "run/hparams")).Reload()
+    assert {path.parent for path in tmp_path.rglob("events*")} == {
+        tmp_path / "run"
+    }  # TensorBoard lists folders as runs
+    board = EventAccumulator(str(tmp_path / "run")).Reload()
     content = board.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
     settings = parse_session_start_info_plugin_data(content).hparams
     assert settings["lr"].number_value == 0.5
     assert settings["augment"].string_value == "false"
     assert "logdir" not in settings
     assert "beta" not in settings  # the distribution is iid
-    last = {tag: board.Scalars(tag)[-1].value for tag in board.Tags()["scalars"]}
+    shown = sorted(board.Tags()["scalars"])[:5]  # as columns
+    last = {tag.removeprefix("at the end/"): board.Scalars(tag)[-1].value for tag in shown}
+    assert last.keys() == {"accuracy", "loss", "uplink-bytes", "downlink-bytes", "seconds"}
     assert (last["accuracy"], last["uplink-bytes"]) == (0.25, 80)
 
 
