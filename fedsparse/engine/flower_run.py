@@ -24,6 +24,7 @@ import torch
 from fedsparse.config import Config
 from fedsparse.engine import flower_end
 from fedsparse.engine.peers import users_are_known
+from fedsparse.engine.simulation_starts import NAME, SimulationStarts
 from fedsparse.engine.sockets import socket_folder
 from fedsparse.errors import ConfigError, RunFailed, reason
 from fedsparse.telemetry.progress import WRITTEN
@@ -102,7 +103,8 @@ def flwr_run(
         *(("--run-config", run_config) if run_config else ()),
         *("--federation-config", " ".join(f"{key}={value}" for key, value in resources.items())),
     ]
-    log = _stream(command, environment)
+    starts = SimulationStarts(Path(environment["FLWR_HOME"]))
+    log = _stream(command, environment, starts)
     # Because `flwr run` exits 0 even when the run has failed, this asks for the run's status.
     status = subprocess.run(
         [str(SCRIPTS / "flwr"), "list", "fedsparse", "--format", "json"],
@@ -112,7 +114,7 @@ def flwr_run(
     ).stdout
     runs = json.loads(status).get("runs") if status.strip().startswith("{") else None
     if not runs or runs[0]["status"] != "finished:completed":
-        why = reason("\n".join(log), otherwise="its log is above")
+        why = starts.reason() if starts.are_too_many else reason("\n".join(log), otherwise="its log is above")
         raise RunFailed(f"the run on Flower's runtime failed: {why}")
     return log
 
@@ -177,8 +179,10 @@ def _environment(home: Path, port: int) -> dict[str, str]:
         f'[superlink]\ndefault = "fedsparse"\n\n[superlink.fedsparse]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
         encoding="utf-8",
     )
+    starts = SimulationStarts(home)
+    starts.note(SCRIPTS / NAME)
     environment = os.environ | {
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": os.pathsep.join([str(starts.folder), str(SCRIPTS), os.environ.get("PATH", "")]),
         "FLWR_HOME": str(home),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -223,8 +227,8 @@ def _wait_until_ready(superlink: subprocess.Popen[bytes], port: int, log: Path) 
     raise RunFailed(f"Flower's SuperLink did not start: {why}")
 
 
-def _stream(command: list[str], environment: Mapping[str, str]) -> list[str]:
-    """Run a command, print every line of its output as it comes, and return the lines."""
+def _stream(command: list[str], environment: Mapping[str, str], starts: SimulationStarts) -> list[str]:
+    """Run a `flwr run`, print every line of its output as it comes, and return the lines."""
     lines = []
     with subprocess.Popen(
         command,
@@ -235,6 +239,7 @@ def _stream(command: list[str], environment: Mapping[str, str]) -> list[str]:
         errors="replace",
         start_new_session=True,
     ) as child:
+        starts.end(child)
         assert child.stdout
         for line in child.stdout:
             print(line, end="", flush=True)

@@ -85,6 +85,7 @@ class Board(Tracker):
         """
         headline, settings = self.run.headline.removeprefix("eval/"), in_effect(self.run.config)
         _, start, end = hparams({k: str(v).lower() if isinstance(v, bool) else v for k, v in settings.items()}, {})
+        assert self._board.file_writer  # it is open until the end
         for part in (start, end):
             self._board.file_writer.add_summary(part)
         for name in (headline, "loss", *COLUMNS):
