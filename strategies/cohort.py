@@ -16,7 +16,6 @@ from fedsparse.engine.records import array_bytes
 from fedsparse.engine.step_records import read_steps
 from fedsparse.sampling import sampled, sampled_again
 from fedsparse.strategies.acceptance import Gate
-from fedsparse.strategies.downlink import frozen_record
 from fedsparse.strategies.ledger import Ledger
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Checked, Content, Upload
@@ -50,9 +49,6 @@ class Cohort:
         self.told: dict[str, float | str] = {}
         self.is_hopeless = False
         self._barred = set[int]()  # clients that spoil the work of others, so that this round asks them no more
-        self._frozen: ArrayRecord | None = None
-        if self.config.lora_rank:
-            self._frozen, self.told["frozen"] = frozen_record(model.experiment)
         self.follow(model)
         self._settings = ConfigRecord(self.config.flat())
         self.ledger = Ledger(model.topology.start)
@@ -112,8 +108,8 @@ class Cohort:
             arrays = self.model.downlink.arrays_for(known.weights_round, weights)
             content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
             content.update(self._extras(kind, client))
-            if self._frozen and not known.frozen:
-                content["frozen"] = self._frozen
+            if self.model.frozen and (frozen := self.model.frozen.arrays_for(known.frozen)):
+                content["frozen"] = frozen
             if mask := self.model.topology.mask_for(known.topology):
                 content["topology"] = mask
                 known.topology = None  # until the client answers, because it may fail before or after it saves the mask
@@ -155,7 +151,8 @@ class Cohort:
         usable = self._usable(replies)
         for client, _ in usable:
             known = self.ledger[client]
-            known.topology, known.weights_round, known.frozen = self.model.topology.current.hash, known.sent_round, True
+            known.topology, known.weights_round = self.model.topology.current.hash, known.sent_round
+            known.frozen = self.model.frozen.edition if self.model.frozen else 0
         self.gate.begin(usable)
         return usable
 

@@ -1,4 +1,4 @@
-"""The server sends its whole weights, or compressed changes of the weights that clients hold; frozen weights once."""
+"""The server sends its whole weights, or compressed changes of the weights that clients hold."""
 
 from typing import Any
 
@@ -9,11 +9,10 @@ from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.compression.changes import Changes
 from fedsparse.config import Config
 from fedsparse.engine.records import payload_array
-from fedsparse.experiment import Experiment
 from fedsparse.quantisation.few_bits_broadcast import few_bits_payload
 from fedsparse.seeds import derive_seed
 from fedsparse.sparsity.compact import Compact
-from fedsparse.vector import FlatModel, Layout, digest
+from fedsparse.vector import FlatModel, Layout
 
 
 class Downlink:
@@ -82,18 +81,22 @@ class Downlink:
         Args:
             held: the round of the weights that the client surely holds; 0 when the server cannot know it.
         """
-        changes = self._changes
-        missing = changes.since(held) if changes else None
-        if changes is None or missing is None:
-            return whole
-        if sum(map(len, missing.values())) + len(changes.hash) >= sum(len(array.data) for array in whole.values()):
-            return whole
-        arrays = {f"change-{r}": payload_array(payload, changes.layout) for r, payload in missing.items()}
-        return ArrayRecord(arrays | {"hash": Array("uint64", (), "little-endian", changes.hash)})
+        arrays = changes_since(held, self._changes) if self._changes else None
+        return min(whole, arrays, key=_length) if arrays else whole
 
 
-def frozen_record(experiment: Experiment) -> tuple[ArrayRecord, str]:
-    """The weights that are not trained, for a client that does not hold them, and their hash in hexadecimal."""
-    layout, vector = experiment.frozen.layout, experiment.frozen.vector
-    payload, _ = UpdateCodec(layout, "none").encode(vector, ClientState(), round=0, seed=0)
-    return ArrayRecord({"weights": payload_array(payload, layout)}), digest(vector.numpy()).hex()
+def changes_since(held: int, changes: Changes) -> ArrayRecord | None:
+    """The arrays that lead a client from the weights of round ``held`` to the present ones; None where some are lost.
+
+    Args:
+        held: 0 when the server cannot know it.
+    """
+    missing = changes.since(held)
+    if missing is None:
+        return None
+    arrays = {f"change-{r}": payload_array(payload, changes.layout) for r, payload in missing.items()}
+    return ArrayRecord(arrays | {"hash": Array("uint64", (), "little-endian", changes.hash)})
+
+
+def _length(arrays: ArrayRecord) -> int:
+    return sum(len(array.data) for array in arrays.values())

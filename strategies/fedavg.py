@@ -16,10 +16,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsparse.aggregation import Aggregator
 from fedsparse.aggregation.products import ProductMean
+from fedsparse.aggregation.residuals import ResidualMean
 from fedsparse.catalogue import AGGREGATORS
 from fedsparse.checkpoint import State
 from fedsparse.engine import LocalGrid
-from fedsparse.errors import ConfigError, Diverged
+from fedsparse.errors import Diverged
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.strategies.attack import Attack
@@ -71,17 +72,10 @@ class FedAvg(Strategy):
         return self.model.state_dict() | {
             "norms": self.cohort.gate.limits.state(),
             "uplink": self.uplink.state_dict() if self.uplink else {},
-            "frozen": self.cohort.told.get("frozen", ""),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Restore a state that ``state_dict`` returned.
-
-        Raises:
-            ConfigError: the frozen weights are others now.
-        """
-        if state["frozen"] != self.cohort.told.get("frozen", ""):
-            raise ConfigError(f"init = {self.config.init}: has other weights than when the run began")
+        """Restore a state that ``state_dict`` returned; see ``ServerModel.load_state_dict``."""
         self.model.load_state_dict(state)
         self.cohort.gate.limits.load_state(state["norms"])
         if self.uplink:
@@ -148,6 +142,8 @@ class FedAvg(Strategy):
             return self.privacy.sum_of(round, model.topology.compact, secret=not isinstance(self._grid, LocalGrid))
         if self.config.lowrank_average == "products":
             return ProductMean(model.experiment.model, model.weights, mask)
+        if self.config.lowrank_average == "residual":
+            return ResidualMean(model.experiment.model, mask)
         with blamed("aggregator", self.config.aggregator):
             make = named(AGGREGATORS, self.config.aggregator)
             aggregator: Aggregator = call(make, model.layout.size, mask, byzantine=self.config.byzantine)
@@ -172,7 +168,10 @@ class FedAvg(Strategy):
         model, topology = self.model, self.model.topology
         with blamed("aggregator", self.config.aggregator):
             update, votes = received.result(model.weights, votes=topology.clients_choose(round))
-        if not update.isfinite().all():  # finite updates may add up to infinity
+        is_finite = bool(update.isfinite().all())  # finite updates may add up to infinity
+        if is_finite and isinstance(received.aggregator, ResidualMean):
+            is_finite = model.add_to_frozen(received.aggregator.residuals())
+        if not is_finite:
             raise Diverged(f"round {round}: the mean update is not finite; {self.cohort.tally.longest}")
         model.step(update)
         if self.has_details and self.evaluates(round):

@@ -16,7 +16,7 @@ class Known:
         sent_round: the round of the weights in the last message to it.
         sent_bytes: how many bytes the arrays in that message had.
         asked_round: the last round in which it was asked to train.
-        frozen: whether it surely holds the frozen weights.
+        frozen: the edition of the frozen weights that it surely holds; 0 when the server cannot know it.
     """
 
     topology: int | None
@@ -25,11 +25,11 @@ class Known:
     sent_round: int = 0
     sent_bytes: int = 0
     asked_round: int = 0
-    frozen: bool = False
+    frozen: int = 0
 
     def lost(self) -> None:
         """Forget what the client holds, because it failed or moved to a new node."""
-        self.topology, self.weights_round, self.frozen = None, 0, False
+        self.topology, self.weights_round, self.frozen = None, 0, 0
 
 
 class Ledger:

@@ -58,7 +58,7 @@ class Replies:
     def __init__(self, aggregator: Aggregator, topology: Topology, ensemble: Ensemble | None = None) -> None:
         self.reports: ReportSum | None = None
         self.samples, self.count = 0, 0
-        self._aggregator, self.ensemble = aggregator, ensemble
+        self.aggregator, self.ensemble = aggregator, ensemble
         self._parameters = topology.mask.numel()
         self._prunable = int(topology.prunable.count_nonzero())  # sum() would copy the mask as int64
         self._wishes: Tensor | None = None  # how many clients wish for each weight (see `consensus`)
@@ -67,7 +67,7 @@ class Replies:
     def add(self, upload: Upload) -> None:
         """Add a client's upload, weighted by its number of samples."""
         with np.errstate(over="ignore", invalid="ignore"):  # without max-update-norm; FedAvg checks the result
-            self._aggregator.add(upload.update, upload.samples, upload.topology.mask if upload.topology else None)
+            self.aggregator.add(upload.update, upload.samples, upload.topology.mask if upload.topology else None)
         if self.ensemble:
             self.ensemble.add(upload.update)
         self.samples, self.count = self.samples + upload.samples, self.count + upload.clients
@@ -95,8 +95,8 @@ class Replies:
             old: the weights that the clients started from.
             votes: whether the next topology depends on the clients' weights.
         """
-        asked = self._aggregator.votes(old) if votes and isinstance(self._aggregator, VotingAggregator) else None
-        return result_of(self._aggregator, len(old)), asked
+        asked = self.aggregator.votes(old) if votes and isinstance(self.aggregator, VotingAggregator) else None
+        return result_of(self.aggregator, len(old)), asked
 
     @property
     def consensus(self) -> float | None:

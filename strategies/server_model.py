@@ -1,6 +1,6 @@
 """The network that is trained, at the server: its weights, and what belongs to them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flwr.app import ArrayRecord
 from torch import Tensor
@@ -8,11 +8,12 @@ from torch import Tensor
 from fedsparse.aggregation.mean import Votes
 from fedsparse.catalogue import STRATEGIES
 from fedsparse.checkpoint import State
-from fedsparse.compression import NonFiniteError
-from fedsparse.errors import Diverged
+from fedsparse.compression import NonFiniteError, PayloadError
+from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, named
 from fedsparse.strategies.downlink import Downlink
+from fedsparse.strategies.frozen_weights import FrozenWeights
 from fedsparse.strategies.replies import Replies
 from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
@@ -32,6 +33,7 @@ class ServerModel:
         layout: of ``weights``.
         optimizer: computes the server's step.
         downlink: sends whole weights or compressed changes.
+        frozen: the weights beside adapters; None without adapters.
     """
 
     def __init__(
@@ -43,12 +45,15 @@ class ServerModel:
             make = named(STRATEGIES, self.config.strategy)
             self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
         self.downlink = Downlink(self.config)
+        self.frozen = FrozenWeights(experiment.frozen) if self.config.lora_rank else None
         topology.current.apply_(weights)
 
     @property
     def told(self) -> dict[str, int | str | list[int]]:
-        """What every message says of the network: its topology, and its ranks where the settings do not say them."""
-        return self.topology.named | ({"ranks": self.ranks} if self.ranks else {})
+        """What every message says of the network: its topology, its ranks where the settings do not say them, and the
+        weights beside its adapters."""
+        ranks = {"ranks": self.ranks} if self.ranks else {}
+        return self.topology.named | ranks | ({"frozen": self.frozen.hash} if self.frozen else {})
 
     def step(self, update: Tensor) -> None:
         """Take the server's step.
@@ -61,6 +66,15 @@ class ServerModel:
             self.weights[:split] += self.optimizer.step(update[:split])
         self.weights[split:] += update[split:]  # running statistics are averaged, whatever the server's optimizer
         clamp_variances_(self.weights, self.layout)
+
+    def add_to_frozen(self, products: Mapping[str, tuple[Tensor, Tensor]]) -> bool:
+        """Add to the weights beside adapters; see ``FrozenWeights.add``. False where the products overflow."""
+        assert self.frozen
+        try:
+            self.frozen.add(products)
+        except PayloadError:
+            return False
+        return True
 
     def follow(self, round: int, received: Replies, votes: Votes | None) -> None:
         """Let the topology follow the new weights; the optimizer forgets the weights that changed."""
@@ -81,7 +95,7 @@ class ServerModel:
             raise Diverged(f"round {round}: {reason}") from None
 
     def state_dict(self) -> State:
-        """What decides the next rounds: weights, server optimizer, topology, downlink, ranks."""
+        """What decides the next rounds: weights, server optimizer, topology, downlink, ranks, frozen weights."""
         return {
             "weights": self.weights,
             "optimizer": dict(self.optimizer.state_dict()),
@@ -89,10 +103,20 @@ class ServerModel:
             "downlink": self.downlink.state_dict(),
             "ranks": self.ranks,
             "lost": list(self.experiment.lost),
+            "frozen": self.frozen.first if self.frozen else "",
+            "added": self.frozen.state_dict() if self.frozen else {},
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Restore a state that ``state_dict`` returned, of a network of the same ranks."""
+        """Restore a state that ``state_dict`` returned, of a network of the same ranks.
+
+        Raises:
+            ConfigError: the weights beside adapters began as others.
+        """
+        if self.frozen:
+            if state["frozen"] != self.frozen.first:
+                raise ConfigError(f"init = {self.config.init}: has other weights than when the run began")
+            self.frozen.load_state_dict(state["added"])
         self.weights.copy_(state["weights"])
         with blamed("strategy", self.config.strategy):
             self.optimizer.load_state_dict(state["optimizer"])

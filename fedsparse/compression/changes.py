@@ -48,6 +48,14 @@ class Changes:
             NonFiniteError: NaN or infinity in the weights.
         """
         payload, _ = self._codec.encode(weights - self.known, self._state, round=round, seed=seed)
+        self.add(payload, round)
+
+    def add(self, payload: bytes, round: int) -> None:
+        """Move v by a change that is coded already.
+
+        Raises:
+            PayloadError: a value in it is not finite.
+        """
         self._codec.decode(payload).add_to(self.known)
         self._payloads[round], self.round = payload, round
         while sum(map(len, self._payloads.values())) > 4 * self.layout.size:  # beyond, whole weights are shorter

@@ -1,6 +1,7 @@
 """Layers as matrices: decides which layers travel as factors and which entries travel dense, and codes them."""
 
 import math
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from fedsparse.compression import wire
 from fedsparse.compression.arrays import Array, to_numpy
 from fedsparse.compression.factors import factor_counts, matrix_shape
-from fedsparse.compression.values import ValueCodec
+from fedsparse.compression.values import F32, ValueCodec
 from fedsparse.vector import Entry, Layout
 
 
@@ -106,3 +107,25 @@ def code_factors(
     columns = np.concatenate([to_numpy((factor * half).T.reshape(-1)) for factor in (p, q)])
     counts = factor_counts(entry, p.shape[1])
     return wire.Coded(entry.size, None, values, values.encode(columns, counts, seed), counts, rank=p.shape[1])
+
+
+def code_products(layout: Layout, products: Mapping[str, tuple[Tensor, Tensor]], round: int) -> bytes:
+    """A payload of layers that are known as products: as their factors, or dense where that is shorter.
+
+    Args:
+        products: by entry, float64 ``P`` (m, r) and ``Q`` (n, r); all other entries are 0, and take no values.
+    """
+    segments: list[wire.Coded] = []
+    for entry in layout.trainable:
+        if entry.name not in products:
+            nothing = np.empty(0, np.int64)
+            segments.append(wire.Coded(entry.size, nothing, F32(), b"", np.array([0])))
+            continue
+        p, q = products[entry.name]
+        counts = factor_counts(entry, p.shape[1])
+        if counts.sum() < entry.size:
+            body = F32().encode(to_numpy(torch.cat([p.T.flatten(), q.T.flatten()]).float()), counts, 0)
+            segments.append(wire.Coded(entry.size, None, F32(), body, counts, rank=p.shape[1]))
+        else:
+            segments.append(wire.Coded.dense(to_numpy((p @ q.T).flatten().float()), F32()))
+    return wire.encode(layout, round, segments)

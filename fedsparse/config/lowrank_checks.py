@@ -12,8 +12,8 @@ def check_lowrank(config: Config) -> None:
     """Refuse settings that contradict ``lowrank-layers``."""
     if config.lora_rank:
         _check_lora(config)
-    if config.lowrank_average == "products":
-        _check_products(config)
+    if config.lowrank_average != "factors":
+        _check_average(config)
     if config.lowrank_layers == "off":
         return
     says = f"lowrank-layers = {config.lowrank_layers}"
@@ -53,9 +53,16 @@ def _check_lora(config: Config) -> None:
             raise ValueError(f"{says}: {key} = {value} is about all weights, which are frozen; leave one of them out")
 
 
-def _check_products(config: Config) -> None:
-    """Factors of a product are others in each round, so that nothing that is about factors may outlive the round."""
-    sent = config.compression()
+def _check_average(config: Config) -> None:
+    """Refuse what an exact average of products does not follow.
+
+    The server must know each client's factors, and its step must be their mean. With ``products``, factors are others
+    in each round, so that nothing that is about factors may outlive the round.
+    """
+    says, sent = f"lowrank-average = {config.lowrank_average}", config.compression()
+    if config.lowrank_average == "residual" and not config.lora_rank:
+        raise ValueError(f"{says}: is added to the frozen weights beside adapters; set lora-rank, or choose products")
+    anew = config.lowrank_average == "products"
     whole = (sent["compressor"], sent["values"]) == ("none", "f32")
     for key, value, fits, wanted in (
         ("lowrank-form", config.lowrank_form, config.lowrank_form == "svd", "svd"),
@@ -63,8 +70,13 @@ def _check_products(config: Config) -> None:
         ("aggregator", config.aggregator, config.aggregator == "mean", "mean"),
         ("strategy", config.strategy, config.strategy in ("fedavg", "fedprox"), "fedavg"),
         ("server-lr", config.server_lr, config.server_lr in ("auto", 1.0), "1"),
-        ("error-feedback", "true", whole or not sent["error_feedback"], "false, or compressor = none and values = f32"),
-        ("keep-moments", "true", not config.keep_moments, "false"),
+        (
+            "error-feedback",
+            "true",
+            not anew or whole or not sent["error_feedback"],
+            "false, or compressor = none and values = f32",
+        ),
+        ("keep-moments", "true", not (anew and config.keep_moments), "false"),
         (
             "downlink-compressor",
             config.downlink_compressor,
@@ -79,4 +91,4 @@ def _check_products(config: Config) -> None:
         ("secure-aggregation", "true", not config.secure_aggregation, "false"),
     ):
         if not fits:
-            raise ValueError(f"lowrank-average = products: {key} = {value} is about factors; use {wanted}")
+            raise ValueError(f"{says}: {key} = {value} is about factors; use {wanted}")

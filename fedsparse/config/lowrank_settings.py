@@ -41,9 +41,10 @@ class LowRankSettings(Settings):
     """Layers with adapters: names or patterns such as h.*.attn.c_attn, with commas."""
     lora_freeze_a: bool = False
     """Train of each adapter B A only B, as in FFA-LoRA: the mean of B is then exact, and half as much travels."""
-    lowrank_average: Literal["factors", "products"] = "factors"
-    """What the server averages of low-rank layers and adapters: their factors, or their products, which it factors anew
-    in each round."""
+    lowrank_average: Literal["factors", "products", "residual"] = "factors"
+    """What the server averages of low-rank layers and adapters: their factors; their products, which it factors anew in
+    each round; or of adapters the factors, with what these miss of the mean product added to the frozen weights
+    (FedEx-LoRA), which travels down too."""
 
     def lora_patterns(self) -> list[str]:
         """``lora_layers`` as a list."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from fedsparse.files import sync
 
-KINDS = ("", "-weights", "-topology", "-moments")
-"""What a client keeps apart: its compressor's state, the weights and the topology that it holds, and its optimizer's
-moments."""
+KINDS = ("", "-weights", "-frozen", "-topology", "-moments")
+"""What a client keeps apart: its compressor's state, the weights, frozen weights and topology that it holds, and its
+optimizer's moments."""
 SECRETS = "-secrets"
 """What a client keeps for secure aggregation until the end of a round. It is in no checkpoint."""
 

@@ -8,6 +8,7 @@ from benchmarks.lowrank import SHAPES, spectrum
 from fedsparse.compression import ClientState, PayloadError, UpdateCodec, decode
 from fedsparse.compression.factors import product
 from fedsparse.compression.lowrank import LowRank
+from fedsparse.compression.matrices import code_products
 from fedsparse.compression.powersgd import PowerSGD
 from fedsparse.compression.values import F16, value_codec
 from fedsparse.compression.wire import HEADER, SEGMENT, Coded, encode
@@ -234,3 +235,16 @@ def test_a_wrong_option_is_named(options) -> None:
         LowRank(**options)
     with pytest.raises(ValueError, match="too coarse"):
         UpdateCodec(LAYOUT, "powersgd", values="sign")
+
+
+def test_known_products_travel_as_factors_or_dense_where_that_is_shorter_and_nothing_else_takes_values() -> None:
+    thin, thick = ((torch.randn(40, r).double(), torch.randn(30, r).double()) for r in (3, 18))
+    layout = layout_of_shapes((40, 30), (7,), (50, 20), (40, 30))
+    names = [entry.name for entry in layout.entries]
+    payload = code_products(layout, {names[0]: thin, names[3]: thick}, round=2)
+    expected = torch.zeros(layout.size, dtype=torch.float64)
+    for at, (p, q) in ((0, thin), (3, thick)):
+        expected[layout.entries[at].slice] = (p @ q.T).flatten()
+    received = torch.from_numpy(decode(payload, layout).to_dense())
+    torch.testing.assert_close(received, expected.float(), rtol=1e-5, atol=1e-5)
+    assert len(payload) < 4 * (3 * 70 + 40 * 30) + 150

@@ -1,0 +1,58 @@
+"""The mean of adapters, and what it misses of the mean of their products, which goes into the frozen weights.
+
+FedEx-LoRA (Singhal et al. 2025, "FedEx-LoRA: Exact aggregation for federated and efficient fine-tuning of large
+language models", section 4): with the means B and A of the clients' factors,
+
+    sum_i p_i B_i A_i = B A + R,    R = sum_i p_i (B_i - B) (A_i - A).
+
+The server adds R to the frozen weights, and so has exactly the mean of the clients' layers. The paper sends R as a
+product of rank k r + r for k clients. R is a covariance, so that rank (k - 1) r is enough, and the changes of the
+factors are all that it takes.
+"""
+
+import torch
+from torch import Tensor
+
+from fedsparse.aggregation.mean import Mean
+from fedsparse.compression import SparseUpdate
+from fedsparse.lowrank.lora import LoRA
+from fedsparse.vector import FlatModel
+
+
+class ResidualMean(Mean):
+    """An aggregator: see :class:`fedsparse.aggregation.Aggregator`. It keeps the updates of a round.
+
+    Args:
+        model: with adapters.
+        mask: as for :class:`Mean`.
+    """
+
+    def __init__(self, model: FlatModel, mask: Tensor) -> None:
+        super().__init__(model.layout.size, mask)
+        self.model = model
+        self.clients: list[tuple[float, Tensor]] = []
+
+    def add(self, update: SparseUpdate, samples: float, mask: Tensor | None = None) -> None:
+        """Add a client's update, weighted by its number of samples."""
+        super().add(update, samples, mask)
+        self.clients.append((samples, torch.from_numpy(update.to_dense())))
+
+    def residuals(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """R of each adapter by the name of its frozen weights: float64 P (m, q) and Q (n, q) with R = P Q^T."""
+        entries = {entry.name: entry for entry in self.model.layout.trainable}
+        roots = torch.tensor([samples for samples, _ in self.clients], dtype=torch.float64).div(self.samples).sqrt()
+        # Sums over clients of products do not change when both sides are rotated along the clients. The first direction
+        # of this rotation is that of the means, whose product is what R leaves out.
+        turned = torch.linalg.qr(roots[:, None], mode="complete").Q[:, 1:] * roots[:, None]
+
+        def stacked(name: str) -> Tensor:
+            changes = [update[entries[name].slice].view(entries[name].shape).flatten(1) for _, update in self.clients]
+            return torch.einsum("kq,kij->qij", turned, torch.stack(changes).double())
+
+        found = {}
+        for name, part in self.model.module.named_modules():
+            if isinstance(part, LoRA):
+                up, down = stacked(f"{name}.up.weight"), stacked(f"{name}.down.weight")
+                p, q = part.scale * up.transpose(0, 1).flatten(1), down.flatten(0, 1).T
+                found[f"{name}.base.weight"] = p, q
+        return found
