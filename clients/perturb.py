@@ -29,7 +29,7 @@ def perturbed(vector: Tensor, codec: UpdateCodec, config: Config, round: int, no
     """
     values, clip = to_numpy(vector), config.dp_clip
     if config.noise_by_server:
-        return vector * shortening(values, clip) if codec.error_feedback else vector
+        return vector * shortening(values, clip) if codec.feedback.is_on else vector
     seed = config.support_seed(round)
     sent = slice(None) if seed is None or codec.compressor == "none" else shared_support(codec, round, seed)
     kept = values[sent].astype(np.float64)

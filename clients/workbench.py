@@ -41,7 +41,7 @@ def whole_codec(codec: UpdateCodec, settings: Mapping[str, Any]) -> UpdateCodec:
     values = settings["values"] if settings["values"] in FINE_VALUES else "f16"
     kept = {name: settings[name] for name in ("error_feedback", "residual_dtype", "residual_decay")}
     whole = UpdateCodec(codec.layout, "none", values=values, **kept)
-    whole.error_feedback = codec.error_feedback  # on even in float32, because there is a residual to send
+    whole.feedback.is_on = codec.feedback.is_on  # on even in float32, because there is a residual to send
     return whole
 
 
@@ -72,7 +72,7 @@ class Workbench(Experiment):
         settings = self.config.compression()
         codec = UpdateCodec(compact.layout, **settings)
         if self.config.secure_aggregation:  # whole numbers lose something even where float32 would not
-            codec.error_feedback = settings["error_feedback"]
+            codec.feedback.is_on = settings["error_feedback"]
         return SparseModel(bits, topology, compact, codec, whole_codec(codec, settings))
 
     def under(self, topology: Topology) -> SparseModel:

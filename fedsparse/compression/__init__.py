@@ -1,7 +1,8 @@
 """Update -> payload -> update: selection of coordinates, value coding, index coding, and error feedback."""
 
 from fedsparse.compression.client_state import ClientState
-from fedsparse.compression.codec import NonFiniteError, UpdateCodec
+from fedsparse.compression.codec import UpdateCodec
+from fedsparse.compression.finite import NonFiniteError
 from fedsparse.compression.sparse_update import SparseUpdate
 from fedsparse.compression.wire import PayloadError, decode
 

@@ -3,9 +3,7 @@
 Selection, value coding, index coding and error feedback are four independent choices, made here once for all clients.
 """
 
-import math
 import time
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -13,36 +11,20 @@ from torch import Tensor
 
 from fedsparse.catalogue import COMPRESSORS, VALUES
 from fedsparse.compression import wire
-from fedsparse.compression.arrays import (
-    Array,
-    as_float32,
-    as_vector,
-    concatenated,
-    norm,
-    on_same_device,
-    sum_of_squares,
-    to_bf16,
-    to_numpy,
-)
+from fedsparse.compression.arrays import Array, as_vector, concatenated, sum_of_squares, to_numpy
 from fedsparse.compression.budgets import by_energy, parts_of, proportional, warmup_density
 from fedsparse.compression.client_state import ClientState
 from fedsparse.compression.compressors import build_compressor, checked_indices
+from fedsparse.compression.error_feedback import ErrorFeedback
+from fedsparse.compression.finite import finite_norm
 from fedsparse.compression.matrices import code_matrices
 from fedsparse.compression.none import NoSelection
 from fedsparse.compression.selection import Indices, Part, accumulate
-from fedsparse.compression.sparse_update import SparseUpdate, add_segments
+from fedsparse.compression.sparse_update import SparseUpdate
 from fedsparse.compression.values import ELEMENTWISE, F32, value_codec
 from fedsparse.compression.zero_rows import code_without_zero_rows
 from fedsparse.config.presets import check_parts
 from fedsparse.vector import Layout
-
-
-class NonFiniteError(ValueError):
-    """An update has NaN or infinity; ``layer`` is the name of a tensor that has one."""
-
-    def __init__(self, layer: str) -> None:
-        super().__init__(f"update of layer {layer!r} has NaN or infinity")
-        self.layer = layer
 
 
 class UpdateCodec:
@@ -113,8 +95,8 @@ class UpdateCodec:
         self.compressor, self.values, self.unbiased = compressor, value_codec(values), unbiased
         self.layout, self.density, self.warmup_rounds = layout, density, warmup_rounds
         self.grouping, self.by_energy = wire.BY_LAYER if scope == "layer" else wire.WHOLE, budget == "energy"
-        self.residual_dtype, self.feedback_decay, self.residual_decay = residual_dtype, feedback_decay, residual_decay
-        self.error_feedback = error_feedback and not (compressor == "none" and values == "f32")
+        loses = not (compressor == "none" and values == "f32")
+        self.feedback = ErrorFeedback(layout, error_feedback and loses, residual_dtype, feedback_decay, residual_decay)
         self.by_chunk, self.ranges = scope == "chunk", parts_of(layout, scope)
 
     def encode(
@@ -155,18 +137,16 @@ class UpdateCodec:
         support = seed if support is None else support
         flat, n = self._checked(update, state, seed, support), self.layout.parameters
         density = density or warmup_density(self.density, round, self.warmup_rounds)
-        self._prepare_residual(flat[:n], state, round)
+        self.feedback.prepare(state, flat[:n], round)
         vector, indices = self._accumulate_and_select(flat[:n], state, density, round, support)
         segments, selected = self._code(vector, indices, state.memory, density, seed, support)
         buffers = [wire.Coded.dense(to_numpy(flat[n:]), F32())] if n < len(flat) else []
         coded = time.perf_counter()
         payload = wire.encode(self.layout, round, segments + buffers)
         encode_seconds = time.perf_counter() - coded
-        residual_norm = self._keep_rest(state, segments)  # last, because segments may hold views of the residual
-        if self.error_feedback:  # keeps the payload, so that settle() can put a lost one back
-            state.payload, state.sent_round = payload, round
-            if self.residual_dtype == "bf16" and state.residual is not None:
-                state.residual = to_bf16(to_numpy(state.residual), seed)
+        # Last, because segments may hold views of the residual.
+        residual_norm = self.feedback.keep_rest(state, segments, of_factors=bool(self.factorization))
+        self.feedback.keep_payload(state, payload, round, seed)
         sent = sum(int(segment.counts.sum()) for segment in segments)
         return payload, {
             "density": sent / n if n else 1.0,
@@ -189,12 +169,7 @@ class UpdateCodec:
                 this is before the round of the payload in ``state``, that payload was lost, and with error feedback its
                 values return to the residual. The momentum of a selection stays as it is.
         """
-        if state.payload and (accepted_round or 0) < state.sent_round and self.error_feedback:
-            n, lost = self.layout.parameters, self.decode(state.payload)
-            kept = np.zeros(n, np.float32) if state.residual is None else deepcopy(as_float32(state.residual))
-            add_segments(kept, [s for s in lost.segments if s.start < n], 1.0)
-            state.residual = kept
-        state.payload = b""
+        self.feedback.settle(state, accepted_round)
 
     def _accumulate_and_select(
         self, update: Array, state: ClientState, density: float, round: int, seed: int
@@ -215,7 +190,7 @@ class UpdateCodec:
     ) -> tuple[list[wire.Coded], dict[str, float]]:
         """The segments of the parameters, with ``threshold`` and ``threshold_error`` as :meth:`encode` tells them."""
         if self.factorization:
-            self._finite_norm(vector)
+            finite_norm(self.layout, vector)
             return code_matrices(self.factorization, self.layout, vector, density, self.values, memory, seed), {
                 "threshold": 0.0
             }
@@ -232,7 +207,7 @@ class UpdateCodec:
                 selected["threshold_error"] = abs(int(counts.sum()) - k) / k
             if self.unbiased:
                 values = values * np.repeat(sizes / counts, counts).astype(np.float32)
-            self._finite_norm(values, at)
+            finite_norm(self.layout, values, at)
         if self.by_chunk:
             counts = np.array([counts.sum()])
         if at is None and isinstance(self.values, ELEMENTWISE) and not self.unbiased:
@@ -240,16 +215,6 @@ class UpdateCodec:
         body = self.values.encode(values, counts, seed, self.unbiased)
         drawn = support if getattr(self.selection, "seeded", False) and not self.by_chunk else None
         return [wire.Coded(len(vector), at, self.values, body, counts, self.grouping, drawn)], selected
-
-    def _keep_rest(self, state: ClientState, segments: list[wire.Coded]) -> float:
-        """Subtracts what the server decodes from ``segments`` from the residual; returns the norm of the rest."""
-        if state.residual is None and not self.factorization:
-            return 0.0
-        # Without error feedback, zeros take the residual's place, to find a product of factors that overflows.
-        rest = np.zeros(self.layout.parameters, np.float32) if state.residual is None else state.residual
-        add_segments(rest, wire.as_received(self.layout, segments), -1.0)
-        rest_norm = self._finite_norm(rest)
-        return 0.0 if state.residual is None else rest_norm
 
     def _checked(self, update: Tensor | np.ndarray, state: ClientState, *seeds: int) -> Array:
         """The update as a flat, finite float32 vector."""
@@ -261,38 +226,8 @@ class UpdateCodec:
         if tuple(update.shape) != (self.layout.size,):
             raise ValueError(f"update of shape {tuple(update.shape)}, not ({self.layout.size},)")
         vector = as_vector(update)
-        self._finite_norm(vector)
+        finite_norm(self.layout, vector)
         return vector
-
-    def _finite_norm(self, values: Array, at: np.ndarray | None = None) -> float:
-        """The L2 norm of ``values``, which is finite only if all values are.
-
-        Args:
-            at: the coordinates of the values; None for all coordinates.
-
-        Raises:
-            NonFiniteError: a value is NaN or infinite.
-        """
-        total = norm(values)
-        if not math.isfinite(total):
-            first = int(np.flatnonzero(~np.isfinite(to_numpy(values)))[0])
-            coordinate = first if at is None else at[first]
-            raise NonFiniteError(next(e.name for e in self.layout.entries if coordinate < e.start + e.size))
-        return total
-
-    def _prepare_residual(self, parameters: Array, state: ClientState, round: int) -> None:
-        """Makes the residual in ``state`` decayed float32 on the device of the parameters; None without feedback."""
-        if not self.error_feedback:
-            state.residual = None
-        elif state.residual is None:
-            state.residual = on_same_device(np.zeros(len(parameters), np.float32), parameters)
-        elif len(state.residual) != len(parameters):
-            raise ValueError(f"residual of {len(state.residual)} elements for {len(parameters)} parameters")
-        else:
-            state.residual = on_same_device(as_float32(state.residual), parameters)
-            decay = self.feedback_decay * self.residual_decay ** max(round - state.sent_round - 1, 0)
-            if decay < 1:
-                state.residual = state.residual * decay
 
     def _parts(self, update: Array, state: ClientState, density: float) -> list[Part]:
         """The ranges to select from, each with its number of coordinates to keep."""

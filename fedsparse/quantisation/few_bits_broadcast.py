@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fedsparse.compression import wire
-from fedsparse.compression.codec import NonFiniteError
 from fedsparse.compression.few_bits import coded_levels
+from fedsparse.compression.finite import NonFiniteError
 from fedsparse.compression.values import F32
 from fedsparse.quantisation.quantised_layers import few_bits_layers
 from fedsparse.sparsity.compact import Compact

@@ -164,7 +164,7 @@ def test_what_is_not_in_the_sum_stays_with_its_client(
     with books.kept():
         play(strategy, grid, rounds=4)
     codec = UpdateCodec(strategy.model.layout, **strategy.config.compression())
-    codec.error_feedback = True
+    codec.feedback.is_on = True
     made, held = np.zeros_like(summed), np.zeros_like(summed)
     for client, samples in enumerate(experiment.partition.sizes.tolist()):
         files = StateFiles(tmp_path / str(client)) if store == "files" else None

@@ -34,12 +34,12 @@ def test_no_payload_is_longer_than_dense_float32_and_64_bytes(name: str, density
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sent_plus_residual_is_update_plus_decayed_old_residual(name: str) -> None:
-    assert codec_of(name).feedback_decay == (0.95 if name == "sparseloco" else 1)
+    assert codec_of(name).feedback.decay == (0.95 if name == "sparseloco" else 1)
     for kind in KINDS:
         codec, state, n = codec_of(name, error_feedback=True, dgc_momentum=0.0), ClientState(), LAYOUT.parameters
         for round, missed in ((1, 0), (2, 0), (6, 3), (7, 0)):
             update = draw_vector(kind, LAYOUT.size, round)
-            old = 0.0 if state.residual is None else state.residual * codec.feedback_decay * 0.88**missed
+            old = 0.0 if state.residual is None else state.residual * codec.feedback.decay * 0.88**missed
             payload, _ = codec.encode(update, state, round=round, seed=round)
             codec.settle(state, round)
             left = 0.0 if state.residual is None else state.residual

@@ -18,7 +18,7 @@ def test_a_payload_that_was_not_accepted_returns_to_the_residual_once(compressor
     sent = dense[-1][: LAYOUT.parameters]
     left = 0.0 if state.residual is None else state.residual.copy()
     codec.settle(state, 2)  # the server accepted round 2 last, so that round 3 was lost
-    if codec.error_feedback:
+    if codec.feedback.is_on:
         assert np.array_equal(state.residual, left + sent)
     else:
         assert state.residual is None
