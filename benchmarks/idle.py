@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from fedsparse.clients import client_app as client
-from fedsparse.training.loop import Score
+from fedsparse.training.evaluation import Score
 
 
 def no_training(model: Any, fetch: Any, samples: int, *_: object, topology: Any, **__: object) -> Score:

@@ -33,8 +33,8 @@ from fedsparse.sparsity.readjust import top_report
 from fedsparse.sparsity.ssfl import saliency as weight_saliency
 from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.loop import Fetch, Score, dense_gradient
-from fedsparse.training.loop import evaluate as evaluate_model
+from fedsparse.training.evaluation import Fetch, Score, dense_gradient
+from fedsparse.training.evaluation import evaluate as evaluate_model
 from fedsparse.training.loop import train as train_model
 from fedsparse.training.stacked import train_cohort
 

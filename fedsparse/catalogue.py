@@ -96,7 +96,7 @@ STRATEGIES = {
     "fedavg": "fedsparse.strategies.server_optimizer:ServerOptimizer",
     "fedavgm": "fedsparse.strategies.fedavgm:FedAvgM",
     "fedadam": "fedsparse.strategies.fedadam:FedAdam",
-    # The proximal term of fedprox is the clients': see training.loop.
+    # The proximal term of fedprox is the clients': see training.local_step.
     "fedprox": "fedsparse.strategies.server_optimizer:ServerOptimizer",
 }
 

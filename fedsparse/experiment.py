@@ -26,7 +26,7 @@ from fedsparse.sparsity import Layer, Topology, TopologyMethod, weight_layers
 from fedsparse.sparsity.depths import depth_of, part_of
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.tasks import TASKS, Task
-from fedsparse.training.loop import Fetch
+from fedsparse.training.evaluation import Fetch
 from fedsparse.vector import FlatModel, Layout
 
 CALIBRATION_BATCH = 128

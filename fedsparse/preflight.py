@@ -23,7 +23,7 @@ from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.training.batchnorm import check_batches
-from fedsparse.training.loop import local_optimizer
+from fedsparse.training.local_step import local_optimizer
 from fedsparse.vector import Layout
 
 CHECKED = (

@@ -10,7 +10,7 @@ from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
 from fedsparse.telemetry.trackers import Details
 from fedsparse.training.early_exit import early_exits
-from fedsparse.training.loop import evaluate
+from fedsparse.training.evaluation import evaluate
 from fedsparse.vector import round_hash
 
 

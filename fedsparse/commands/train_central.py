@@ -24,7 +24,8 @@ from fedsparse.telemetry.step_log import StepLog, StepTable
 from fedsparse.telemetry.timers import StageTimer
 from fedsparse.training.batchnorm import joined
 from fedsparse.training.early_exit import early_exits
-from fedsparse.training.loop import Score, evaluate, train
+from fedsparse.training.evaluation import Score, evaluate
+from fedsparse.training.loop import train
 from fedsparse.training.moments import Memory
 from fedsparse.vector import round_hash
 

@@ -11,7 +11,7 @@ from fedsparse.experiment import Experiment
 from fedsparse.models.initial import load_weights, read_state
 from fedsparse.tasks import Task
 from fedsparse.telemetry.tags import Headline
-from fedsparse.training.loop import evaluate
+from fedsparse.training.evaluation import evaluate
 from fedsparse.vector import FlatModel
 
 

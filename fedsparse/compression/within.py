@@ -43,24 +43,19 @@ def encode_within(
         The payload and its statistics, with all seconds that this took, and the client's next state.
     """
     began, encode_seconds = time.perf_counter(), 0.0
-    low, high, density = (0.0, 0.0), (math.inf, math.inf), first  # density and bytes: too small, and too large
-    one = 1 / codec.layout.parameters
-    best: tuple[bytes, dict[str, float], ClientState] | None = None
+    search = _Search(most, 1 / codec.layout.parameters)
+    best, density = None, first
     for _ in range(TRIALS):
         residual = None if state.residual is None else unwritable(state.residual)
         memory = {name: unwritable(array) for name, array in state.memory.items()}
         trial = replace(state, residual=residual, memory=memory)
         payload, stats = codec.encode(update, trial, round=round, seed=seed, density=density)
         encode_seconds += stats["encode_seconds"]
-        size = len(payload)
-        if best is None or (size > most, abs(size - most)) < (len(best[0]) > most, abs(len(best[0]) - most)):
+        if best is None or search.misses(len(payload)) < search.misses(len(best[0])):
             best = payload, stats, trial
-        if ENOUGH * most <= size <= most:
+        if not (following := search.after(density, len(payload))):
             break
-        low, high = ((density, size), high) if size <= most else (low, (density, size))
-        density = max(_between(low, high, most * (1 + ENOUGH) / 2), one)
-        if density == low[0] or high[0] <= max(low[0] * (1 + STEP), one):
-            break
+        density = following
     assert best
     payload, stats, trial = best
     stats["encode_seconds"] = encode_seconds
@@ -68,11 +63,39 @@ def encode_within(
     return payload, stats, trial
 
 
-def _between(low: tuple[float, int | float], high: tuple[float, int | float], aim: float) -> float:
-    """The next density to try, for ``aim`` bytes."""
-    (a, of_a), (b, of_b) = low, high
-    if b == math.inf:  # as if bytes were in proportion to the density
-        return min(1.0, a * aim / of_a)
-    if not a:
-        return b * aim / of_b
-    return a + (b - a) * min(max((aim - of_a) / (of_b - of_a), 0.1), 0.9)
+class _Search:
+    """Finds the density whose payload has the most bytes below a limit.
+
+    Args:
+        most: the limit.
+        least: the smallest density to try.
+    """
+
+    def __init__(self, most: float, least: float) -> None:
+        self.most, self.least = most, least
+        self.low, self.high = (0.0, 0.0), (math.inf, math.inf)  # density and bytes: too small, and too large
+
+    def misses(self, size: int) -> tuple[bool, float]:
+        """How bad a payload of this size is, for comparison: a long one is worse than any short one."""
+        return size > self.most, abs(size - self.most)
+
+    def after(self, density: float, size: int) -> float | None:
+        """The next density to try, when a payload at ``density`` has ``size`` bytes; None for none."""
+        if ENOUGH * self.most <= size <= self.most:
+            return None
+        if size <= self.most:
+            self.low = density, size
+        else:
+            self.high = density, size
+        following = max(self._between(self.most * (1 + ENOUGH) / 2), self.least)
+        is_narrow = self.high[0] <= max(self.low[0] * (1 + STEP), self.least)
+        return None if following == self.low[0] or is_narrow else following
+
+    def _between(self, aim: float) -> float:
+        """A density for ``aim`` bytes."""
+        (a, of_a), (b, of_b) = self.low, self.high
+        if b == math.inf:  # as if bytes were in proportion to the density
+            return min(1.0, a * aim / of_a)
+        if not a:
+            return b * aim / of_b
+        return a + (b - a) * min(max((aim - of_a) / (of_b - of_a), 0.1), 0.9)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsparse.models.chain import multiply_adds
 from fedsparse.models.exits import Exits
 from fedsparse.tasks import Task
-from fedsparse.training.loop import Fetch, Score, evaluation_batch, fetched
+from fedsparse.training.evaluation import Fetch, Score, evaluation_batch, fetched
 from fedsparse.vector import FlatModel
 
 log = logging.getLogger("fedsparse")

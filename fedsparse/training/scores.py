@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedsparse.training.loop import Fetch, evaluation_batch, fetched
+from fedsparse.training.evaluation import Fetch, evaluation_batch, fetched
 from fedsparse.vector import FlatModel
 
 

@@ -7,9 +7,7 @@ a client with fewer samples is not padded to a larger one, and only the last bat
 """
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +21,11 @@ from fedsparse.sparsity import TopologyMethod
 from fedsparse.tasks import Task
 from fedsparse.telemetry.step_log import StepLog
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.adamw import BETA1, EPSILON, decaying
+from fedsparse.training.adamw import decaying
 from fedsparse.training.batchnorm import trains_batchnorm
-from fedsparse.training.loop import Score, learning_rate
+from fedsparse.training.evaluation import Score
+from fedsparse.training.local_step import learning_rate
+from fedsparse.training.stacked_step import StackedAdamW, StackedSGD
 from fedsparse.vector import FlatModel
 
 log = logging.getLogger("fedsparse")
@@ -110,11 +110,10 @@ def train_cohort(
     anchor = model.views(model.vector.clone())
     weights = [w.expand(clients, *w.shape).clone() for w in anchor]
     masks = [] if mask is None else [m.to(torch.float32) for m in model.views(mask)]
-    optimizer = _AdamW if config.optimizer == "adamw" else _SGD
+    optimizer = StackedAdamW if config.optimizer == "adamw" else StackedSGD
     step = optimizer(weights, anchor, masks, config, learning_rate(config, round), decaying(model.module))
     forward = _stacked_forward(model.module.train())
-    losses, hits = torch.zeros(clients, device=device), torch.zeros(clients, device=device)
-    seen = torch.zeros(clients, dtype=torch.int64, device=device)
+    tally = _Tallies(task, clients, device, logs)
     for positions in _schedule(samples, config, seeds, device):
         active = len(positions)
         with timer("data"):
@@ -129,15 +128,37 @@ def train_cohort(
             gradients = torch.autograd.grad((loss.sum(1) / real.sum(1)).sum(), leaves)
         with timer("optimizer"):
             step(list(gradients))
-        losses[:active] += loss.detach().sum(1)
-        seen[:active] += real.sum(1)
-        for row, log in enumerate(logs[:active]):
-            each = targets[0, 0].numel()  # predictions of a sample
-            log.count(losses[row] * each, seen[row] * each)
-        hits[:active] += (task.correct(outputs, targets).view(*real.shape, -1).float().mean(2) * real).sum(1)
-    sums = zip(losses.tolist(), hits.tolist(), seen.tolist(), strict=True)
-    scores = [Score(a / n, b / n, n) for a, b, n in sums]
-    return torch.cat([w.flatten(1) for w in weights], 1), scores
+        tally.add(loss.detach(), real, outputs, targets)
+    return torch.cat([w.flatten(1) for w in weights], 1), tally.scores()
+
+
+class _Tallies:
+    """Sums the clients' losses and right predictions on the device, as ``evaluation.Tally`` does for one client."""
+
+    def __init__(self, task: Task, clients: int, device: torch.device, logs: Sequence[StepLog]) -> None:
+        self.task, self.logs = task, logs
+        self.loss, self.right = torch.zeros(clients, device=device), torch.zeros(clients, device=device)
+        self.samples = torch.zeros(clients, dtype=torch.int64, device=device)
+
+    def add(self, loss: Tensor, real: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Count a step of the first clients.
+
+        Args:
+            loss: of each sample, shape ``(c, b)``; 0 for padding.
+            real: which samples are none, bool ``(c, b)``.
+        """
+        active, each = len(real), targets[0, 0].numel()  # predictions of a sample
+        right = self.task.correct(outputs, targets).view(*real.shape, -1).float().mean(2) * real
+        self.loss[:active] += loss.sum(1)
+        self.right[:active] += right.sum(1)
+        self.samples[:active] += real.sum(1)
+        for row, log in enumerate(self.logs[:active]):
+            log.count(self.loss[row] * each, self.samples[row] * each)
+
+    def scores(self) -> list[Score]:
+        """Each client's means."""
+        sums = zip(self.loss.tolist(), self.right.tolist(), self.samples.tolist(), strict=True)
+        return [Score(loss / n, right / n, n) for loss, right, n in sums]
 
 
 def _schedule(samples: Sequence[int], config: Config, seeds: Sequence[int], device: torch.device) -> Iterator[Tensor]:
@@ -167,76 +188,3 @@ def _stacked_forward(module: nn.Module) -> Callable[[list[Tensor], Tensor], Tens
         return outputs
 
     return vmap(one)
-
-
-class _Step(ABC):
-    """An optimizer's step on the first rows of stacked weights, each client's gradient clipped by its own norm."""
-
-    def __init__(
-        self,
-        weights: list[Tensor],
-        anchor: list[Tensor],
-        masks: list[Tensor],
-        config: Config,
-        lr: float,
-        decays: Sequence[bool],
-    ) -> None:
-        self.weights, self.anchor, self.masks, self.config, self.lr = weights, anchor, masks, config, lr
-        self.decays = decays
-
-    def __call__(self, gradients: list[Tensor]) -> None:
-        active, config = len(gradients[0]), self.config
-        weights = [w[:active] for w in self.weights]
-        if config.proximal:
-            torch._foreach_add_(gradients, torch._foreach_sub(weights, self.anchor), alpha=config.proximal)
-        if self.masks:  # before clipping, momentum and decay, as in LocalTopology
-            torch._foreach_mul_(gradients, self.masks)
-        if config.clip_norm:
-            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-            factor = (config.clip_norm / (norms + 1e-6)).clamp(max=1)
-            gradients = [g * factor.view(-1, *[1] * (g.dim() - 1)) for g in gradients]
-        self.move(weights, gradients, active)
-
-    @abstractmethod
-    def move(self, weights: list[Tensor], gradients: list[Tensor], active: int) -> None:
-        """Change ``weights``, those of the first ``active`` clients, in place."""
-
-
-class _SGD(_Step):
-    """torch.optim.SGD."""
-
-    def __init__(self, *settings: Any) -> None:
-        super().__init__(*settings)
-        self.momentum = [torch.zeros_like(w) for w in self.weights] if self.config.momentum else []
-
-    def move(self, weights: list[Tensor], gradients: list[Tensor], active: int) -> None:
-        if self.config.weight_decay:
-            torch._foreach_add_(gradients, weights, alpha=self.config.weight_decay)
-        if self.momentum:
-            momentum = [m[:active] for m in self.momentum]
-            torch._foreach_mul_(momentum, self.config.momentum)
-            torch._foreach_add_(momentum, gradients)
-            gradients = momentum
-        torch._foreach_add_(weights, gradients, alpha=-self.lr)
-
-
-class _AdamW(_Step):
-    """torch.optim.AdamW, as ``adamw.py`` makes it. All clients that still train have done as many steps."""
-
-    def __init__(self, *settings: Any) -> None:
-        super().__init__(*settings)
-        self.first, self.second = ([torch.zeros_like(w) for w in self.weights] for _ in range(2))
-        self.steps = 0
-
-    def move(self, weights: list[Tensor], gradients: list[Tensor], active: int) -> None:
-        self.steps += 1
-        first, second = ([m[:active] for m in moments] for moments in (self.first, self.second))
-        beta2 = self.config.adam_beta2
-        decayed = [w for w, decays in zip(weights, self.decays, strict=True) if decays]
-        torch._foreach_mul_(decayed, 1 - self.lr * self.config.weight_decay)
-        torch._foreach_lerp_(first, gradients, 1 - BETA1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        spread = torch._foreach_sqrt(torch._foreach_div(second, 1 - beta2**self.steps))
-        torch._foreach_add_(spread, EPSILON)
-        torch._foreach_addcdiv_(weights, first, spread, -self.lr / (1 - BETA1**self.steps))

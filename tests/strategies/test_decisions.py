@@ -17,7 +17,7 @@ from fedsparse.sparsity.topology import initialise_
 from fedsparse.strategies.saliency import ask_saliency
 from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
-from fedsparse.training.loop import dense_gradient
+from fedsparse.training.evaluation import dense_gradient
 from fedsparse.vector import Layout
 from tests.strategies.federation import SETTINGS, TRAFFIC, binding_of, play
 

@@ -17,7 +17,7 @@ from fedsparse.lowrank import dense_state, factor_, load_dense, rank_of_energy
 from fedsparse.lowrank.svd import matrix_of
 from fedsparse.models import build_model
 from fedsparse.python_door import Result
-from fedsparse.training.loop import learning_rate
+from fedsparse.training.local_step import learning_rate
 from tests.strategies.federation import TRAFFIC, play
 
 DENSE = {"sparsity": 0.0, "distribution": "iid", "eval-clients": False}

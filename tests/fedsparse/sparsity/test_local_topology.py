@@ -12,7 +12,8 @@ from fedsparse.sparsity.densities import erk
 from fedsparse.sparsity.local_topology import LocalTopology
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.loop import dense_gradient, train
+from fedsparse.training.evaluation import dense_gradient
+from fedsparse.training.loop import train
 from fedsparse.vector import FlatModel
 from tests.fedsparse.sparsity.architectures import generator
 

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from fedsparse.config import Config
 from fedsparse.tasks import Task
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.loop import Score, evaluate, learning_rate, train
+from fedsparse.training.evaluation import Score, evaluate
+from fedsparse.training.local_step import learning_rate
+from fedsparse.training.loop import train
 from fedsparse.vector import FlatModel
 
 X, Y = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3

@@ -17,7 +17,8 @@ from fedsparse.sparsity.topology import weight_layers
 from fedsparse.tasks import Language, Task
 from fedsparse.telemetry.step_log import StepEntry, StepLog
 from fedsparse.telemetry.timers import StageTimer
-from fedsparse.training.loop import Score, train
+from fedsparse.training.evaluation import Score
+from fedsparse.training.loop import train
 from fedsparse.training.stacked import TOGETHER, group_size, train_cohort, why_alone
 from fedsparse.vector import FlatModel
 
