@@ -100,7 +100,8 @@ def few_bits_source(layout: Layout, bits: int) -> Source:
     for entry in layout.trainable:
         rows = entry is layout.entries[0]
         counts = np.array(entry.row_sizes if rows else [entry.size])
-        levels = rng.integers(-(2 ** (bits - 1)), max(2 ** (bits - 1), 1), entry.size, np.int8)
+        levels = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), entry.size, np.int8)
+        levels = 2 * levels + 1 if bits == 1 else levels
         codec, body = coded_levels(levels, rng.random(len(counts), np.float32), bits)
         segments.append(Coded(entry.size, None, codec, body, counts, BY_ROW if rows else WHOLE))
     segments.append(Coded.dense(np.zeros(layout.size - layout.parameters, np.float32), F32()))

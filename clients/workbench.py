@@ -15,6 +15,8 @@ from fedsparse.config.presets import FINE_VALUES
 from fedsparse.device import release_freed
 from fedsparse.experiment import Experiment
 from fedsparse.models.speed import recompute
+from fedsparse.quantisation.spread import spread_weights
+from fedsparse.seeds import derive_seed
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.compact import Compact
 
@@ -83,7 +85,12 @@ class Workbench(Experiment):
     def receive(self, payload: bytes, compact: Compact) -> None:
         """Load global weights into ``model``; the payload is decoded once for all clients of a round."""
         if payload is not self._payload:
-            self.load(compact.scatter(decode(payload, compact.layout)).as_dense())
+            update = decode(payload, compact.layout)
+            self.load(compact.scatter(update).as_dense())
+            if self.config.sends_few_bits:
+                seed = derive_seed(self.config.seed, "spread", round=update.round)
+                spread_weights(self.model, compact.topology, seed)
+                self.received = self.model.vector.clone()
             self._payload = payload
         self.model.vector.copy_(self.received)
 

@@ -21,6 +21,7 @@ Purpose = Literal[
     "downlink",
     "distill",
     "depth",
+    "spread",
 ]
 PURPOSES = get_args(Purpose)
 

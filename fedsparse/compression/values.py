@@ -11,12 +11,11 @@ from fedsparse.compression.arrays import blocks, from_bf16, to_bf16
 from fedsparse.plugins import named
 
 
-class ValueCodec(Protocol):
-    """float32 values <-> bytes, whose length follows from the counts alone.
+class ValueReader(Protocol):
+    """Bytes, whose length follows from the counts alone, -> float32 values.
 
     ``counts`` are the sizes of consecutive groups of values, one for each part that was selected from. A coding with
-    scales has one scale for each group. ``fedsparse.config.presets`` lists the codings that can be unbiased, and the
-    codings that are fine enough for factors.
+    scales has one scale for each group.
 
     Attributes:
         code: the number of the coding in the wire format.
@@ -25,8 +24,20 @@ class ValueCodec(Protocol):
     code: int
 
     def size(self, counts: np.ndarray) -> int:
-        """Bytes that ``encode`` gives for ``counts``."""
+        """Bytes of values with these ``counts``."""
         ...
+
+    def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
+        """float32 values from ``size(counts)`` bytes; they may be a read-only view of ``body``."""
+        ...
+
+
+class ValueCodec(ValueReader, Protocol):
+    """float32 values <-> bytes.
+
+    ``fedsparse.config.presets`` lists the codings that can be unbiased, and the codings that are fine enough for
+    factors.
+    """
 
     def encode(self, values: np.ndarray, counts: np.ndarray, seed: int, unbiased: bool = False) -> bytes | memoryview:
         """Codes float32 ``values``, shape ``(counts.sum(),)``, as closely as possible.
@@ -34,10 +45,6 @@ class ValueCodec(Protocol):
         With ``unbiased``, which only codings of ``UNBIASED_VALUES`` take, it rounds at random instead, so that the
         expectation over ``seed`` is the value itself. The returned bytes may be a view of ``values``.
         """
-        ...
-
-    def decode(self, body: memoryview, counts: np.ndarray) -> np.ndarray:
-        """float32 values from ``size(counts)`` bytes; they may be a read-only view of ``body``."""
         ...
 
 

@@ -25,7 +25,7 @@ from fedsparse.compression.few_bits import FEW_BITS
 from fedsparse.compression.fixed import FixedPoint
 from fedsparse.compression.indices import IndexCodec, IndexFault, draw_bits, pack, positions, unpack
 from fedsparse.compression.sparse_update import Segment, SparseUpdate
-from fedsparse.compression.values import F32, ValueCodec, value_codec
+from fedsparse.compression.values import F32, ValueCodec, ValueReader, value_codec
 from fedsparse.vector import Entry, Layout
 
 MAGIC, VERSION = b"fsp", 1
@@ -37,7 +37,8 @@ WHOLE, BY_LAYER, BY_ROW = 0, 1, 2
 layout, and each of its rows (the weights of one output channel) is a group."""
 KINDS = set(IndexCodec)
 MOST_SEGMENTS = 1 << 14  # of a payload for any layout, because each segment takes the receiver 20 microseconds
-CODECS: dict[int, ValueCodec] = {codec.code: codec for codec in (*map(value_codec, VALUES), FixedPoint(), *FEW_BITS)}
+READERS: tuple[ValueReader, ...] = (*map(value_codec, VALUES), FixedPoint(), *FEW_BITS)
+CODECS = {reader.code: reader for reader in READERS}
 
 
 class PayloadError(ValueError):
@@ -62,7 +63,7 @@ class Coded:
 
     size: int
     indices: np.ndarray | None
-    codec: ValueCodec
+    codec: ValueReader
     body: bytes | memoryview
     counts: np.ndarray
     grouping: int = WHOLE

@@ -19,5 +19,9 @@ class Binary(WeightQuantiser):
         step = magnitude.sum(1) / (magnitude > 0).sum(1).clamp(min=1)
         return Levels(weight.sign(), by_channel(step, weight))
 
+    def spread(self, levels: Levels, noise: Tensor) -> Tensor:
+        """Magnitudes from 0 to two steps, whose mean is a step."""
+        return levels.whole * levels.step * (1 + 2 * noise)
+
     def inside(self, weight: Tensor) -> Tensor:
         return weight.abs() <= 1

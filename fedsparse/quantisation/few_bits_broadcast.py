@@ -1,9 +1,8 @@
 """The global weights as the clients compute with them: quantised layers as levels and steps, the rest in float32.
 
 The server keeps float weights w, to which it adds the clients' updates, and sends their quantised values Q(w). Clients
-train from Q(w). Because Q(Q(w)) is Q(w), but for the last bits of a step, a client computes its first step with the
-weights of one that was sent w. With 1 bit there is an exception: a weight that a topology has just grown is 0, and
-arrives as a whole step.
+train from Q(w), see ``spread``. Because Q(Q(w)) is Q(w), but for the last bits of a step, a client computes its first
+step with the weights of one that was sent w.
 """
 
 import numpy as np

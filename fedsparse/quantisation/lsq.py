@@ -34,6 +34,10 @@ class LearnedStep(WeightQuantiser):
         step = self.step.clamp(min=LEAST).view(*[1] * weight.dim())
         return Levels((weight / step).clamp(self.lowest, self.highest).round(), step)
 
+    def spread(self, levels: Levels, noise: Tensor) -> Tensor:
+        """Evenly over what rounds to each level."""
+        return (levels.whole + noise) * levels.step
+
     def forward(self, weight: Tensor) -> Tensor:
         scale = 1 / math.sqrt(weight.numel() * self.highest)
         step = self.step.clamp(min=LEAST)

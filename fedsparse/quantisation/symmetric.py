@@ -23,3 +23,8 @@ class Symmetric(WeightQuantiser):
         # A step that is too small for a float32 is 0, as is its channel.
         whole = torch.where(step > 0, weight / step, 0).round().clamp(-highest, highest)
         return Levels(whole, step)
+
+    def spread(self, levels: Levels, noise: Tensor) -> Tensor:
+        """Evenly over what rounds to each level; the highest levels stay, because the step depends on them."""
+        whole, step = levels
+        return (whole + noise * (whole.abs() < 2 ** (self.bits - 1) - 1)) * step

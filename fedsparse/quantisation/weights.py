@@ -40,6 +40,14 @@ class WeightQuantiser(nn.Module):
         """The quantised ``weight``, of any shape whose first dimension is the output channels."""
         raise NotImplementedError
 
+    def spread(self, levels: Levels, noise: Tensor) -> Tensor:
+        """Float weights with these ``levels``, but that the step may be slightly another.
+
+        Args:
+            noise: uniform in [-1/2, 1/2), decides where each weight lies; 0 for one that does not exist.
+        """
+        raise NotImplementedError
+
     def inside(self, weight: Tensor) -> Tensor | None:
         """Where the gradient passes, as for ``straight_through``."""
         return None

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsparse.compression import decode
 from fedsparse.config import Config
@@ -14,7 +14,12 @@ from fedsparse.experiment import Experiment
 from fedsparse.models import build_model
 from fedsparse.models.initial import load_weights
 from fedsparse.quantisation import few_bits, few_bits_layers
+from fedsparse.quantisation.binary import Binary
 from fedsparse.quantisation.few_bits_broadcast import few_bits_payload
+from fedsparse.quantisation.spread import spread_weights
+from fedsparse.quantisation.symmetric import Symmetric
+from fedsparse.quantisation.ternary import Ternary
+from fedsparse.quantisation.weights import WeightQuantiser
 from fedsparse.sparsity import Topology, weight_layers
 from fedsparse.sparsity.compact import Compact
 from fedsparse.vector import FlatModel, Layout
@@ -101,6 +106,52 @@ def test_a_message_has_so_many_bytes_a_weight_and_a_step_a_channel(bits: int, mo
     few, channels = sum(e.size for e in layers), sum(e.shape[0] for e in layers)
     rest = 4 * (model.layout.size - few) + 200
     assert few * most < len(payload) < few * most + 4 * channels + rest
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2, 1])
+def test_a_grown_weight_arrives_as_zero(bits: int) -> None:
+    model = network(bits, 0)
+    weights, entry = model.vector.clone(), model.layout.entries[2]
+    weights[entry.start + 5] = 0
+    received = decode(few_bits_payload(model, weights, compact_of(model, 1.0), round=1), model.layout).as_dense()
+    assert received[entry.start + 5] == 0
+    assert received[entry.start + 6] != 0 or bits == 2
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3])
+@pytest.mark.parametrize("settings", [(8, 0), (4, 0), (2, 0), (1, 0), (8, 0, True), (4, 0, True)], ids=str)
+def test_weights_that_a_client_spreads_compute_what_it_was_sent(settings: tuple, density: float) -> None:
+    model = network(*settings)
+    topology = compact_of(model, density).topology
+    model.vector[: model.layout.parameters] *= topology.mask
+    for weight, quantiser in few_bits_layers(model.module).values():
+        weight.data.copy_(quantiser(weight).detach())
+    sent = model.vector.clone()
+    spread_weights(model, topology, seed=4)
+    assert not model.vector[: model.layout.parameters][~topology.mask].any()
+    for entry in model.layout.trainable:
+        if entry.name in (quantised := few_bits_layers(model.module)):
+            weight, quantiser = quantised[entry.name]
+            same = torch.isclose(quantiser(weight).flatten(), sent[entry.slice])
+            assert not torch.equal(weight.flatten(), sent[entry.slice])
+            levels = quantiser.levels(weight).whole.flatten().sign() == sent[entry.slice].sign()
+            assert levels.float().mean() > 0.99
+            assert same.all() or settings[0] == 2
+        else:
+            assert torch.equal(model.vector[entry.slice], sent[entry.slice])
+
+
+@pytest.mark.parametrize("quantiser", [Symmetric(8), Symmetric(4), Ternary(2), Binary(1)])
+def test_a_small_move_of_spread_weights_changes_as_many_levels_as_on_the_server(quantiser: WeightQuantiser) -> None:
+    servers, noise = (torch.rand(2, 4, 5000, generator=torch.Generator().manual_seed(5)) - 0.5).unbind()
+    levels = quantiser.levels(servers)
+    move = 0.1 * levels.step * torch.where(torch.rand(servers.shape) < 0.5, -1, 1)
+
+    def changed(weight: Tensor) -> float:
+        return float((quantiser.levels(weight + move).whole != quantiser.levels(weight).whole).float().mean())
+
+    assert changed(levels.whole * levels.step) < 0.002
+    assert changed(quantiser.spread(levels, noise)) == pytest.approx(changed(servers), rel=0.2)
 
 
 def test_a_float_models_file_starts_a_quantised_one(tmp_path: Path) -> None:
