@@ -181,8 +181,11 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ),
     ),
     "lr-decay": (one_of("lr-schedule", "exponential", own=False),),
-    "exit-weight": (none_of("exits", "0"),),
-    "depths": (none_of("exits", "0"),),
+    **dict.fromkeys(("exit-weight", "exit-distill", "depths"), (none_of("exits", "0"),)),
+    "exit-distill-rounds": (
+        none_of("exits", "0"),
+        Need("exit-distill above 0", ("exit-distill",), lambda config: config.exit_distill > 0),
+    ),
     "distill-temperature": (none_of("distill", "off"),),
     "distill-weight": (one_of("distill", "global", "not-true"),),
     **dict.fromkeys(

@@ -64,7 +64,7 @@ def train(
     joins = trains_batchnorm(module)
     steps = step_count(config, samples, joins)
     step = LocalStep(model, config, round, steps, topology, memory or {})
-    objective = Objective(model, config, task, lesson)
+    objective = Objective(model, config, task, lesson, round)
     tally = Tally(task, device, log)
     torch.manual_seed(seed)
     for positions in islice(_shuffled(samples, config.batch_size, joins, seed, device), steps):

@@ -1,6 +1,7 @@
 """Networks with classifiers at intermediate layers."""
 
 import copy
+import math
 from collections import Counter
 
 import pytest
@@ -96,6 +97,26 @@ def test_training_minimises_the_weighted_mean_of_the_classifiers_losses_as_deep_
     ):
         torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-6)
         assert torch.equal(trained, old) is not bool(held[entry.start])
+
+
+@pytest.mark.parametrize(("depth", "round"), [(1, 5), (3, 5), (3, 20)])
+def test_each_classifier_learns_from_the_others_with_a_weight_that_rises_over_rounds(depth: int, round: int) -> None:
+    model, reference = FlatModel(network()), network()
+    model.module.depth = depth
+    settings = {"exits": 2, "exit-distill": 0.6, "exit-distill-rounds": 10, "exit-weight": 0.3, "rounds": 30}
+    config = Config.from_mapping(settings | {"batch-size": 24, "epochs": 1, "lr": 0.2})
+    train(model, lambda i: (X[i], Y[i]), 24, config, Task(), round=round, seed=3, timer=StageTimer())
+    scores = reference.every(X, depth)
+    fixed = [s.detach().softmax(1) for s in scores]
+    weight = 0.6 * math.exp(-5 * 0.6**2) if round == 5 else 0.6
+    loss = F.cross_entropy(scores[-1], Y) + 0.3 * sum(F.cross_entropy(s, Y) for s in scores[:-1])
+    for i, own in enumerate(scores):
+        others = [p for j, p in enumerate(fixed) if j != i]
+        loss += weight * sum((p * (p.log() - own.log_softmax(1))).sum() / 24 / len(others) for p in others)
+    (loss / (1 + 0.3 * (depth - 1))).backward()
+    for trained, expected in zip(model.module.parameters(), reference.parameters(), strict=True):
+        step = 0 if expected.grad is None else 0.2 * expected.grad
+        torch.testing.assert_close(trained, expected - step, rtol=1e-4, atol=1e-6)
 
 
 def test_the_depths_of_clients_follow_their_distribution() -> None:
