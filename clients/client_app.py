@@ -67,8 +67,6 @@ def train(message: Message, context: Context) -> Message:
         fetch = with_flipped_labels(fetch, bench.dataset.classes)
     trained = bench.under_bits(b"").topology if bench.method.trains_all else held.topology
     local = LocalTopology(bench.model, trained, bench.method, round, seed)
-    if isinstance(bench.model.module, Exits):
-        bench.model.module.depth = bench.depth(client)
     log, entries = step_log(config, timer)
     task: Any = message.content["task"]
     keeping = kept_moments(context, task, client, bench.method) if config.keep_moments else nullcontext()
@@ -160,7 +158,7 @@ def _reply(
     """
     client, round, model = int(context.node_config[PARTITION_ID_KEY]), _round(message), bench.model
     part = bench.part(client)
-    kept = part or _kept(bench, local, client, round, indices, timer)
+    kept = part.topology if part else _kept(bench, local, client, round, indices, timer)
     own = held if kept is held.topology else bench.under(kept)
     arrays, task = ArrayRecord(), cast(ConfigRecord, message.content["task"])
     if bench.method.reports and bench.method.is_readjustment(round):
@@ -233,7 +231,10 @@ def saliency(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Loss and accuracy of the global weights on the samples that this client holds out."""
+    """Loss and accuracy of the global weights on the samples that this client holds out.
+
+    A client that trains only the first classifiers of a network evaluates the last of these.
+    """
     bench, _, client, _ = _open(message, context)
     _, indices = bench.samples(client)
     score = evaluate_model(bench.model, bench.fetch(indices), len(indices), bench.task)
@@ -250,8 +251,10 @@ def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, i
     if bench.config.lora_rank:
         receive_frozen(bench, context, content.get("frozen"), content["task"], client)
     held = receive_topology(bench, context, content.get("topology"), content["task"], client)
+    if isinstance(bench.model.module, Exits):
+        bench.model.module.depth = bench.depth(client)
     if bench.config.downlink_is_whole:
-        bench.receive(content["arrays"]["weights"].data, held.compact)
+        bench.receive(content["arrays"]["weights"].data, bench.part(client) or held.compact)
     else:
         weights = receive_weights(bench, context, message, held.compact.layout, client)
         bench.load(held.compact.scatter(weights).as_dense())

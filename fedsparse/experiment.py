@@ -22,7 +22,8 @@ from fedsparse.partitions import Dataset, Partition, holdout_size, split_holdout
 from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.fixed_sum import FixedSum
 from fedsparse.seeds import derive_seed
-from fedsparse.sparsity import Layer, Topology, TopologyMethod, weight_layers
+from fedsparse.sparsity import Layer, TopologyMethod, weight_layers
+from fedsparse.sparsity.compact import Compact
 from fedsparse.sparsity.depths import depth_of, part_of
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.tasks import TASKS, Task
@@ -178,10 +179,21 @@ class Experiment(Networks):
         config, most = self.config, self.config.exits + 1
         return depth_of(client, config.depths, most, config.seed) if config.depths else most
 
-    def part(self, client: int) -> Topology | None:
-        """The weights that a client trains; None when it trains all."""
+    @cached_property
+    def participants(self) -> Sequence[int]:
+        """The clients that take part: all, or those that are deep enough."""
+        clients, least = range(self.config.clients), self.config.least_depth
+        return clients if least == 1 else [client for client in clients if self.depth(client) >= least]
+
+    @cached_property
+    def _parts(self) -> list[Compact]:
+        """What clients of each depth train, from depth 1, but for those that train all."""
+        return [Compact(self.layout, part_of(self.layout, depth)) for depth in range(1, self.config.exits + 1)]
+
+    def part(self, client: int) -> Compact | None:
+        """The weights that a client downloads and trains; None when these are all."""
         depth = self.depth(client)
-        return part_of(self.layout, depth) if depth <= self.config.exits else None
+        return self._parts[depth - 1] if depth <= self.config.exits else None
 
     def training_sizes(self) -> list[int]:
         """How many samples each client trains on."""

@@ -32,7 +32,7 @@ CHECKED = (
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
     "clients-per-round", "secure-aggregation", "distill", "distill-samples", "distill-steps", "seq-length",
-    "exits", "depths", "recompute", "recompute-segments", "uplink-budget", "values", "scope",
+    "exits", "depths", "least-depth", "recompute", "recompute-segments", "uplink-budget", "values", "scope",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -104,6 +104,11 @@ def _check_federation(experiment: Experiment, layout: Layout) -> None:
         raise ConfigError(
             f"depths = {config.depths}: running statistics of layers that a client does not train have no mean; "
             "use --norm group"
+        )
+    if len(experiment.participants) < config.clients_per_round:
+        raise ConfigError(
+            f"least-depth = {config.least_depth}: {len(experiment.participants)} of {config.clients} clients have it, "
+            f"and clients-per-round = {config.clients_per_round}; sample fewer clients"
         )
     if config.is_private:
         ClientLevel(config, layout, method)

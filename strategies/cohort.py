@@ -68,7 +68,7 @@ class Cohort:
         with self.tally.timer("sample"):
             # An experiment must be repeatable, but clients of a deployment must not know whom a secret draw has chosen.
             secret = self.config.noise_by_server and not isinstance(grid, LocalGrid)
-            self._choose(sampled(self.config, round, secret), grid)
+            self._choose(sampled(self.config, round, secret, self.model.experiment.participants), grid)
 
     def sample_again(self, round: int, attempt: int, grid: Grid) -> None:
         """Choose another cohort of the same round, of clients that were not accepted; first those that were not asked.
@@ -79,7 +79,8 @@ class Cohort:
         with self.tally.timer("sample"):
             asked = self.ledger.asked_in(round)
             missing = [c for c in asked - self._barred if self.ledger[c].accepted_round < round]
-            self._choose(sampled_again(self.config, round, attempt, asked, missing), grid)
+            among = self.model.experiment.participants
+            self._choose(sampled_again(self.config, round, attempt, asked, missing, among), grid)
 
     def _choose(self, chosen: list[int], grid: Grid) -> None:
         moved = self.nodes.update(grid)
@@ -105,7 +106,8 @@ class Cohort:
         for node, client in self._members.items():
             known, task = self.ledger[client], fixed.copy()
             task["accepted-round"] = known.accepted_round
-            arrays = self.model.downlink.arrays_for(known.weights_round, weights)
+            part = self.model.experiment.part(client)
+            arrays = self.model.downlink.arrays_for(known.weights_round, weights, part)
             content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
             content.update(self._extras(kind, client))
             if self.model.frozen and (frozen := self.model.frozen.arrays_for(known.frozen)):

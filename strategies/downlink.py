@@ -1,5 +1,7 @@
 """The server sends its whole weights, or compressed changes of the weights that clients hold."""
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from flwr.app import Array, ArrayRecord
@@ -26,6 +28,7 @@ class Downlink:
         self.config = config
         self.round = 0
         self._changes: Changes | None = None
+        self._of_round: Callable[[Compact], ArrayRecord] = lambda compact: ArrayRecord()
 
     def advance(self, weights: Tensor, layout: Layout, round: int) -> Tensor:
         """The weights v that clients of ``round`` train from, given the server's: float32, shape ``(layout.size,)``.
@@ -51,11 +54,20 @@ class Downlink:
         """The payload of the existing ``weights``, float32 ``(layout.size,)``, for clients of ``round`` that hold none.
 
         Args:
+            weights: unchanged while messages of this round are made, which may need parts of them.
             model: with quantised layers, where these are sent; it holds ``weights`` afterwards.
 
         Raises:
             NonFiniteError: NaN or infinity in the weights.
         """
+        self._of_round = cache(partial(self._record, weights, model, round))
+        return self._of_round(compact)
+
+    def release(self) -> None:
+        """Free the memory of payloads that are no longer needed."""
+        self._of_round = lambda compact: ArrayRecord()
+
+    def _record(self, weights: Tensor, model: FlatModel, round: int, compact: Compact) -> ArrayRecord:
         if self.config.sends_few_bits:
             payload = few_bits_payload(model, weights, compact, round)
         else:
@@ -75,12 +87,15 @@ class Downlink:
             self._changes.load_state_dict(state)
             self.round = state["round"]
 
-    def arrays_for(self, held: int, whole: ArrayRecord) -> ArrayRecord:
+    def arrays_for(self, held: int, whole: ArrayRecord, part: Compact | None = None) -> ArrayRecord:
         """The arrays from which a client learns v: the changes since the weights of round ``held``, or ``whole``.
 
         Args:
             held: the round of the weights that the client surely holds; 0 when the server cannot know it.
+            part: the weights that the client trains; None for all. The payload of a part is made once a round.
         """
+        if part:
+            return self._of_round(part)
         arrays = changes_since(held, self._changes) if self._changes else None
         return min(whole, arrays, key=_length) if arrays else whole
 

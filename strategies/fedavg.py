@@ -110,6 +110,7 @@ class FedAvg(Strategy):
             RunFailed: there are too few usable updates, unless all clients only missed the simulated deadline.
             Diverged: the clients' updates or their mean are not finite; the weights are those of the round before.
         """
+        self.model.downlink.release()
         self._broadcast.clear()  # frees a model's worth of memory: Flower's loop still holds this record
         cohort, received = self.cohort, self._received(server_round)
         self._add(received, replies, server_round)

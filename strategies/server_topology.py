@@ -112,7 +112,7 @@ class ServerTopology:
         return self._masks[key]
 
     def read(
-        self, content: RecordDict, round: int, bound: int, part: Topology | None = None
+        self, content: RecordDict, round: int, bound: int, part: Compact | None = None
     ) -> tuple[SparseUpdate, Topology | None, Report | None]:
         """A client's update, its own topology where clients choose, and its report.
 
@@ -130,7 +130,7 @@ class ServerTopology:
             raise PayloadError("it has a masked update that the server did not ask for")
         own, compact = self.current if self.clients_choose(round) else None, self.compact
         if part:
-            own, compact = part, Compact(self.layout, part)
+            own, compact = part.topology, part
         if "mask" in arrays:
             if own is None or part:
                 raise PayloadError("it has a mask of its own")

@@ -15,6 +15,8 @@ def check_exits(config: Config) -> None:
             f"exits = {config.exits}: upload-pruning = {config.upload_pruning} measures layers in the deepest pass "
             "alone; leave it out"
         )
+    if config.least_depth > config.exits + 1:
+        raise ValueError(f"least-depth = {config.least_depth}: there are exits + 1 = {config.exits + 1} classifiers")
     if not config.depths:
         return
     says = f"depths = {config.depths}"
@@ -29,5 +31,10 @@ def check_exits(config: Config) -> None:
         if getattr(config, key):
             name = "dp-noise" if key == "is_private" else key.replace("_", "-")
             raise ValueError(f"{says}: clients train different layers, and {name} needs the same ones")
+    if not config.downlink_is_whole:
+        raise ValueError(
+            f"{says}: clients hold different layers, and changes of weights that downlink-compressor and "
+            "downlink-values send are of all layers; leave them out"
+        )
     if config.distill == "ensemble":
         raise ValueError(f"{says}: a client's last classifier is not its own, and distill = ensemble would ask it")

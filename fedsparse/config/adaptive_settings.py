@@ -22,6 +22,8 @@ class AdaptiveSettings(Settings):
     depths: str = ""
     """How many classifiers a client trains, with the layers before them, 1 to exits + 1 (DepthFL): a number,
     uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA over clients, as whole numbers. Empty: all."""
+    least_depth: int = Field(1, ge=1, le=1001)
+    """Clients of a smaller depth take no part, to see what leaving them out costs."""
 
     @field_validator("depths")
     @classmethod

@@ -182,6 +182,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "lr-decay": (one_of("lr-schedule", "exponential", own=False),),
     **dict.fromkeys(("exit-weight", "exit-distill", "depths"), (none_of("exits", "0"),)),
+    "least-depth": (none_of("exits", "0"), Need("depths", ("depths",), lambda config: bool(config.depths))),
     "exit-distill-rounds": (
         none_of("exits", "0"),
         Need("exit-distill above 0", ("exit-distill",), lambda config: config.exit_distill > 0),

@@ -28,12 +28,12 @@ class Stage(nn.Module):
 
 
 class Exits(nn.Module):
-    """The network. In eval mode it gives the scores of the last classifier, shape ``(batch, classes)``.
+    """The network. In eval mode it gives the scores of the deepest classifier that runs, shape ``(batch, classes)``.
 
-    In training mode it gives those of each classifier that it runs: shape ``(depth, batch, classes)``.
+    In training mode it gives those of each classifier that runs: shape ``(depth, batch, classes)``.
 
     Attributes:
-        depth: how many stages, each with its classifier, run in training mode.
+        depth: how many stages run, each with its classifier.
     """
 
     def __init__(self, stages: list[Stage]) -> None:
@@ -44,9 +44,10 @@ class Exits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return torch.stack(self.every(x, self.depth))
-        for stage in self.stages:
+        for stage in self.stages[: self.depth]:
             x = stage(x)
-        return x
+        classifier: Any = self.stages[self.depth - 1].classifier
+        return x if classifier is None else classifier(x)
 
     def every(self, x: Tensor, depth: int) -> list[Tensor]:
         """The scores of the first ``depth`` classifiers."""

@@ -64,6 +64,8 @@ def test_classifiers_stand_behind_the_stages_of_a_resnet() -> None:
         ({"depths": "1", "exits": 1, "aggregator": "median"}, "aggregator = median needs the same ones"),
         ({"depths": "1", "exits": 1, "sparsity": 0.5}, "topology = static needs the same ones"),
         ({"depths": "1", "exits": 1, "dp-noise": 1}, "dp-noise needs the same ones"),
+        ({"depths": "1", "exits": 1, "downlink-compressor": "topk"}, "clients hold different layers, and changes of"),
+        ({"depths": "1", "exits": 1, "least-depth": 3}, "least-depth = 3: there are exits + 1 = 2 classifiers"),
         ({"depths": "1", "exits": 1, "distill": "ensemble"}, "a client's last classifier is not its own"),
     ],
 )
@@ -104,7 +106,7 @@ def test_each_classifier_learns_from_the_others_with_a_weight_that_rises_over_ro
     model, reference = FlatModel(network()), network()
     model.module.depth = depth
     settings = {"exits": 2, "exit-distill": 0.6, "exit-distill-rounds": 10, "exit-weight": 0.3, "rounds": 30}
-    config = Config.from_mapping(settings | {"batch-size": 24, "epochs": 1, "lr": 0.2})
+    config = Config.from_mapping(settings | {"batch-size": 24, "epochs": 1, "lr": 0.2, "lr-schedule": "constant"})
     train(model, lambda i: (X[i], Y[i]), 24, config, Task(), round=round, seed=3, timer=StageTimer())
     scores = reference.every(X, depth)
     fixed = [s.detach().softmax(1) for s in scores]
