@@ -28,7 +28,7 @@ class Downlink:
         self.config = config
         self.round = 0
         self._changes: Changes | None = None
-        self._of_round: Callable[[Compact], ArrayRecord] = lambda compact: ArrayRecord()
+        self.release()
 
     def advance(self, weights: Tensor, layout: Layout, round: int) -> Tensor:
         """The weights v that clients of ``round`` train from, given the server's: float32, shape ``(layout.size,)``.
@@ -65,7 +65,7 @@ class Downlink:
 
     def release(self) -> None:
         """Free the memory of payloads that are no longer needed."""
-        self._of_round = lambda compact: ArrayRecord()
+        self._of_round: Callable[[Compact], ArrayRecord] = lambda compact: ArrayRecord()
 
     def _record(self, weights: Tensor, model: FlatModel, round: int, compact: Compact) -> ArrayRecord:
         if self.config.sends_few_bits:
