@@ -10,7 +10,7 @@ from torch import nn
 from fedsparse.config import Config
 from fedsparse.data import load_dataset
 from fedsparse.errors import ConfigError
-from fedsparse.lowrank import factor_, smaller_rank
+from fedsparse.lowrank import factor_, merge_others, smaller_rank
 from fedsparse.lowrank.factorable_layers import Dense, factorable
 from fedsparse.lowrank.lora import adapt_
 from fedsparse.models import build_model, model_for
@@ -57,7 +57,8 @@ class Networks:
             ConfigError: see ``load_weights``.
         """
         if self.config.init:
-            load_weights(network, Path(self.config.init), self.model_name, vocabulary=self.dataset.vocabulary)
+            vocabulary = self.dataset.vocabulary
+            load_weights(network, Path(self.config.init), self.model_name, "init", vocabulary, merge_others)
 
     def network(self, seed: int) -> nn.Module:
         """The network on the CPU, with the low-rank and quantised layers of the settings. For ``small-dense`` it is so

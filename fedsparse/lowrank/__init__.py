@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedsparse.catalogue import LOWRANK_FORMS
 from fedsparse.lowrank.factorable_layers import Dense
 from fedsparse.lowrank.lora import LoRA
-from fedsparse.lowrank.svd import LowRank, matrix_of
+from fedsparse.lowrank.svd import LowRank, matrix_of, product_of
 from fedsparse.plugins import named
 
 
@@ -73,6 +73,19 @@ def load_dense(model: nn.Module, state: dict[str, Tensor]) -> None:
         if isinstance(part, LowRank | LoRA):
             part.take_dense(state, name)
     model.load_state_dict(state)
+
+
+def merge_others(state: dict[str, Tensor], model: nn.Module) -> None:
+    """Put products in place of factors U diag(s) V^T in a state dict, in place, where those of ``model`` are others."""
+    own = model.state_dict()
+    for name in [key.removesuffix(".s") for key in state if key.endswith(".s")]:
+        keys = [f"{name}.{part}" for part in ("up.weight", "s", "down.weight")]
+        if all(key in state for key in keys) and any(
+            key not in own or own[key].shape != state[key].shape for key in keys
+        ):
+            state[f"{name}.weight"] = product_of(*(state.pop(key) for key in keys))
+            if f"{name}.up.bias" in state:
+                state[f"{name}.bias"] = state.pop(f"{name}.up.bias")
 
 
 def ranks_in(state: Mapping[str, Tensor], names: Iterable[str]) -> tuple[int, ...]:

@@ -56,12 +56,12 @@ class LowRank(nn.Module):
     @property
     def matrix(self) -> Tensor:
         """U diag(s) V^T, in the order of :func:`matrix_of`."""
-        return matrix_of(self.up.weight) * self.s @ matrix_of(self.down.weight)
+        return matrix_of(self.weight)
 
     @property
     def weight(self) -> Tensor:
         """The product, in the shape of the weights of the old layer."""
-        return weight_of(self.matrix, self.old_shape)
+        return product_of(self.up.weight, self.s, self.down.weight)
 
     @torch.no_grad()
     def set_factors_(self, u: Tensor, s: Tensor, v: Tensor) -> None:
@@ -115,6 +115,14 @@ def weight_of(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
         return matrix
     outputs, inputs, height, width = shape
     return matrix.reshape(outputs, width, inputs, height).permute(0, 2, 3, 1)
+
+
+def product_of(up: Tensor, s: Tensor, down: Tensor) -> Tensor:
+    """The weights of the layer that computes what one with these factors does."""
+    matrix = matrix_of(up) * s @ matrix_of(down)
+    if up.dim() == 2:
+        return matrix
+    return weight_of(matrix, (up.shape[0], *down.shape[1:3], up.shape[3]))
 
 
 def _linear(old: nn.Linear, rank: int) -> tuple[nn.Linear, nn.Linear]:

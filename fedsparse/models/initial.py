@@ -1,5 +1,6 @@
 """Weights from a file: an earlier run's ``model.pt``, or GPT-2 as Hugging Face publishes it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ FILES = ("model.pt", "model.safetensors", "pytorch_model.bin")
 """What is looked for in a folder: that of a run, or one from Hugging Face."""
 
 
-def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init", vocabulary: str = "") -> None:
+def load_weights(
+    module: nn.Module, path: Path, name: str, setting: str = "init", vocabulary: str = "",
+    prepare: Callable[[dict[str, Tensor], nn.Module], object] | None = None,
+) -> None:  # fmt: skip
     """Load a state dict into ``module``, in place.
 
     A part of ``module`` that stands for a layer may have a method ``take_dense(state, name)``, which replaces what the
@@ -26,6 +30,7 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
         name: of the model, for messages.
         setting: that named the path, for messages.
         vocabulary: ``Dataset.vocabulary``; compared with the one beside the file, if both are there.
+        prepare: changes the state dict in place, to fit the module.
 
     Raises:
         ConfigError: there is no such file, it is damaged, or it is of another model or vocabulary; one line.
@@ -35,6 +40,8 @@ def load_weights(module: nn.Module, path: Path, name: str, setting: str = "init"
     for key in state:
         if not torch.isfinite(state[key]).all():
             raise ConfigError(f"{given}: {key!r} has NaN or infinity")
+    if prepare:
+        prepare(state, module)
     for prefix, part in module.named_modules():
         if hasattr(part, "take_dense"):
             part.take_dense(state, prefix)

@@ -1,6 +1,7 @@
 """Federations whose layers are of low rank."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,27 @@ def test_weights_of_a_dense_run_are_factored_and_those_of_a_factored_run_are_tak
     torch.save(first.module.state_dict(), tmp_path / "factored.pt")
     second = Experiment(factored.replace(init=str(tmp_path / "factored.pt"))).model
     assert torch.equal(first.vector, second.vector)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lora_rank": 2},
+        {"lowrank_layers": "dynamic"},
+        {"lowrank_layers": "full", "lowrank_rank": 12},
+        {"lowrank_layers": "selective", "lowrank_rank": 9},
+    ],
+    ids=str,
+)
+def test_a_run_may_begin_with_the_weights_of_one_whose_layers_have_other_ranks(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    switched = Experiment(Config.from_mapping({"lowrank_layers": "progressive"}), ranks=(9, 5)).model.module
+    torch.save(switched.state_dict(), tmp_path / "model.pt")
+    begun = Experiment(Config.from_mapping(settings | {"init": str(tmp_path / "model.pt"), "seed": 1})).model.module
+    x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(begun(x), switched(x), rtol=1e-4, atol=1e-4)
 
 
 def test_factors_can_be_sparse_too(tiny_dataset: str) -> None:
