@@ -30,6 +30,10 @@ class Downlink:
         self._changes: Changes | None = None
         self.release()
 
+    def release(self) -> None:
+        """Free the memory of payloads that are no longer needed."""
+        self._of_round: Callable[[Compact], ArrayRecord] = lambda compact: ArrayRecord()
+
     def advance(self, weights: Tensor, layout: Layout, round: int) -> Tensor:
         """The weights v that clients of ``round`` train from, given the server's: float32, shape ``(layout.size,)``.
 
@@ -62,10 +66,6 @@ class Downlink:
         """
         self._of_round = cache(partial(self._record, weights, model, round))
         return self._of_round(compact)
-
-    def release(self) -> None:
-        """Free the memory of payloads that are no longer needed."""
-        self._of_round: Callable[[Compact], ArrayRecord] = lambda compact: ArrayRecord()
 
     def _record(self, weights: Tensor, model: FlatModel, round: int, compact: Compact) -> ArrayRecord:
         if self.config.sends_few_bits:
