@@ -32,10 +32,29 @@ def check_agreement(before: Mapping[str, Any], now: Config, folder: Path) -> Non
     """
     old, new = Config.from_mapping(before).flat(), now.flat()
     differ = [key for key in old if key not in FREE and old[key] != new[key]]
-    of_run = UplinkBudget.of(now.uplink_budget) if now.uplink_budget else None
-    planned = new["dp-epsilon"] != "off" or (of_run and not of_run.is_each)  # for just so many rounds
-    if new["rounds"] > old["rounds"] and not planned:
-        differ.remove("rounds")
-    if differ:
-        was, asked = (", ".join(f"{key} = {flat[key]}" for key in differ) for flat in (old, new))
-        raise ConfigError(f"resume = {folder}: this run has {was}, and you ask for {asked}; only rounds may grow")
+    if left := [key for key in differ if key not in grown(old, new)]:
+        was, asked = (", ".join(f"{key} = {flat[key]}" for key in left) for flat in (old, new))
+        only = "only rounds may grow"
+        if old["dp-epsilon"] != "off":
+            only = "nothing may grow, because dp-epsilon is of all rounds"
+        elif run_bytes(old):
+            only = "only uplink-budget may grow, and rounds with it"
+        raise ConfigError(f"resume = {folder}: this run has {was}, and you ask for {asked}; {only}")
+
+
+def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """The settings with which a run may go on further than it was planned to.
+
+    A run's uplink budget, of which the rounds to come share what is left, grows alone or with the rounds; the rounds do
+    not grow without it. No plan of ``dp-epsilon`` has more rounds.
+    """
+    may = {"rounds"} if new["rounds"] > old["rounds"] else set()
+    if run_bytes(old):
+        may = may | {"uplink-budget"} if run_bytes(new) > run_bytes(old) else set()
+    return may if old["dp-epsilon"] == "off" else set()
+
+
+def run_bytes(settings: Mapping[str, Any]) -> float:
+    """The uplink budget of the whole run; 0 without one."""
+    budget = UplinkBudget.of(settings["uplink-budget"]) if settings["uplink-budget"] else None
+    return budget.bytes if budget and not budget.is_each else 0.0

@@ -41,7 +41,8 @@ class RunSettings(Settings):
     """Rounds from one checkpoint to the next; 0 for one about every five minutes. At a stop there is always one. A
     complete run keeps its last one only if this is not 0."""
     resume: str = ""
-    """Go on with the run in this folder, which was interrupted or killed, by its own settings. rounds may grow."""
+    """Go on with the run in this folder, which was interrupted or killed, by its own settings. rounds may grow, and so
+    may the uplink-budget of a run."""
     logdir: str = Field("runs", min_length=1)
     """Where run folders are made."""
     outfile: str = ""

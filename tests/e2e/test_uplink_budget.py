@@ -100,3 +100,16 @@ def test_the_rounds_of_a_run_with_a_budget_cannot_grow(tmp_path: Path, capsys: p
     capsys.readouterr()
     assert main(["--resume", str(folder), "--rounds", "6"]) == 2
     assert "this run has rounds = 4, and you ask for rounds = 6" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_may_have_more_rounds_with_a_larger_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(tmp_path)
+    folder = run(tmp_path, "run", "--uplink-budget", "12kB", "--checkpoint-every", "1")
+    for more in (["--rounds", "6"], ["--uplink-budget", "11kB"], ["--uplink-budget", "2kB/client"]):
+        assert main(["--resume", str(folder), *more]) == 2
+        assert capsys.readouterr().err.endswith("; only uplink-budget may grow, and rounds with it\n")
+    assert main(["--resume", str(folder), "--rounds", "6", "--uplink-budget", "24kB"]) == 0
+    assert len(uplink(folder)) == 6
+    assert 0.95 * 24e3 <= sum(uplink(folder)) <= 24e3
