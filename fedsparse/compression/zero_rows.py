@@ -7,6 +7,7 @@ import numpy as np
 
 from fedsparse.compression import wire
 from fedsparse.compression.factors import matrix_shape
+from fedsparse.compression.sparse_update import SparseUpdate
 from fedsparse.compression.values import ValueCodec
 from fedsparse.vector import Layout
 
@@ -48,3 +49,15 @@ def zero_runs(layout: Layout, vector: np.ndarray) -> np.ndarray:
     runs = runs[runs[:, 1] - runs[:, 0] >= LEAST]
     longest = np.argsort(runs[:, 0] - runs[:, 1], kind="stable")[: (wire.MOST_SEGMENTS - 2) // 2]
     return runs[np.sort(longest)]
+
+
+def is_whole(update: SparseUpdate) -> bool:
+    """Whether all that an update leaves out is zero: rows of tables. Elsewhere, a segment without values is a selection
+    that chose none of its coordinates."""
+
+    def is_of_tables(start: int, stop: int) -> bool:
+        touched = [e for e in update.layout.entries if e.start < stop and start < e.start + e.size]
+        return all(e in update.layout.trainable and wire.is_table(e) for e in touched)
+
+    sparse = [s for s in update.segments if s.indices is not None]
+    return all(not s.values.size and is_of_tables(s.start, s.start + s.size) for s in sparse)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedsparse.catalogue import COMPRESSORS
 from fedsparse.compression import ClientState, UpdateCodec
+from fedsparse.compression.zero_rows import is_whole
 from fedsparse.config.presets import PRESETS
 from fedsparse.errors import ConfigError
 from fedsparse.flower.app_trial import Updates
@@ -81,7 +82,7 @@ def measured(name: str, parts: dict[str, Any], updates: Updates) -> Candidate:
             received = codec.decode(payload)
             total += update
             arrived += received.to_dense()
-            sends_all &= received.sends_all
+            sends_all &= is_whole(received)
     error = np.linalg.norm(total - arrived) / (np.linalg.norm(total) or 1.0)
     told = "".join(f", {key}={value:g}" for key, value in parts.items())
     return Candidate(f'CompressMod("{name}"{told})', mod, float(np.mean(lengths)), float(error), sends_all)

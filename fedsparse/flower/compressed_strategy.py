@@ -179,7 +179,11 @@ class CompressedStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """What the strategy makes of the decoded replies. Those that it does not read are not acknowledged."""
+        """What the strategy makes of the decoded replies. Those that it does not read are not acknowledged.
+
+        Krum reads all and takes some. The others are acknowledged: sent again with the next updates, they would be
+        longer each time, and never taken.
+        """
         self._updates = {}
         plain = [reply for reply in map(self._read, self._received(replies)) if reply]
         with only_alike(self.strategy, self._dtypes):

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from fedsparse.compression import PayloadError, SparseUpdate
 from fedsparse.compression.sparse_update import Segment
 from fedsparse.compression.wire import binding, decode
+from fedsparse.compression.zero_rows import is_whole
 from fedsparse.engine.records import STYPE
 from fedsparse.errors import one_line
 from fedsparse.flower.plain_arrays import NUMPY, read
@@ -34,7 +35,7 @@ class Update:
     Attributes:
         part: see above.
         largest: the magnitude of the largest change.
-        sends_all: whether the client sent every coordinate.
+        is_whole: whether all that the client left out is zero.
 
     Raises:
         PayloadError: one line that says what is wrong.
@@ -46,7 +47,7 @@ class Update:
         if update.round != round:
             raise PayloadError(f"payload of round {update.round} in round {round}")
         self.largest = max((float(np.abs(s.values).max()) for s in update.segments if s.values.size), default=0.0)
-        self.sends_all = update.sends_all
+        self.is_whole = is_whole(update)
         self._sparse: SparseUpdate | None = update if small(update) else None
         self._dense: np.ndarray | None = None
         self._unread = set(range(len(part.places)))
@@ -179,7 +180,7 @@ def decoded(
     room, dtype = min((sent.room[place] for place in part.places), default=(0.0, ""))
     if update.largest > room:
         raise PayloadError(f"a change of {update.largest:.3g} could take its {dtype} beyond {np.finfo(dtype).max:.5g}")
-    if every_coordinate and not update.sends_all:
+    if every_coordinate and not update.is_whole:
         raise PayloadError(
             "it leaves coordinates out, which this strategy would take for zeros; use CompressMod('eden')"
         )

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from fedsparse.compression import ClientState, UpdateCodec, decode
 from fedsparse.compression.wire import HEADER, MOST_SEGMENTS, SEGMENT
+from fedsparse.compression.zero_rows import is_whole
 from fedsparse.vector import FlatModel, Layout
 
 from .common import layout_of_shapes
@@ -44,6 +45,16 @@ def test_rows_of_zeros_cost_two_headers_a_run_and_single_zeros_nothing_less(valu
     skipped = 2 * 100 + 100 + 80
     assert len(coded(layout, update, values)) == dense + 4 * SEGMENT.size - bytes_a_value * skipped
     assert len(coded(layout, np.zeros_like(update), values)) < 200
+
+
+def test_an_update_is_whole_if_it_leaves_out_rows_of_zeros_alone_and_no_choice_of_coordinates() -> None:
+    layout = layout_of_shapes((5,), (1000, 100), buffers=7)
+    update = update_of(layout)
+    update[5:-7] = 0
+    assert is_whole(decode(coded(layout, update), layout))
+    for codec in (UpdateCodec(layout, "topk", density=0.5), UpdateCodec(layout, "threshold", threshold=1e6)):
+        payload, _ = codec.encode(update, ClientState(), round=1, seed=0)
+        assert not is_whole(decode(payload, layout)), codec.compressor
 
 
 @pytest.mark.parametrize("shape", [(2000, 16), (999, 100)], ids=["narrow rows", "few rows"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, MultiKrum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,3 +118,23 @@ def test_a_strategy_that_answers_with_one_clients_very_arrays_has_read_them(capl
     expected = drift(drift({"w": np.zeros(SIZE, np.float32)}, 0, 1), 0, 2)["w"]
     np.testing.assert_allclose(result.arrays["w"].numpy(), expected, atol=1e-6)
     assert "read after its round" not in caplog.text
+
+
+def test_what_a_rule_compared_and_did_not_choose_is_not_sent_again() -> None:
+    """Sent again with each next update, it would be longer each time, and never chosen."""
+    lengths = list[float]()
+
+    class Chooses(MultiKrum):
+        def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
+            replies = list(replies)
+            sent = next(reply for reply in replies if reply.metadata.src_node_id == far)
+            lengths.append(float(np.abs(sent.content["arrays"]["w"].numpy() - start).sum()))
+            return super().aggregate_train(server_round, replies)
+
+    def train(arrays: dict[str, np.ndarray], node: int, round: int) -> dict[str, np.ndarray]:
+        return {"w": start + (1.0 if node == far else 0.01) * drift({"w": start}, node, round)["w"]}
+
+    start, far = np.zeros(SIZE, np.float32), NODES - 1
+    wrapped = CompressedStrategy(Chooses(num_malicious_nodes=1, num_nodes_to_select=2), every_coordinate=True)
+    play(wrapped, client_app(CompressMod("none", values="int2", error_feedback=True), train=train), rounds=6)
+    assert max(lengths) < 1.5 * min(lengths)

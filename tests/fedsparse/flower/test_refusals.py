@@ -46,6 +46,18 @@ def test_it_votes_over_replies_with_every_coordinate(strategy: type[FedAvg]) -> 
     np.testing.assert_allclose(result.arrays["w"].numpy(), plain.arrays["w"].numpy(), atol=1e-6)
 
 
+def test_rows_of_an_embedding_that_a_client_has_not_changed_are_votes_for_no_change() -> None:
+    def train(arrays: dict[str, np.ndarray], node: int, round: int) -> dict[str, np.ndarray]:
+        return {"w": arrays["w"] + np.where(np.arange(1000) % (2 + node) > 0, 0, 1 + node)[:, None].astype(np.float32)}
+
+    wrapped = CompressedStrategy(FedMedian(), every_coordinate=True)
+    start = {"w": np.zeros((1000, 80), np.float32)}
+    plain, _ = play(FedMedian(), client_app(train=train), start)
+    result, _ = play(wrapped, client_app(CompressMod("none", values="f32"), train=train), start)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), plain.arrays["w"].numpy(), atol=1e-6)
+    assert wrapped.uplink_bytes < 0.6 * wrapped.downlink_bytes  # they were left out of the payloads
+
+
 def test_sparse_replies_to_such_a_strategy_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     strategy = CompressedStrategy(FedMedian(), every_coordinate=True)
     result, _ = play(strategy, client_app(CompressMod("topk", density=0.01)), rounds=1)
