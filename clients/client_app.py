@@ -245,9 +245,9 @@ def evaluate(message: Message, context: Context) -> Message:
 def _open(message: Message, context: Context) -> tuple[Workbench, SparseModel, int, int]:
     """The workbench with the message's weights loaded, their topology, the partition id and the round."""
     content: Any = message.content  # indexed, because `content.array_records` builds a new dict at every access
-    bench = workbench(tuple(content["config"].items()), tuple(content["task"].get("ranks", ())))
-    torch.set_num_threads(bench.config.threads)
     client = int(context.node_config[PARTITION_ID_KEY])
+    bench = workbench(tuple(content["config"].items()), tuple(content["task"].get("ranks", ())), client)
+    torch.set_num_threads(bench.config.threads)
     if bench.config.lora_rank:
         receive_frozen(bench, context, content.get("frozen"), content["task"], client)
     held = receive_topology(bench, context, content.get("topology"), content["task"], client)

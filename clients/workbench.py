@@ -111,11 +111,16 @@ TRAINING = threading.Lock()
 _own = threading.local()
 
 
-def workbench(settings: tuple[tuple[str, Any], ...], ranks: tuple[int, ...] = ()) -> Workbench:
-    """This thread's workbench for the settings and ranks of a message, kept until a message brings others."""
+def workbench(settings: tuple[tuple[str, Any], ...], ranks: tuple[int, ...] = (), client: int = 0) -> Workbench:
+    """This thread's workbench for a client, kept until a message brings other settings or ranks.
+
+    Clients that hold the same network share it.
+    """
     if getattr(_own, "made_of", None) != (settings, ranks):
-        with TRAINING:  # a new network draws its weights from torch's random state, too
-            _own.bench = Workbench(Config.from_mapping(dict(settings)), ranks)
+        _own.config, _own.benches = Config.from_mapping(dict(settings)), dict[str, Workbench]()
         _own.made_of = settings, ranks
-    bench: Workbench = _own.bench
-    return bench
+    benches: dict[str, Workbench] = _own.benches
+    if (name := _own.config.model_of(client)) not in benches:
+        with TRAINING:  # a new network draws its weights from torch's random state, too
+            benches[name] = Workbench(_own.config.with_model(name), ranks)
+    return benches[name]

@@ -36,7 +36,7 @@ KEPT = 2
 CLIENTS_OF_PART, BYTES_OF_PART = 2000, 2**26
 """A part is full with so many clients or bytes, because a part is put together in memory."""
 TENSOR, BYTES, NUMBER = "$tensor", "$bytes", "$number"  # keys in JSON, each for what JSON does not have
-FORMAT = "fedsparse-checkpoint/1"
+FORMAT = "fedsparse-checkpoint/2"
 
 
 class Saved(NamedTuple):

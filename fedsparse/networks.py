@@ -48,7 +48,7 @@ class Networks:
     @property
     def model_name(self) -> str:
         """The name of the model, with ``auto`` replaced by the usual one for the data set."""
-        return model_for(self.config.model, self.dataset.kind)
+        return model_for(self.config.models[0], self.dataset.kind)
 
     def load_initial(self, network: nn.Module) -> None:
         """Load the weights that ``init`` names, if it does, in place; on the meta device they are only checked.
@@ -83,7 +83,7 @@ class Networks:
 
     def _network(self, seed: int, width: float) -> nn.Module:
         config, shape, classes = self.config, self.dataset.input_shape, self.dataset.classes
-        with blamed("model", config.model):
+        with blamed("model", self.model_name):
             network = build_model(self.model_name, shape, classes, config.norm, seed, width)
         if not config.exits:
             return network

@@ -27,7 +27,7 @@ from fedsparse.training.local_step import local_optimizer
 from fedsparse.vector import Layout
 
 CHECKED = (
-    *OWN, "data-dir", "init", "device", "norm", "weight-bits", "activation-bits", "float-layers",
+    *OWN, "client-models", "data-dir", "init", "device", "norm", "weight-bits", "activation-bits", "float-layers",
     "sparsity", "dense-layers", "sparsity-distribution", "upload-pruning",
     "growth", "need-readjust", "seed", "clients", "beta", "classes-per-client", "min-samples", "batch-size",
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
@@ -56,6 +56,13 @@ def check(experiment: Experiment, training: Training = "federated") -> None:
         ConfigError: data or a device is missing, the data cannot be split in this way, the model does not fit the
             data, the sparsity cannot be met, or an object of the user's own has a fault.
     """
+    config = experiment.config
+    for name in config.models:
+        _check_network(experiment if name == config.model else Experiment(config.with_model(name)), training)
+
+
+def _check_network(experiment: Experiment, training: Training) -> None:
+    """Look at a run in which all clients hold the network of the experiment."""
     config = experiment.config
     flat = config.flat()
     for key in OWN:

@@ -48,11 +48,12 @@ def provenance_of(experiment: Experiment, *, federated: bool = True) -> Provenan
     """
     config = experiment.config
     hashed, sampled = data_hash(experiment.dataset)
+    own = {key: config.flat()[key] for key in OWN} | {f"model {name}": name for name in config.models[1:]}
     other = experiment.distill_data if federated else None
     split = [experiment.partition.order, experiment.partition.offsets] if federated else []
     return {
         "code": code(),
-        "own-code": {key: own for key in OWN if (own := _own_code(config.flat()[key]))},
+        "own-code": {key: found for key, name in own.items() if (found := _own_code(name))},
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
         "machine": machine(experiment.device),
         "seed": config.seed,

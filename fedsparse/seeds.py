@@ -22,6 +22,7 @@ Purpose = Literal[
     "distill",
     "depth",
     "spread",
+    "client-model",
 ]
 PURPOSES = get_args(Purpose)
 

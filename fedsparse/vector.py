@@ -119,11 +119,14 @@ class FlatModel:
         return [vector[e.slice].view(e.shape) for e in self.layout.trainable]
 
 
-def digest(weights: np.ndarray) -> bytes:
+def digest(*weights: np.ndarray) -> bytes:
     """An 8-byte hash: when it is equal, a client and the server hold the same weights, bit for bit."""
-    return xxhash.xxh3_64_digest(np.ascontiguousarray(weights).data)
+    hashed = xxhash.xxh3_64()
+    for part in weights:
+        hashed.update(np.ascontiguousarray(part).data)
+    return hashed.digest()
 
 
-def round_hash(weights: np.ndarray) -> int:
+def round_hash(*weights: np.ndarray) -> int:
     """The first 48 bits of ``digest``: a whole number that a float64, and so every reader of a table, holds exactly."""
-    return int.from_bytes(digest(weights)[:6])
+    return int.from_bytes(digest(*weights)[:6])

@@ -64,13 +64,13 @@ class Attack:
                 codec = UpdateCodec(layout, **self.config.compression())
                 sent, support = hostile.astype(np.float32), self.config.support_seed(round)
                 payload, _ = codec.encode(sent, ClientState(), round=round, seed=seed, support=support)
-                bound = bind(payload, binding(self.cohort.gate.run, client))
+                bound = bind(payload, binding(self.cohort.model.gate.run, client))
                 reply.content.array_records["arrays"]["update"] = payload_array(bound, layout)
 
     def _update(self, client: int, reply: Message, round: int) -> np.ndarray | None:
         """A client's update in the coordinates that travel; None when it cannot be read."""
         try:
-            update, _, _ = self.topology.read(reply.content, round, binding(self.cohort.gate.run, client))
+            update, _, _ = self.topology.read(reply.content, round, binding(self.cohort.model.gate.run, client))
         except PayloadError:
             return None
         return self.topology.compact.gather(torch.from_numpy(update.to_dense())).numpy()

@@ -3,19 +3,17 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
-from torch import Tensor
 
 from fedsparse.compression import PayloadError
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.records import array_bytes
 from fedsparse.engine.step_records import read_steps
 from fedsparse.sampling import sampled, sampled_again
-from fedsparse.strategies.acceptance import Gate
 from fedsparse.strategies.ledger import Ledger
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.replies import Checked, Content, Upload
@@ -29,7 +27,7 @@ class Cohort:
     """The sampled clients of the present round.
 
     Args:
-        model: that the clients train.
+        models: that the clients train, by name; the first is the one that results are about.
         nodes: Flower's node id of every partition id.
 
     Attributes:
@@ -37,33 +35,37 @@ class Cohort:
         kept_rounds: the rounds of the checkpoints that are kept; clients keep their state files of those rounds.
         told: further entries of every message's task record.
         ledger: what the server knows of each client.
-        gate: checks the replies.
         tally: what the present round brought.
         is_hopeless: whether every client of the last cohort raised an exception, which other clients would raise too.
     """
 
-    def __init__(self, model: ServerModel, nodes: Nodes) -> None:
-        self.config, self.nodes = model.config, nodes
+    def __init__(self, models: Mapping[str, ServerModel], nodes: Nodes) -> None:
+        self.models, self.nodes = models, nodes
+        self.config = self.model.config
         self.state_folder = ""
         self.kept_rounds: list[int] = []
         self.told: dict[str, float | str] = {}
         self.is_hopeless = False
         self._barred = set[int]()  # clients that spoil the work of others, so that this round asks them no more
-        self.follow(model)
         self._settings = ConfigRecord(self.config.flat())
-        self.ledger = Ledger(model.topology.start)
+        self.ledger = Ledger(lambda client: self.of(client).topology.start)
         self._members: dict[int, int] = {}  # node id -> partition id
         self._asked: list[Metadata] = []  # of the last messages; Flower fills in their ids when it sends them
         self._asked_at = 0.0
-        self.tally = RoundTally(model.experiment, 0)
+        self.tally = RoundTally(self.model.experiment, 0)
 
-    def follow(self, model: ServerModel) -> None:
-        """Go on with another network; the norms of its updates are compared anew."""
-        self.model, self.gate = model, Gate(model.experiment, model.topology)
+    @property
+    def model(self) -> ServerModel:
+        """The network that results are about."""
+        return next(iter(self.models.values()))
+
+    def of(self, client: int) -> ServerModel:
+        """The network that a client trains."""
+        return self.models[self.config.model_of(client)]
 
     def sample(self, round: int, grid: Grid) -> None:
         """Begin a round: choose its clients at random."""
-        self.gate.limits.settle()
+        self._settle_norms()
         self.tally, self._barred = RoundTally(self.model.experiment, round), set()
         with self.tally.timer("sample"):
             # An experiment must be repeatable, but clients of a deployment must not know whom a secret draw has chosen.
@@ -96,28 +98,31 @@ class Cohort:
 
     def settle(self) -> None:
         """Say that the round is whole."""
-        self.gate.limits.settle()
+        self._settle_norms()
         self.ledger.settle()
 
-    def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
+    def _settle_norms(self) -> None:
+        for model in self.models.values():
+            model.gate.limits.settle()
+
+    def messages(self, kind: str, round: int) -> list[Message]:
         """One message a client: the weights or their changes, all settings, the last round accepted from the client,
         and the mask unless the client holds it."""
-        messages, fixed = [], self._task(round)
+        messages, tasks = [], {name: self._task(round, model) for name, model in self.models.items()}
         for node, client in self._members.items():
-            known, task = self.ledger[client], fixed.copy()
+            known, model, task = self.ledger[client], self.of(client), tasks[self.config.model_of(client)].copy()
             task["accepted-round"] = known.accepted_round
-            part = self.model.experiment.part(client)
-            arrays = self.model.downlink.arrays_for(known.weights_round, weights, part)
+            arrays = model.downlink.arrays_for(known.weights_round, model.sent, model.experiment.part(client))
             content = RecordDict({"arrays": arrays, "config": self._settings, "task": task})
             content.update(self._extras(kind, client))
-            if self.model.frozen and (frozen := self.model.frozen.arrays_for(known.frozen)):
+            if model.frozen and (frozen := model.frozen.arrays_for(known.frozen)):
                 content["frozen"] = frozen
-            if mask := self.model.topology.mask_for(known.topology):
+            if mask := model.topology.mask_for(known.topology):
                 content["topology"] = mask
                 known.topology = None  # until the client answers, because it may fail before or after it saves the mask
             messages.append(Message(content, dst_node_id=node, message_type=kind))
             self._count_asked(client, round)
-            known.sent_round, known.sent_bytes = self.model.downlink.round, array_bytes(content)
+            known.sent_round, known.sent_bytes = model.downlink.round, array_bytes(content)
         self._sending(messages)
         return messages
 
@@ -125,10 +130,10 @@ class Cohort:
         """Further records of the message to a client."""
         return {}
 
-    def _task(self, round: int) -> ConfigRecord:
-        """What every message of a round says beside the settings."""
-        task = ConfigRecord({"round": round, "state-folder": self.state_folder, "run": self.gate.run})
-        for name, value in {**self.model.told, **self.told}.items():
+    def _task(self, round: int, model: ServerModel) -> ConfigRecord:
+        """What every message of a round about this network says beside the settings."""
+        task = ConfigRecord({"round": round, "state-folder": self.state_folder, "run": model.gate.run})
+        for name, value in {**model.told, **self.told}.items():
             task[name] = value
         if self.state_folder:
             task["kept-rounds"] = list(self.kept_rounds)
@@ -153,9 +158,11 @@ class Cohort:
         usable = self._usable(replies)
         for client, _ in usable:
             known = self.ledger[client]
-            known.topology, known.weights_round = self.model.topology.current.hash, known.sent_round
-            known.frozen = self.model.frozen.edition if self.model.frozen else 0
-        self.gate.begin(usable)
+            model = self.of(client)
+            known.topology, known.weights_round = model.topology.current.hash, known.sent_round
+            known.frozen = model.frozen.edition if model.frozen else 0
+        for model in self.models.values():
+            model.gate.begin([(client, reply) for client, reply in usable if self.of(client) is model])
         return usable
 
     def _usable(self, replies: Iterable[Message]) -> list[tuple[int, Message]]:
@@ -190,20 +197,18 @@ class Cohort:
             self.is_hopeless = raised == len(self._members)
         return usable
 
-    def uploads(self, answers: Iterable[tuple[int, Message]], round: int, weights: Tensor) -> Iterator[Upload]:
-        """What the answers to a round's train messages bring, checked and decoded; failures are noted.
-
-        Args:
-            weights: the global weights, shape ``(layout.size,)``.
-        """
+    def uploads(self, answers: Iterable[tuple[int, Message]], round: int) -> Iterator[tuple[ServerModel, Upload]]:
+        """What the answers to a round's train messages bring, checked and decoded, each with the network that it is
+        about; failures are noted."""
         for client, reply in answers:
-            if upload := self.upload(client, reply, round, weights):
-                yield upload
+            if upload := self.upload(client, reply, round):
+                yield self.of(client), upload
 
-    def upload(self, client: int, reply: Message, round: int, weights: Tensor) -> Upload | None:
+    def upload(self, client: int, reply: Message, round: int) -> Upload | None:
         """What one client's answer brings; None, and a failure noted, when it is refused."""
-        if checked := self._checked(client, reply, lambda: self.gate.update(client, reply, round, weights)):
-            self.tally.has_norm(client, self.gate.limits.present[-1].weights)
+        model = self.of(client)
+        if checked := self._checked(client, reply, lambda: model.gate.update(client, reply, round, model.weights)):
+            self.tally.has_norm(client, model.gate.limits.present[-1].weights)
             self._accept(client, checked)
         return checked and Upload(*checked.content, checked.samples, checked.measured)
 
@@ -217,7 +222,7 @@ class Cohort:
         self.tally.measures.count("comm/uplink_bytes", received)
         known = self.ledger[client]
         try:
-            samples, measured = self.gate.metrics(client, reply, least=1)
+            samples, measured = self.of(client).gate.metrics(client, reply, least=1)
             steps = read_steps(reply.content) if self.config.log_interval else None
             with self.tally.timer("decode"):
                 content = read()
@@ -239,7 +244,8 @@ class Cohort:
         total = 0
         for client, reply in self.answers(replies):
             try:
-                samples, measured = self.gate.metrics(client, reply, least=0)  # of one sample it holds out none
+                # Of one sample a client holds out none.
+                samples, measured = self.of(client).gate.metrics(client, reply, least=0)
             except PayloadError as error:
                 self.tally.refuse(client, error)
                 continue

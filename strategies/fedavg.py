@@ -9,7 +9,9 @@ The aggregator adds up the uploads, the server optimizer computes the step, and 
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -25,10 +27,10 @@ from fedsparse.plugins import blamed, call, named
 from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
-from fedsparse.strategies.ensemble import Ensemble
 from fedsparse.strategies.layer_details import layer_histograms
 from fedsparse.strategies.nodes import Nodes
 from fedsparse.strategies.quorum import further_cohorts, is_void
+from fedsparse.strategies.received import Received
 from fedsparse.strategies.replies import Replies
 from fedsparse.strategies.reshape import reshaped
 from fedsparse.strategies.secure_cohort import SecureCohort
@@ -43,11 +45,12 @@ class FedAvg(Strategy):
     """w <- w + step(sum_i n_i update_i / sum_i n_i), with n_i the samples of client i.
 
     Args:
-        model: with the initial weights.
+        model: with the initial weights; the one that results are about.
         nodes: Flower's node id of every partition id.
+        others: further networks, which other clients hold.
 
     Attributes:
-        model: with the present weights; another object after a change of ranks.
+        models: all of these by name, with the present weights; other objects after a change of ranks.
         cohort: the clients of the present round, and what they measured.
         privacy: the guarantee of differential privacy; None without one.
         uplink: the account of the uplink budget; None without one.
@@ -56,28 +59,38 @@ class FedAvg(Strategy):
         stepping: whether the server has begun a step whose round is not whole yet. Meanwhile there is nothing to save.
     """
 
-    def __init__(self, model: ServerModel, nodes: Sequence[int]) -> None:
-        self.model, self.config = model, model.config
-        self.cohort = (SecureCohort if self.config.secure_aggregation else Cohort)(model, Nodes(nodes))
+    def __init__(self, model: ServerModel, nodes: Sequence[int], others: Iterable[ServerModel] = ()) -> None:
+        self.models, self.config = {each.name: each for each in (model, *others)}, model.config
+        self.cohort = (SecureCohort if self.config.secure_aggregation else Cohort)(self.models, Nodes(nodes))
         self.attack = Attack(self.cohort)
         self.privacy = ClientLevel(self.config, model.layout, model.topology.method) if self.config.is_private else None
         if self.privacy:
             self.cohort.told["dp-noise"] = self.privacy.accountant.noise
         self.uplink = UplinkShare(self.config) if self.config.uplink_budget else None
-        self._broadcast, self.stepping, self.has_details = ArrayRecord(), False, False
+        self.stepping, self.has_details = False, False
         self.details: dict[str, Histogram] = {}
+
+    @property
+    def model(self) -> ServerModel:
+        """The network that results are about."""
+        return self.cohort.model
+
+    @property
+    def vectors(self) -> list[np.ndarray]:
+        """The weights of all networks, each float32 of shape ``(layout.size,)``."""
+        return [model.weights.numpy() for model in self.models.values()]
 
     def state_dict(self) -> State:
         """What decides the next rounds, but for the ledger."""
-        return self.model.state_dict() | {
-            "norms": self.cohort.gate.limits.state(),
+        return {
+            "models": {name: model.state_dict() for name, model in self.models.items()},
             "uplink": self.uplink.state_dict() if self.uplink else {},
         }
 
     def load_state_dict(self, state: State) -> None:
         """Restore a state that ``state_dict`` returned; see ``ServerModel.load_state_dict``."""
-        self.model.load_state_dict(state)
-        self.cohort.gate.limits.load_state(state["norms"])
+        for name, model in self.models.items():
+            model.load_state_dict(state["models"][name])
         if self.uplink:
             self.uplink.load_state_dict(state["uplink"])
 
@@ -93,11 +106,11 @@ class FedAvg(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Sample the cohort; one message a client."""
-        self._broadcast, self._grid = arrays, grid
+        self._grid = grid
         if self.uplink:
             self.cohort.told |= self.uplink.told(server_round)
         self.cohort.sample(server_round, grid)
-        return self.cohort.messages(MessageType.TRAIN, server_round, arrays)
+        return self.cohort.messages(MessageType.TRAIN, server_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -110,9 +123,10 @@ class FedAvg(Strategy):
             RunFailed: there are too few usable updates, unless all clients only missed the simulated deadline.
             Diverged: the clients' updates or their mean are not finite; the weights are those of the round before.
         """
-        self.model.downlink.release()
-        self._broadcast.clear()  # frees a model's worth of memory: Flower's loop still holds this record
-        cohort, received = self.cohort, self._received(server_round)
+        for model in self.models.values():
+            model.downlink.release()
+            model.sent.clear()  # frees a model's worth of memory: Flower's loop still holds this record
+        cohort, received = self.cohort, Received(self.models, partial(self._aggregator, server_round))
         self._add(received, replies, server_round)
         for attempt in further_cohorts(cohort, received, server_round):
             self._add(received, self._ask_again(attempt, server_round), server_round)
@@ -122,7 +136,6 @@ class FedAvg(Strategy):
         else:
             with cohort.tally.timer("aggregate"):
                 self._step(received, server_round)
-                self._reshape(server_round)
         if self.privacy:
             cohort.tally.metrics |= self.privacy.measured(server_round)
         del received  # the broadcast below is as large
@@ -131,13 +144,8 @@ class FedAvg(Strategy):
             self.uplink.spend(server_round, cohort.tally.metrics)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.tally.metrics))
 
-    def _received(self, round: int) -> Replies:
-        """Where the uploads of a round are added up."""
-        ensemble = Ensemble(self.model.experiment, self.model.weights) if self.config.server_distils else None
-        return Replies(self._aggregator(round), self.model.topology.current, ensemble)
-
-    def _aggregator(self, round: int) -> Aggregator:
-        model, mask = self.model, self.model.topology.current.mask
+    def _aggregator(self, round: int, model: ServerModel) -> Aggregator:
+        mask = model.topology.current.mask
         if self.privacy:
             # In a deployment, clients know the seed.
             return self.privacy.sum_of(round, model.topology.compact, secret=not isinstance(self._grid, LocalGrid))
@@ -150,48 +158,56 @@ class FedAvg(Strategy):
             aggregator: Aggregator = call(make, model.layout.size, mask, byzantine=self.config.byzantine)
         return aggregator
 
-    def _add(self, received: Replies, replies: Iterable[Message], round: int) -> None:
+    def _add(self, received: Received, replies: Iterable[Message], round: int) -> None:
         """Check, decode and add up a cohort's replies."""
         answers = self.cohort.answers(replies)
         self.attack.poison(answers, round)
-        for upload in self.cohort.uploads(answers, round, self.model.weights):
+        for model, upload in self.cohort.uploads(answers, round):
             with self.cohort.tally.timer("aggregate"), blamed("aggregator", self.config.aggregator):
-                received.add(upload)
+                received.add(model, upload)
 
     def _ask_again(self, attempt: int, round: int) -> Iterable[Message]:
         """The replies of another cohort of this round."""
         self.cohort.sample_again(round, attempt, self._grid)
-        messages = self.cohort.messages(MessageType.TRAIN, round, self.broadcast(round))
+        self.broadcast(round)
+        messages = self.cohort.messages(MessageType.TRAIN, round)
         return self._grid.send_and_receive(messages, timeout=self.config.round_timeout)
 
-    def _step(self, received: Replies, round: int) -> None:
-        """The server's step; then the topology follows, and the models of the cohort teach the new one."""
-        model, topology = self.model, self.model.topology
+    def _step(self, received: Received, round: int) -> None:
+        """The server's step for every network that has uploads; then the models of the cohort teach all networks."""
+        for name, model in self.models.items():
+            if not is_void(self.cohort, received.of[name]):
+                self._average(model, received.of[name], round)
+        if received.ensemble:
+            received.ensemble.teach(self.models.values(), round)
+        for name, model in self.models.items():
+            self.models[name] = reshaped(model, round)
+        self.cohort.tally.metrics |= self.model.topology.metrics
+
+    def _average(self, model: ServerModel, replies: Replies, round: int) -> None:
+        """The server's step for one network; then its topology follows."""
+        topology = model.topology
         with blamed("aggregator", self.config.aggregator):
-            update, votes = received.result(model.weights, votes=topology.clients_choose(round))
+            update, votes = replies.result(model.weights, votes=topology.clients_choose(round))
         is_finite = bool(update.isfinite().all())  # finite updates may add up to infinity
-        if is_finite and isinstance(received.aggregator, ResidualMean):
-            is_finite = model.add_to_frozen(received.aggregator.residuals())
+        if is_finite and isinstance(replies.aggregator, ResidualMean):
+            is_finite = model.add_to_frozen(replies.aggregator.residuals())
         if not is_finite:
             raise Diverged(f"round {round}: the mean update is not finite; {self.cohort.tally.longest}")
         model.step(update)
-        if self.has_details and self.evaluates(round):
+        if self.has_details and self.evaluates(round) and model is self.model:
             self.details = layer_histograms("update", update, topology.current)
-        model.follow(round, received, votes)
-        if received.ensemble:
-            received.ensemble.teach(model.weights, topology.current, round)
-        self.cohort.tally.metrics |= topology.metrics
-
-    def _reshape(self, round: int) -> None:
-        """Go on with a network of other ranks, where the settings want that after this round."""
-        model = reshaped(self.model, round)
-        if model is not self.model:
-            self.model = model
-            self.cohort.follow(model)
+        model.follow(round, replies, votes)
 
     def broadcast(self, round: int) -> ArrayRecord:
-        """The payload of the weights for the clients of ``round``; see ``ServerModel.broadcast``."""
-        return self.model.broadcast(round)
+        """Make the payloads of the weights for the clients of ``round``; returns that of the first network.
+
+        Raises:
+            Diverged: NaN or infinity in weights.
+        """
+        for model in self.models.values():
+            model.broadcast(round)
+        return self.model.sent
 
     def evaluates(self, round: int) -> bool:
         """Whether the weights of this round are evaluated: every ``eval_every`` rounds, and after the last."""
@@ -202,7 +218,7 @@ class FedAvg(Strategy):
     ) -> Iterable[Message]:
         """With ``eval_clients``, the same cohort evaluates the new weights on its own held-out samples."""
         asked = self.config.eval_clients and self.evaluates(server_round)
-        return self.cohort.messages(MessageType.EVALUATE, server_round, arrays) if asked else []
+        return self.cohort.messages(MessageType.EVALUATE, server_round) if asked else []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Mean loss and metrics over the cohort's held-out samples; None when no client evaluated."""

@@ -1,7 +1,6 @@
 """What the server knows of each client."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, replace
 
 
@@ -38,24 +37,26 @@ class Ledger:
     A round that was cut short is played again from its start, so that a checkpoint needs the lines of that moment.
 
     Args:
-        topology: the hash of the mask that a new client holds.
+        topology_of: the hash of the mask that a client holds which the server has sent none.
 
     Attributes:
         changed: the clients that were sampled since the last checkpoint.
     """
 
-    def __init__(self, topology: int) -> None:
+    def __init__(self, topology_of: Callable[[int], int]) -> None:
         self.changed = set[int]()
-        self._lines: dict[int, Known] = defaultdict(lambda: Known(topology))
+        self._topology_of, self._lines = topology_of, dict[int, Known]()
         self._settled: dict[int, Known] = {}  # lines at the last `settle`, of clients sampled since
 
     def __getitem__(self, client: int) -> Known:
+        if client not in self._lines:
+            self._lines[client] = Known(self._topology_of(client))
         return self._lines[client]
 
     def sampled(self, clients: Iterable[int]) -> None:
         """Remember the lines of these clients before they change."""
         for client in clients:
-            self._settled.setdefault(client, replace(self._lines[client]))
+            self._settled.setdefault(client, replace(self[client]))
 
     def asked_in(self, round: int) -> set[int]:
         """The clients that were asked to train in this round."""
@@ -68,7 +69,7 @@ class Ledger:
 
     def known(self, client: int) -> list[int | None]:
         """The line of a client at the last ``settle``."""
-        return list(astuple(self._settled.get(client) or self._lines[client]))
+        return list(astuple(self._settled.get(client) or self[client]))
 
     @property
     def met(self) -> list[int]:

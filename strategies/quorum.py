@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from fedsparse.compression import NonFiniteError
 from fedsparse.errors import Diverged, RunFailed
 from fedsparse.strategies.cohort import Cohort
+from fedsparse.strategies.received import Received
 from fedsparse.strategies.replies import Replies
 
 log = logging.getLogger("fedsparse")
@@ -14,7 +15,7 @@ COHORTS = 3
 """How many cohorts a round asks at most, until ``min-replies`` clients have sent a usable update."""
 
 
-def further_cohorts(cohort: Cohort, received: Replies, round: int) -> Iterator[int]:
+def further_cohorts(cohort: Cohort, received: Received, round: int) -> Iterator[int]:
     """Ask further cohorts while too few updates are usable: yields 2 for the second cohort of the round, and so on.
 
     Raises:
@@ -30,7 +31,7 @@ def further_cohorts(cohort: Cohort, received: Replies, round: int) -> Iterator[i
         raise _failure(cohort, received, round)
 
 
-def _needs_more(cohort: Cohort, received: Replies) -> bool:
+def _needs_more(cohort: Cohort, received: Received) -> bool:
     """Whether too few updates are usable, and not only because all others came too late.
 
     With differential privacy one cohort is all, because to ask another one would tell who is in the first.
@@ -41,7 +42,7 @@ def _needs_more(cohort: Cohort, received: Replies) -> bool:
     return received.count < cohort.config.min_replies and cohort.tally.late < missing
 
 
-def _failure(cohort: Cohort, received: Replies, round: int) -> RunFailed:
+def _failure(cohort: Cohort, received: Received, round: int) -> RunFailed:
     if not received.count:
         diverged = all(NonFiniteError.__name__ in failure for failure in cohort.tally.failures)
         kind = Diverged if diverged else RunFailed
@@ -51,7 +52,7 @@ def _failure(cohort: Cohort, received: Replies, round: int) -> RunFailed:
     return RunFailed(f"round {round}: {told}; {cohort.tally.failures[0]}")
 
 
-def is_void(cohort: Cohort, received: Replies) -> bool:
+def is_void(cohort: Cohort, received: Received | Replies) -> bool:
     """Whether the weights stay as they were: all clients came too late, or too few have added their noise.
 
     The server's own noise makes every round count, even without a single client.

@@ -12,7 +12,6 @@ from fedsparse.compression import SparseUpdate
 from fedsparse.engine.step_records import Steps
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.readjust import Report, ReportSum
-from fedsparse.strategies.ensemble import Ensemble
 
 Content = TypeVar("Content")
 
@@ -52,13 +51,12 @@ class Replies:
     Args:
         aggregator: a new one for this round.
         topology: the server's; a client without a topology of its own trains under it.
-        ensemble: what asks each client's model for its scores; None where the server distils nothing.
     """
 
-    def __init__(self, aggregator: Aggregator, topology: Topology, ensemble: Ensemble | None = None) -> None:
+    def __init__(self, aggregator: Aggregator, topology: Topology) -> None:
         self.reports: ReportSum | None = None
         self.samples, self.count = 0, 0
-        self.aggregator, self.ensemble = aggregator, ensemble
+        self.aggregator = aggregator
         self._parameters = topology.mask.numel()
         self._prunable = int(topology.prunable.count_nonzero())  # sum() would copy the mask as int64
         self._wishes: Tensor | None = None  # how many clients wish for each weight (see `consensus`)
@@ -68,8 +66,6 @@ class Replies:
         """Add a client's upload, weighted by its number of samples."""
         with np.errstate(over="ignore", invalid="ignore"):  # without max-update-norm; FedAvg checks the result
             self.aggregator.add(upload.update, upload.samples, upload.topology.mask if upload.topology else None)
-        if self.ensemble:
-            self.ensemble.add(upload.update)
         self.samples, self.count = self.samples + upload.samples, self.count + upload.clients
         if upload.topology:
             self._wish(upload.topology.mask & upload.topology.prunable)

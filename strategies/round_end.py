@@ -6,8 +6,10 @@ from fedsparse.report.early_exits import figure_of_run
 from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.strategies.layer_details import layer_histograms, mask_images, residual_of
 from fedsparse.strategies.saver import Saver
+from fedsparse.telemetry.folder import labels
 from fedsparse.telemetry.recorder import Recorder
 from fedsparse.telemetry.step_log import StepTable
+from fedsparse.telemetry.tags import of_model
 from fedsparse.telemetry.trackers import Details
 from fedsparse.training.early_exit import early_exits
 from fedsparse.training.evaluation import evaluate
@@ -27,17 +29,14 @@ class RoundEnd:
         metrics = cohort.tally.metrics
         if strategy.evaluates(round):
             with cohort.tally.timer("evaluate"):
-                experiment.model.vector.copy_(strategy.model.weights)
-                samples = experiment.data.test_size
-                score = evaluate(experiment.model, experiment.fetch_test, samples, experiment.task)
-            metrics |= score.tagged("eval/", experiment.task)
+                metrics |= self._scores()
             if round == experiment.config.rounds:
-                model, fetch = experiment.model, experiment.fetch_test
-                if found := early_exits(model, fetch, samples, experiment.task):
+                model, fetch = strategy.model.trained, experiment.fetch_test
+                if found := early_exits(model, fetch, experiment.data.test_size, experiment.task):
                     self.recorder.extra |= found
                     self.recorder.figure("early-exits", figure_of_run(found, self.recorder.headline))
         metrics |= {f"time/{stage}": seconds for stage, seconds in cohort.tally.timer.seconds().items()}
-        metrics["weights/hash"] = round_hash(strategy.model.weights.numpy())
+        metrics["weights/hash"] = round_hash(*strategy.vectors)
         now = time.perf_counter()
         metrics["time/round"], self.began = now - self.began, now
         for client, steps in cohort.tally.steps.items():
@@ -49,6 +48,19 @@ class RoundEnd:
         if strategy.has_details:
             self.recorder.details(round, self._details(round))
         self.saver.save_if_due(round)
+
+    def _scores(self) -> dict[str, float]:
+        """The scores on the pooled test set: of the network that results are about, and of each one of several."""
+        experiment, models = self.strategy.model.experiment, self.strategy.models
+        task, samples = experiment.task, experiment.data.test_size
+        scores = [evaluate(model.trained, experiment.fetch_test, samples, task) for model in models.values()]
+        metrics = scores[0].tagged("eval/", task)
+        if self.strategy.config.client_models:
+            named = dict(zip(labels(list(models)), scores, strict=True))
+            self.recorder.extra["models"] = {label: score.tagged("", task) for label, score in named.items()}
+            for label, score in named.items():
+                metrics |= score.tagged(of_model(label), task)
+        return metrics
 
     def _details(self, round: int) -> Details:
         """What the trackers show of the layers: densities, and in some rounds histograms and pictures."""

@@ -5,13 +5,12 @@ A client that drops out before its upload is not in the sum. Where too few clien
 counts, and each returns to its client's residual.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from torch import Tensor
 
 from fedsparse.compression import PayloadError, UpdateCodec
 from fedsparse.compression.wire import binding
@@ -30,9 +29,9 @@ from fedsparse.strategies.server_model import ServerModel
 class SecureCohort(Cohort):
     """The sampled clients of the present round, and the secure sum of their updates."""
 
-    def __init__(self, model: ServerModel, nodes: Nodes) -> None:
-        super().__init__(model, nodes)
-        experiment = model.experiment
+    def __init__(self, models: Mapping[str, ServerModel], nodes: Nodes) -> None:
+        super().__init__(models, nodes)
+        experiment = self.model.experiment
         check_one_support("secure-aggregation = true", experiment.config, experiment.layout, experiment.method)
         self._fixed, self._attempt = experiment.fixed_sum, 0
 
@@ -40,25 +39,25 @@ class SecureCohort(Cohort):
         super()._choose(chosen, grid)
         self._grid, self._attempt = grid, self._attempt + 1
 
-    def messages(self, kind: str, round: int, weights: ArrayRecord) -> list[Message]:
+    def messages(self, kind: str, round: int) -> list[Message]:
         """As of any cohort. Train messages bring each client the others' shares."""
         if kind == MessageType.TRAIN:
             with self.tally.timer("secure"):
                 self._begin(round)
-        return super().messages(kind, round, weights)
+        return super().messages(kind, round)
 
     def _extras(self, kind: str, client: int) -> dict[str, ArrayRecord]:
         return {"secure": _record(self._sum.shares_for(client))} if kind == MessageType.TRAIN else {}
 
-    def _task(self, round: int) -> ConfigRecord:
-        task = super()._task(round)
+    def _task(self, round: int, model: ServerModel) -> ConfigRecord:
+        task = super()._task(round, model)
         task["session"], task["threshold"] = self._session.name, self._session.threshold
         return task
 
     def _begin(self, round: int) -> None:
         """The exchanges of keys and of shares, after which the cohort has those clients that took part in both."""
         config, layout = self.config, self.model.topology.compact.layout
-        self._session = Session(f"{self.gate.run}/{round}/{self._attempt}", config.secure_threshold)
+        self._session = Session(f"{self.model.gate.run}/{round}/{self._attempt}", config.secure_threshold)
         codec = UpdateCodec(layout, **config.compression())
         self._form = self._fixed.form(codec, round, config.support_seed(round))
         self._size = sum(segment.values.size for segment in self._form.segments)
@@ -70,7 +69,7 @@ class SecureCohort(Cohort):
 
     def _exchange(self, phase: str, round: int, sent: bytes, take: Callable[[int, bytes], None]) -> list[int]:
         """Send the same to every client, and take the answers; returns the clients whose answer was taken."""
-        content = RecordDict({"secure": _record(sent), "task": self._task(round)})
+        content = RecordDict({"secure": _record(sent), "task": self._task(round, self.model)})
         kind = f"{MessageType.QUERY}.{phase}"
         messages = [Message(content, dst_node_id=node, message_type=kind) for node in self._members]
         self._sending(messages)
@@ -95,7 +94,7 @@ class SecureCohort(Cohort):
             left = []
         self._members = {node: client for node, client in self._members.items() if client in left}
 
-    def uploads(self, answers: Iterable[tuple[int, Message]], round: int, weights: Tensor) -> Iterator[Upload]:
+    def uploads(self, answers: Iterable[tuple[int, Message]], round: int) -> Iterator[tuple[ServerModel, Upload]]:
         """The sum of the answers, as one upload; none when it cannot be unmasked."""
         taken = {}
         for client, reply in answers:
@@ -122,7 +121,7 @@ class SecureCohort(Cohort):
             self._accept(client, checked)
         samples = sum(checked.samples for checked in taken.values())
         mean = self.model.topology.compact.scatter(self._fixed.mean(self._form, words, samples))
-        yield Upload(mean, None, None, samples, {}, clients=len(taken))
+        yield self.model, Upload(mean, None, None, samples, {}, clients=len(taken))
 
     def _words(self, client: int, reply: Message, round: int) -> np.ndarray:
         """The masked update in a reply to a train message."""
@@ -130,7 +129,7 @@ class SecureCohort(Cohort):
         if not isinstance(arrays, ArrayRecord) or set(arrays) != {"masked"}:
             raise Refused("content", "it has no masked update, or something beside that")
         layout, bits = self.model.topology.compact.layout, self._fixed.word_bits
-        bound = binding(self.gate.run, client)
+        bound = binding(self.model.gate.run, client)
         return masked_payload.decode(arrays["masked"].data, bits, self._size, layout, round, bound)
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+import yaml
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -19,7 +20,7 @@ from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import finishing, stoppable
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
-from fedsparse.files import locked
+from fedsparse.files import locked, replaced
 from fedsparse.provenance import continued, provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
@@ -30,7 +31,7 @@ from fedsparse.strategies.saliency import ask_saliency
 from fedsparse.strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
 from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
-from fedsparse.telemetry.folder import create_run_folder, save_model, short
+from fedsparse.telemetry.folder import create_run_folder, labels, save_model, short
 from fedsparse.telemetry.log_file import keep_log
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
@@ -65,7 +66,7 @@ def federate(grid: Grid, config: Config, until: int | None = None) -> Path:
     if config.attack != "none" and not isinstance(grid, LocalGrid):
         raise ConfigError(f"attack = {config.attack} is for experiments of main.py, never for a deployment")
     torch.set_num_threads(config.threads)
-    resumed, config = config.resume, config.replace(resume="")
+    resumed, config = config.resume, config.with_model(config.models[0]).replace(resume="")
     experiment = Experiment(config)
     if isinstance(grid, LocalGrid):
         if config.attack != "label-flip":  # whose clients train one by one, each from its own labels
@@ -88,9 +89,9 @@ def federate(grid: Grid, config: Config, until: int | None = None) -> Path:
         states = checkpoints.folder / CLIENTS
         if saved:
             restore(saved, strategy, grid, states)
-        if saved.server["store"] == "files" if saved else keeps_files(experiment, grid):
+        if saved.server["store"] == "files" if saved else keeps_files(largest(strategy), grid):
             strategy.cohort.state_folder = str(states)
-        announce(experiment)
+        announce(experiment, [model.experiment for model in strategy.models.values()][1:])
         _play(grid, experiment, strategy, checkpoints, folder, saved, until)
     return folder
 
@@ -102,19 +103,19 @@ def _play(
     """All rounds, or those after the saved one, with telemetry and checkpoints."""
     config, whole = experiment.config, experiment.dense_layout
     dense, _ = UpdateCodec(whole, "none").encode(torch.ones(whole.size), ClientState(), round=0, seed=0)
+    dense_bytes = None if config.client_models else len(dense)
     origin = provenance_of(experiment)
     recording = Recorder(
-        config.flat(), folder, config.outfile, config.rounds, len(dense), experiment.task.metrics,
+        config.flat(), folder, config.outfile, config.rounds, dense_bytes, experiment.task.metrics,
         provenance=continued(folder, origin, saved.round) if saved else origin, saved=telemetry(saved),
     )  # fmt: skip
     first = saved.round + 1 if saved else 1
     weights = strategy.broadcast(first)
 
     def save() -> None:
-        recorder.extra["weights-hash"] = digest(strategy.model.weights.numpy()).hex()
-        model = strategy.model.experiment.model
-        model.vector.copy_(strategy.model.weights)
-        save_model(model.module, folder / "model.pt", experiment.dataset.vocabulary)
+        recorder.extra["weights-hash"] = digest(*strategy.vectors).hex()
+        for place, model in zip(places_of(folder, config), strategy.models.values(), strict=True):
+            save_model(model.trained.module, place / "model.pt", experiment.dataset.vocabulary)
 
     with stoppable(), recording as recorder:
         recorder.extra |= strategy.notes
@@ -161,7 +162,22 @@ def play(
             after_round(round)
 
 
-def announce(experiment: Experiment) -> None:
+def places_of(folder: Path, config: Config) -> list[Path]:
+    """The folder of each network's ``model.pt``: the run folder, and ones with settings of their own for others."""
+    places = [folder, *(folder / "models" / label for label in labels(config.models)[1:])]
+    for place, name in zip(places[1:], config.models[1:], strict=True):
+        place.mkdir(parents=True, exist_ok=True)
+        with replaced(place / "config.yaml") as file:
+            file.write_text(yaml.safe_dump(config.with_model(name).flat(), sort_keys=False))
+    return places
+
+
+def largest(strategy: FedAvg) -> Experiment:
+    """The experiment of the largest network."""
+    return max((model.experiment for model in strategy.models.values()), key=lambda each: each.layout.parameters)
+
+
+def announce(experiment: Experiment, others: Sequence[Experiment]) -> None:
     """Print what the settings do not say: the network's size, samples that moved, a topology without readjustment."""
     config, moved = experiment.config, experiment.partition.moved
     weights, name = experiment.dense_layout.parameters, experiment.model_name
@@ -170,6 +186,9 @@ def announce(experiment: Experiment) -> None:
     small = small if config.lowrank_layers != "off" or config.lora_rank else ""
     samples = sum(experiment.training_sizes())
     print(f"{name}: {weights:,} weights, {human_bytes(4 * weights)} dense{small}{sparse}; {samples:,} training samples")
+    for other in others:
+        weights = other.dense_layout.parameters
+        print(f"{other.model_name}: {weights:,} weights, {human_bytes(4 * weights)} dense")
     if moved:
         print(f"{moved} samples changed hands, so that every client holds at least {config.min_samples}")
     if line := joined(config, experiment.model.module, experiment.training_sizes()):
@@ -207,17 +226,38 @@ def keeps_files(experiment: Experiment, grid: Grid) -> bool:
 
 
 def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, saved: Saved | None = None) -> FedAvg:
-    """The strategy with the topology of round 1; a method that needs the clients' saliency asks the clients first.
+    """The strategy with the networks of round 1.
 
-    A strategy whose state is ``saved`` starts with every weight, because its topology is a part of that state.
+    A strategy whose state is ``saved`` starts with every weight, because its topologies are a part of that state.
     """
-    if saved and (ranks := saved.server["strategy"]["ranks"]):
-        experiment = Experiment(experiment.config, ranks, saved.server["strategy"]["lost"])
+    config = experiment.config
+    experiments = [
+        experiment if name == config.model else Experiment(config.with_model(name)) for name in config.models
+    ]
+    (first, metrics), *others = (make_model(each, nodes, grid, saved) for each in experiments)
+    strategy = FedAvg(first, nodes, [model for model, _ in others])
+    if not saved:
+        strategy.cohort.tally.metrics = first.topology.metrics | metrics
+        if strategy.uplink:
+            strategy.uplink.spend(0, metrics)
+    return strategy
+
+
+def make_model(
+    experiment: Experiment, nodes: Sequence[int], grid: Grid, saved: Saved | None
+) -> tuple[ServerModel, dict[str, float]]:
+    """A network with the topology of round 1; a method that needs the clients' saliency asks the clients first.
+
+    Returns:
+        The network, and what the asking measured.
+    """
+    if saved and (before := saved.server["strategy"]["models"][experiment.config.model])["ranks"]:
+        experiment = Experiment(experiment.config, before["ranks"], before["lost"])
     method, layers = experiment.method, experiment.layers
     weights = experiment.model.vector.cpu().clone()
     if saved:
         full = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
-        return FedAvg(ServerModel(experiment, full, weights), nodes)
+        return ServerModel(experiment, full, weights), {}
     saliency, metrics = None, dict[str, float]()
     if method.needs_saliency:
         dense = ServerTopology(experiment, Topology.full(layers, experiment.layout.parameters))
@@ -227,11 +267,7 @@ def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, save
     topology = ServerTopology.of_round_1(experiment, saliency)
     if method.scales_initial and method.initial_mask == "random":
         initialise_(weights, topology.current)
-    strategy = FedAvg(ServerModel(experiment, topology, weights), nodes)
-    strategy.cohort.tally.metrics = topology.metrics | metrics
-    if strategy.uplink:
-        strategy.uplink.spend(0, metrics)
-    return strategy
+    return ServerModel(experiment, topology, weights), metrics
 
 
 def default_name(config: Config) -> str:

@@ -12,12 +12,14 @@ from fedsparse.compression import NonFiniteError, PayloadError
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
 from fedsparse.plugins import blamed, named
+from fedsparse.strategies.acceptance import Gate
 from fedsparse.strategies.downlink import Downlink
 from fedsparse.strategies.frozen_weights import FrozenWeights
 from fedsparse.strategies.replies import Replies
 from fedsparse.strategies.server_optimizer import ServerOptimizer
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.training.batchnorm import clamp_variances_
+from fedsparse.vector import FlatModel
 
 
 class ServerModel:
@@ -30,22 +32,27 @@ class ServerModel:
         ranks: of the low-rank layers, where they are not those that the settings begin with.
 
     Attributes:
+        name: of the network, in the settings.
         layout: of ``weights``.
         optimizer: computes the server's step.
         downlink: sends whole weights or compressed changes.
         frozen: the weights beside adapters; None without adapters.
+        gate: checks what clients that train the network reply.
+        sent: the last broadcast.
     """
 
     def __init__(
         self, experiment: Experiment, topology: ServerTopology, weights: Tensor, ranks: Sequence[int] = ()
     ) -> None:
+        self.name = experiment.config.model
         self.config, self.experiment, self.layout = experiment.config, experiment, experiment.layout
         self.topology, self.weights, self.ranks = topology, weights, list(ranks)
         with blamed("strategy", self.config.strategy):
             make = named(STRATEGIES, self.config.strategy)
             self.optimizer: ServerOptimizer = make(self.config, self.layout.parameters)
-        self.downlink = Downlink(self.config)
+        self.downlink, self.gate = Downlink(self.config), Gate(experiment, topology)
         self.frozen = FrozenWeights(experiment.frozen) if self.config.lora_rank else None
+        self.sent = ArrayRecord()
         topology.current.apply_(weights)
 
     @property
@@ -54,6 +61,12 @@ class ServerModel:
         weights beside its adapters."""
         ranks = {"ranks": self.ranks} if self.ranks else {}
         return self.topology.named | ranks | ({"frozen": self.frozen.hash} if self.frozen else {})
+
+    @property
+    def trained(self) -> FlatModel:
+        """The network with the present weights."""
+        self.experiment.model.vector.copy_(self.weights)
+        return self.experiment.model
 
     def step(self, update: Tensor) -> None:
         """Take the server's step.
@@ -89,10 +102,11 @@ class ServerModel:
             Diverged: NaN or infinity in them.
         """
         try:
-            return self.downlink.broadcast(self.weights, self.experiment.model, self.topology.compact, round)
+            self.sent = self.downlink.broadcast(self.weights, self.experiment.model, self.topology.compact, round)
         except NonFiniteError as error:
             reason = f"the global weights diverged ({error.layer}); lower the learning rates"
             raise Diverged(f"round {round}: {reason}") from None
+        return self.sent
 
     def state_dict(self) -> State:
         """What decides the next rounds: weights, server optimizer, topology, downlink, ranks, frozen weights."""
@@ -105,6 +119,7 @@ class ServerModel:
             "lost": list(self.experiment.lost),
             "frozen": self.frozen.first if self.frozen else "",
             "added": self.frozen.state_dict() if self.frozen else {},
+            "norms": self.gate.limits.state(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -123,3 +138,4 @@ class ServerModel:
         self.topology.load_state_dict(state["topology"])
         self.downlink.load_state_dict(state["downlink"], self.topology.compact.layout)
         self.ranks = state["ranks"]
+        self.gate.limits.load_state(state["norms"])

@@ -25,7 +25,7 @@ FLOORS = (
     "fedsparse.config",
     "fedsparse.lowrank",
     "fedsparse.checkpoint fedsparse.tasks fedsparse.models fedsparse.network fedsparse.vector fedsparse.device "
-    "fedsparse.data",
+    "fedsparse.data fedsparse.client_models",
     "fedsparse.plugins fedsparse.seeds",
     "fedsparse.files fedsparse.units",
     "fedsparse.catalogue fedsparse.errors",

@@ -13,8 +13,10 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from fedsparse.client_models import entries_of, model_of, shares_of
 from fedsparse.config.adaptive_checks import check_exits
 from fedsparse.config.adaptive_settings import AdaptiveSettings
+from fedsparse.config.client_model_checks import check_client_models
 from fedsparse.config.communication_settings import CommunicationSettings
 from fedsparse.config.data_settings import FILES, DataSettings
 from fedsparse.config.distillation_checks import check_distillation
@@ -89,6 +91,7 @@ class Config(
         check_privacy(self)
         check_secure_aggregation(self)
         check_lowrank(self)
+        check_client_models(self)
         check_distillation(self)
         check_exits(self)
         self._check_topology()
@@ -149,6 +152,20 @@ class Config(
             return cls.model_validate({str(key).replace("_", "-"): value for key, value in mapping.items()})
         except ValidationError as error:
             raise ConfigError(_one_line(error)) from None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The networks of the run: the one that results are about, and then the others that clients hold."""
+        held = tuple(shares_of(self.client_models))
+        return held if held and self.model == "auto" else tuple(dict.fromkeys((self.model, *held)))
+
+    def model_of(self, client: int) -> str:
+        """The network that a client holds, one of ``models``."""
+        return model_of(client, self.client_models, self.seed) if self.client_models else self.model
+
+    def with_model(self, name: str) -> Self:
+        """The settings with another of ``models`` as the one that results are about."""
+        return self.replace(model=name) if self.client_models else self
 
     @property
     def sends_few_bits(self) -> bool:
@@ -217,6 +234,8 @@ class Config(
         flat = self.flat()
         changes = {key: absolute(value) for key, value in flat.items() if key in OWN and is_own(value)}
         paths = {key: flat[key] for key in ("data-dir", "init", "logdir", "outfile", "resume")}
+        held = [(absolute(name) if is_own(name) else name, share) for name, share in entries_of(self.client_models)]
+        changes["client-models"] = ",".join(":".join(filter(None, entry)) for entry in held)
         changes["tracker"] = ",".join(absolute(name) if is_own(name) else name for name in self.trackers)
         paths |= {"distribution": self.distribution} if self.distribution.endswith(".csv") else {}
         for key in ("dataset", "distill-data"):

@@ -44,8 +44,9 @@ def meant(config: Config, key: str) -> str:
             return str(config.downlink_compression()["compressor"])
         case "topology":
             return config.topology_method
-        case "model" if config.model == "auto":
-            return USUAL_MODEL.get(kind_of(config.dataset), "auto")
+        case "model":
+            first = config.models[0]
+            return USUAL_MODEL.get(kind_of(config.dataset), first) if first == "auto" else first
     return given(config, key)
 
 
@@ -60,8 +61,8 @@ def one_of(key: str, *names: str, own: bool = True) -> Need:
     """The setting ``key`` means one of the names or, unless ``own`` is False, an object of the user's own."""
 
     def is_met(config: Config) -> bool:
-        value = meant(config, key)
-        return value in names or (own and is_own(value))
+        others = config.models[1:] if key == "model" else ()
+        return any(value in names or (own and is_own(value)) for value in (meant(config, key), *others))
 
     return Need(f"{key} = {either(names)}", (key,), is_met)
 
@@ -105,14 +106,11 @@ LOSSY = Need(
 FROM_TORCHVISION = [name for name, place in MODELS.items() if place.startswith("fedsparse.models.torchvision_models:")]
 VISION_MODEL = one_of("model", *FROM_TORCHVISION)
 WITH_BLOCKS = ("resnet18", "resnet50", "mobilenet_v2", "gpt2-nano", "gpt2-small", "gpt2-medium")
+BLOCKS = one_of("model", *WITH_BLOCKS, "auto")  # auto: not known yet
 HAS_BLOCKS = Need(
     f"model = {either(WITH_BLOCKS)}, or recompute-segments",
     ("model",),
-    lambda config: (
-        (name := meant(config, "model")) in (*WITH_BLOCKS, "auto")  # auto: not known yet
-        or is_own(name)
-        or (config.recompute and config.recompute_segments != "blocks")
-    ),
+    lambda config: BLOCKS.is_met(config) or (config.recompute and config.recompute_segments != "blocks"),
 )
 READJUSTS = one_of("topology", "set", "rigl", "feddst", "prunefl")
 CHANGES = one_of("topology", "set", "rigl", "feddst", "prunefl", "magnitude")

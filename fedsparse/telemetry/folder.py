@@ -4,6 +4,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -20,6 +21,12 @@ def short(name: str) -> str:
     """A setting as a word of a folder's name: a path loses its folders and ending, a reference keeps its object."""
     place, _, attribute = name.rpartition(":")
     return f"{Path(place).stem}.{attribute}" if place else Path(name).stem
+
+
+def labels(models: Sequence[str]) -> list[str]:
+    """A word for each network of a run, in tags and names of folders; of equal words the later ones get a number."""
+    words = [short(name) for name in models]
+    return [word + f"-{n}" * (n > 1) for at, word in enumerate(words) for n in [words[: at + 1].count(word)]]
 
 
 def create_run_folder(logdir: str, name: str) -> Path:

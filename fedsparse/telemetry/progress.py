@@ -93,6 +93,8 @@ def print_summary(
         table.add_row(name, f"{headline.shown(summary[name])} ({best})")
         for other in (metric for metric in others if summary[metric.name] is not None):
             table.add_row(other.name.replace("_", " "), other.shown(summary[other.name]))
+    for label, measured in summary.get("models", {}).items():
+        table.add_row(f"{name} of {label}", headline.shown(measured[name]))
     ratio = f", {summary['uplink-ratio']:.1f} times below dense" if summary["uplink-ratio"] else ""
     if summary["downlink-bytes"]:  # 0 in central training, where nothing travels
         table.add_row("uplink", human_bytes(summary["uplink-bytes"]) + ratio)

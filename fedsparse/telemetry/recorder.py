@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from fedsparse.config import Config
 from fedsparse.errors import Diverged, RunFailed, cause
 from fedsparse.files import replaced
-from fedsparse.telemetry.folder import write_json
+from fedsparse.telemetry.folder import labels, write_json
 from fedsparse.telemetry.progress import Progress, print_summary
 from fedsparse.telemetry.summary import summary_of
 from fedsparse.telemetry.tags import ACCURACY, KILLED, WEIGHTS_HASH, Headline, columns
@@ -35,7 +35,8 @@ class Recorder:
         folder: the run folder.
         outfile: a file to which the result JSON is written too; empty for none.
         rounds: how many rounds there will be, for the progress bar.
-        dense_bytes: of one message with the whole of the full model, to which what travels is compared.
+        dense_bytes: of one message with the whole of the full model, to which what travels is compared; None where
+            clients hold several.
         metrics: of the task: their names, and the formats of their values. The first is the headline, which the
             terminal and the summary show.
         command: what makes the result, by its name on the command line.
@@ -54,7 +55,7 @@ class Recorder:
         folder: Path,
         outfile: str,
         rounds: int,
-        dense_bytes: int,
+        dense_bytes: int | None,
         metrics: Mapping[str, str] = ACCURACY,
         command: str = "run",
         provenance: Mapping[str, Any] | None = None,
@@ -62,7 +63,8 @@ class Recorder:
     ) -> None:
         self.command = command
         self.config, self.folder, self.outfile = dict(config), folder, outfile
-        self.dense_bytes, self.tags = dense_bytes, columns(metrics)
+        whole = Config.from_mapping(config)
+        self.dense_bytes, self.tags = dense_bytes, columns(metrics, labels(whole.models) if whole.client_models else ())
         self.headline = Headline(*next(iter(metrics.items())))
         self._others = [Headline(name, form) for name, form in metrics.items() if name != self.headline.name]
         self.rounds, state = saved or ([], {"seconds": 0.0, "trackers": {}})
@@ -76,7 +78,7 @@ class Recorder:
         self._csv.writeheader()
         for row in self.rounds:
             self._csv.writerow({k: _plain(v) for k, v in row.items()})
-        run = Run(folder, Config.from_mapping(config), self.headline.tag)
+        run = Run(folder, whole, self.headline.tag)
         self._trackers = start(run, state["trackers"])
         self._progress = Progress(rounds, self.headline)
         self._began = time.perf_counter() - state["seconds"]

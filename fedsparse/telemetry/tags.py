@@ -84,10 +84,19 @@ def seconds_by_part(row: Mapping[str, float]) -> dict[str, float]:
     return {part: sum(seconds) for part, seconds in measured.items() if seconds}
 
 
-def columns(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The columns of rounds.csv, and the keys of a round in the JSON; a round lacks tags that it did not measure."""
+def of_model(label: str) -> str:
+    """How the tags begin of one of a run's several networks on the pooled test set."""
+    return f"models/{label}/"
+
+
+def columns(metrics: Iterable[str], models: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns of rounds.csv, and the keys of a round in the JSON; a round lacks tags that it did not measure.
+
+    Args:
+        models: the labels of the networks, where there are several.
+    """
     return (
-        *_of_each(("train/", "eval/", "eval/client_"), metrics),
+        *_of_each(("train/", "eval/", "eval/client_", *map(of_model, models)), metrics),
         "comm/uplink_bytes",
         "comm/downlink_bytes",
         "comm/uplink_total",

@@ -73,6 +73,7 @@ def why_alone(config: Config, model: FlatModel, method: TopologyMethod) -> str:
         "recompute": config.recompute,
         "exits": config.exits > 0,
         "distill": config.distill in TERMS,
+        "client-models": bool(config.client_models),
     }
     return ", ".join(reason for reason, holds in reasons.items() if holds)
 

@@ -30,6 +30,7 @@ from fedsparse.commands import main
 from fedsparse.engine import fork_server
 
 SPARSE = ["--sparsity", "0.5", "--dense-layers", "last", "--topology"]
+ENSEMBLE = ["--distill", "ensemble", "--distill-samples", "50", "--distill-steps", "3"]
 JOBS = {
     "hggtopk": ["--cohort-batching", "off"],
     "dgc": ["--compressor", "dgc", "--optimizer", "adamw", "--keep-moments"],
@@ -41,10 +42,11 @@ JOBS = {
     "ssfl": [*SPARSE, "ssfl"],
     "private": ["--dp-noise", "1", "--compressor", "topk", "--sparsity", "0.5", "--dense-layers", "last"],
     "depths": ["--exits", "1", "--depths", "uniform:1:2", "--model", "mlp"],
-    "ensemble": ["--distill", "ensemble", "--distill-samples", "50", "--distill-steps", "3"],
+    "ensemble": ENSEMBLE,
     "fedadam": ["--strategy", "fedadam", "--residual-dtype", "bf16"],
     "secure": ["--secure-aggregation", "--compressor", "randomk", "--shared-support", "--density", "0.3"],
     "budget": ["--uplink-budget", "20kB"],
+    "sizes": [*ENSEMBLE, "--client-models", "mlp-small,mlp:2", "--strategy", "fedavgm"],
 }
 SMALL = ["--clients", "6", "--clients-per-round", "3", "--rounds", "8", "--eval-every", "2", "--model", "mlp-small"]
 SMALL += ["--checkpoint-every", "2", "--batch-size", "8"]

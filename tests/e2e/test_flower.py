@@ -26,7 +26,12 @@ ENSEMBLE = ["--distill", "ensemble", "--distill-samples", "50", "--distill-steps
 DEPTHS = ["--exits", "2", "--depths", "uniform:1:3"]
 
 
-@pytest.mark.parametrize("flags", [[], ENSEMBLE, DEPTHS, MOMENTS], ids=["images", "ensemble", "depths", "text"])
+SIZES = [*ENSEMBLE, "--client-models", "cnn-small,mlp-small,lenet5"]
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ENSEMBLE, SIZES, DEPTHS, MOMENTS], ids=["images", "ensemble", "sizes", "depths", "text"]
+)
 def test_both_engines_give_the_same_bits(tmp_path: Path, flags: list[str]) -> None:
     results = []
     for engine in ("local", "flower"):

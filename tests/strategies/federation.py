@@ -1,11 +1,12 @@
 """A small federation of the project's own clients, played round by round in this process."""
 
 import copy
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from torch import Tensor, nn
 
 from fedsparse.clients.client_app import app as client_app
@@ -68,23 +69,35 @@ def app(message: Message, context: Context) -> Message:
 
 def play(dataset: str, rounds: int = 5, lost: Set[tuple[int, int]] = frozenset(), **settings: object) -> list[Round]:
     """Play some rounds; returns their states, with round 0 for the state before training."""
+    with federation(dataset, **settings) as (strategy, grid):
+        LOST.clear()
+        LOST.update(lost)
+        played = [state_of(strategy, 0)]
+        for round in range(1, rounds + 1):
+            play_round(strategy, grid, round)
+            played.append(state_of(strategy, round))
+            STEPS.append(strategy.cohort.tally.steps)
+    return played
+
+
+@contextmanager
+def federation(dataset: str, **settings: object) -> Iterator[tuple[FedAvg, LocalGrid]]:
+    """A federation before its first round."""
     config = Config.from_mapping(SETTINGS | {"dataset": dataset} | settings)
-    LOST.clear()
-    LOST.update(lost)
     TRAFFIC.clear()
     STEPS.clear()
     with LocalGrid("tests.strategies.federation:app", config.clients) as grid:
         strategy = make_strategy(Experiment(config), grid.get_node_ids(), grid)
-        played = [state_of(strategy, 0)]
-        arrays = strategy.broadcast(1)
-        for round in range(1, rounds + 1):
-            messages = strategy.configure_train(round, arrays, {}, grid)
-            arrays, _ = strategy.aggregate_train(round, grid.send_and_receive(messages))
-            messages = list(strategy.configure_evaluate(round, arrays, {}, grid))
-            strategy.aggregate_evaluate(round, grid.send_and_receive(messages))
-            played.append(state_of(strategy, round))
-            STEPS.append(strategy.cohort.tally.steps)
-    return played
+        strategy.broadcast(1)
+        yield strategy, grid
+
+
+def play_round(strategy: FedAvg, grid: LocalGrid, round: int) -> None:
+    """Train and evaluate; the weights of the round are already broadcast."""
+    messages = strategy.configure_train(round, ArrayRecord(), {}, grid)
+    arrays, _ = strategy.aggregate_train(round, grid.send_and_receive(messages))
+    messages = list(strategy.configure_evaluate(round, arrays, {}, grid))
+    strategy.aggregate_evaluate(round, grid.send_and_receive(messages))
 
 
 def state_of(strategy: FedAvg, round: int) -> Round:

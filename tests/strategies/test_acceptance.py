@@ -123,7 +123,7 @@ def test_seconds_out_of_range_never_reach_the_simulated_clock(value: float) -> N
 
 
 def test_more_samples_than_a_client_has_are_refused() -> None:
-    most = int(make()[0].cohort.gate.experiment.partition.sizes[VICTIM])
+    most = int(make()[0].cohort.model.gate.experiment.partition.sizes[VICTIM])
     refuse("samples", f"num-examples = {most + 1}", lambda u, m: reply(m, u, most + 1, 1))
 
 

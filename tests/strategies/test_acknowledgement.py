@@ -39,7 +39,7 @@ def messages_of(strategy: FedAvg, grid: LocalGrid, round: int) -> list[Message]:
 
 
 def sent(strategy: FedAvg, reply: Message, round: int, run: str = "") -> np.ndarray:
-    bound = binding(run or strategy.cohort.gate.run, CLIENT)
+    bound = binding(run or strategy.cohort.model.gate.run, CLIENT)
     return strategy.model.topology.read(reply.content, round, bound)[0].to_dense()
 
 

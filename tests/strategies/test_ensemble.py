@@ -17,6 +17,8 @@ from fedsparse.preflight import check
 from fedsparse.provenance import provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.strategies.ensemble import Ensemble
+from fedsparse.strategies.server_model import ServerModel
+from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.vector import FlatModel
 from tests.strategies.federation import play
 
@@ -57,10 +59,18 @@ def experiment(tiny_dataset: str) -> Experiment:
     return made
 
 
-def add(ensemble: Ensemble, weights: Tensor) -> None:
-    codec = UpdateCodec(ensemble.experiment.layout, "none")
+def server_model(experiment: Experiment, weights: Tensor, mask: Tensor | None = None) -> ServerModel:
+    """The network of an experiment with these weights."""
+    layers, parameters = experiment.layers, experiment.layout.parameters
+    topology = Topology.full(layers, parameters) if mask is None else Topology(layers, mask)
+    return ServerModel(experiment, ServerTopology(experiment, topology), weights)
+
+
+def add(ensemble: Ensemble, experiment: Experiment, weights: Tensor) -> None:
+    """Add a client that trained from zeros to these weights."""
+    codec = UpdateCodec(experiment.layout, "none")
     payload, _ = codec.encode(weights.numpy(), ClientState(), round=1, seed=0)
-    ensemble.add(codec.decode(payload))
+    ensemble.add(server_model(experiment, torch.zeros_like(weights)), codec.decode(payload))
 
 
 def right(model: FlatModel, weights: Tensor) -> float:
@@ -72,12 +82,12 @@ def right(model: FlatModel, weights: Tensor) -> float:
 def test_the_student_knows_what_two_experts_know_together_where_the_mean_of_their_weights_knows_nothing(
     experiment: Experiment,
 ) -> None:
-    start, experts = torch.zeros(experiment.layout.size), [flat(expert(0, 1)), flat(expert(1, -1))]
-    ensemble, mean = Ensemble(experiment, start), (experts[0] + experts[1]) / 2
+    experts = [flat(expert(0, 1)), flat(expert(1, -1))]
+    ensemble, mean = Ensemble(experiment), (experts[0] + experts[1]) / 2
     for weights in experts:
-        add(ensemble, weights)
+        add(ensemble, experiment, weights)
     student = mean.clone()
-    ensemble.teach(student, Topology.full(experiment.layers, experiment.layout.parameters), 1)
+    ensemble.teach([server_model(experiment, student)], 1)
     model = experiment.model
     assert right(model, student) > 0.95
     assert max(right(model, weights) for weights in experts) < 0.6
@@ -85,33 +95,33 @@ def test_the_student_knows_what_two_experts_know_together_where_the_mean_of_thei
 
 
 def test_a_weight_that_does_not_exist_stays_zero_while_the_server_distils(experiment: Experiment) -> None:
-    ensemble, mask = Ensemble(experiment, torch.zeros(experiment.layout.size)), torch.ones(60, dtype=torch.bool)
-    add(ensemble, flat(expert(0, 1)))
+    ensemble, mask = Ensemble(experiment), torch.ones(60, dtype=torch.bool)
+    add(ensemble, experiment, flat(expert(0, 1)))
     layer = experiment.layers[0]
     mask[layer.start : layer.start + 4] = False
-    layers = tuple(type(layer)(**{**vars(entry), "dense": False}) for entry in experiment.layers)
+    experiment.layers = tuple(type(layer)(**{**vars(entry), "dense": False}) for entry in experiment.layers)
     student = flat(expert(1, 1)).masked_fill(~mask, 0)
     before = student.clone()
-    ensemble.teach(student, Topology(layers, mask), 1)
+    ensemble.teach([server_model(experiment, student, mask)], 1)
     assert not student[~mask].any()
     assert (student != before).sum() > 20
 
 
 def test_scores_that_are_not_finite_end_the_run_in_one_line(experiment: Experiment) -> None:
-    ensemble = Ensemble(experiment, torch.zeros(experiment.layout.size))
-    add(ensemble, torch.full((experiment.layout.size,), 3e38))
+    ensemble = Ensemble(experiment)
+    add(ensemble, experiment, torch.full((experiment.layout.size,), 3e38))
     with pytest.raises(Diverged, match="round 7: the scores of the clients' models are not finite"):
-        ensemble.teach(flat(expert(0, 1)), Topology.full(experiment.layers, experiment.layout.parameters), 7)
+        ensemble.teach([server_model(experiment, flat(expert(0, 1)))], 7)
 
 
 def test_a_model_whose_scores_are_not_finite_is_left_out(experiment: Experiment) -> None:
     students = []
     for models in ([flat(expert(0, 1))], [torch.full((experiment.layout.size,), 3e38), flat(expert(0, 1))]):
-        ensemble = Ensemble(experiment, torch.zeros(experiment.layout.size))
+        ensemble = Ensemble(experiment)
         for weights in models:
-            add(ensemble, weights)
+            add(ensemble, experiment, weights)
         students.append(flat(expert(1, 1)))
-        ensemble.teach(students[-1], Topology.full(experiment.layers, experiment.layout.parameters), 1)
+        ensemble.teach([server_model(experiment, students[-1])], 1)
     assert torch.equal(*students)
 
 
@@ -119,9 +129,10 @@ def test_a_running_variance_that_rounds_to_below_zero_counts_as_zero(experiment:
     experiment.model = FlatModel(nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4)))
     weights = experiment.model.vector.clone()
     weights[experiment.layout.parameters + 4 :] = -5e-5
-    ensemble = Ensemble(experiment, torch.zeros(experiment.layout.size))
-    add(ensemble, weights)
-    ensemble.teach(weights, Topology.full((), experiment.layout.parameters), 1)
+    ensemble = Ensemble(experiment)
+    add(ensemble, experiment, weights)
+    experiment.layers = ()
+    ensemble.teach([server_model(experiment, weights)], 1)
     assert weights.isfinite().all()
 
 

@@ -22,6 +22,7 @@ from fedsparse.preflight import check
 from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.strategies.replies import Upload
 from fedsparse.strategies.server_app import make_strategy
+from fedsparse.strategies.server_model import ServerModel
 
 SMALL = {"clients": 10, "clients-per-round": 10, "rounds": 4, "model": "mlp-small", "distribution": "shards"}
 SECURE = {"secure-aggregation": True, "compressor": "none"}
@@ -152,13 +153,13 @@ def test_what_is_not_in_the_sum_stays_with_its_client(
         tiny_dataset, change, **settings, **{"residual-decay": 1, "secure-limit": 0.01, "secure-bits": 8}
     )
     strategy.cohort.state_folder = str(tmp_path) if store == "files" else ""
-    experiment, books = strategy.cohort.gate.experiment, Books()
+    experiment, books = strategy.cohort.model.gate.experiment, Books()
     summed, uploads = np.zeros(strategy.model.layout.size), strategy.cohort.uploads
 
-    def recorded(*args: Any) -> Iterable[Upload]:
-        for upload in uploads(*args):
+    def recorded(*args: Any) -> Iterable[tuple[ServerModel, Upload]]:
+        for model, upload in uploads(*args):
             upload.update.add_to(summed, upload.samples)
-            yield upload
+            yield model, upload
 
     strategy.cohort.uploads = recorded  # type: ignore[method-assign]
     with books.kept():
