@@ -33,7 +33,7 @@ from fedsparse.vector import FlatModel
 KERNELS, MATRICES = 256, 32
 """Clusters of a convolution and of a linear layer or table: the 8 and 5 bits of the paper (section 5)."""
 MEMBERS = 8
-"""Weights of a cluster at least, on average, because a layer's table of values would take as much as its weights."""
+"""Weights other than 0 of a cluster at least, on average: else a layer's values would take as much as its weights."""
 SLOWER = 0.1
 """Factor on the learning rate of the run: the weights are good already, and a larger rate would leave them first."""
 
@@ -137,10 +137,10 @@ class _Packing:
     def cluster(self, clusters: int, passes: int) -> dict[str, Tensor | SharedWeights | str]:
         """Cluster the weights and train their shared values; the state of the module, with shared weights in it."""
         many = {name: p for name, p in self.module.named_parameters() if p.dim() > 1 and p.numel() > MEMBERS}
-        shared = {
-            name: SharedWeights.of(p, min(clusters or (KERNELS if p.dim() > 2 else MATRICES), p.numel() // MEMBERS))
-            for name, p in many.items()
-        }
+        shared = dict[str, SharedWeights]()
+        for name, p in many.items():
+            most = max(int(p.count_nonzero()) // MEMBERS, 1)
+            shared[name] = SharedWeights.of(p, min(clusters or (KERNELS if p.dim() > 2 else MATRICES), most))
         state = _with_names(self.module)
         share(self.module, shared)
         model = FlatModel(self.module)

@@ -34,6 +34,7 @@ def test_a_packed_model_is_many_times_smaller_and_comes_back_to_the_bit(
     assert result["bytes"] == file.stat().st_size < result["float-bytes"] / 20
     assert result["accuracy"]["of the file"] > result["accuracy"]["before"] - 0.1
     assert result["layers"]["7.weight"]["kept"] == round(0.1 * 50176)
+    assert all(layer["clusters"] <= layer["kept"] / 8 for layer in result["layers"].values())
     assert main(["unpack", str(file), "--out", str(tmp_path / "back.pt")]) == 0
     back, packed = torch.load(tmp_path / "back.pt", weights_only=True), unpack_state(file.read_bytes())[0]
     assert all(torch.equal(back[name], packed[name]) for name in packed)
