@@ -85,20 +85,28 @@ def _check_network(experiment: Experiment, training: Training) -> None:
         _check_own(config, layout)
         if training == "federated":
             _check_federation(experiment, layout)
-        for key, settings in (
-            ("compressor", config.compression()),
-            ("downlink-compressor", config.downlink_compression()),
-        ):
-            with blamed(key, flat[key]):
-                codec = UpdateCodec(layout, **settings)
-                if is_own(flat[key]):
-                    update = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
-                    codec.encode(update, ClientState(), round=1, seed=0)
+        _check_codecs(config, layout)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if experiment.method.clients_choose and not hasattr(named(AGGREGATORS, config.aggregator), "votes"):
+    _check_votes(config, experiment.method)
+
+
+def _check_codecs(config: Config, layout: Layout) -> None:
+    """Make both codecs, and call a compressor of the user's own."""
+    both = {"compressor": config.compression(), "downlink-compressor": config.downlink_compression()}
+    for key, settings in both.items():
+        name = config.flat()[key]
+        with blamed(key, name):
+            codec = UpdateCodec(layout, **settings)
+            if is_own(name):
+                update = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
+                codec.encode(update, ClientState(), round=1, seed=0)
+
+
+def _check_votes(config: Config, method: TopologyMethod) -> None:
+    if method.clients_choose and not hasattr(named(AGGREGATORS, config.aggregator), "votes"):
         chooser = f"upload-pruning = {config.upload_pruning}"
         if config.upload_pruning == "off":
             chooser = f"topology = {config.topology_method}"

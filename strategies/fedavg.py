@@ -16,14 +16,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedsparse.aggregation import Aggregator
-from fedsparse.aggregation.products import ProductMean
 from fedsparse.aggregation.residuals import ResidualMean
-from fedsparse.catalogue import AGGREGATORS
 from fedsparse.checkpoint import State
 from fedsparse.engine import LocalGrid
 from fedsparse.errors import Diverged
-from fedsparse.plugins import blamed, call, named
+from fedsparse.plugins import blamed
 from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.strategies.attack import Attack
 from fedsparse.strategies.cohort import Cohort
@@ -33,6 +30,7 @@ from fedsparse.strategies.quorum import further_cohorts, is_void
 from fedsparse.strategies.received import Received
 from fedsparse.strategies.replies import Replies
 from fedsparse.strategies.reshape import reshaped
+from fedsparse.strategies.round_aggregator import round_aggregator
 from fedsparse.strategies.secure_cohort import SecureCohort
 from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.uplink_share import UplinkShare
@@ -126,7 +124,9 @@ class FedAvg(Strategy):
         for model in self.models.values():
             model.downlink.release()
             model.sent.clear()  # frees a model's worth of memory: Flower's loop still holds this record
-        cohort, received = self.cohort, Received(self.models, partial(self._aggregator, server_round))
+        secret = not isinstance(self._grid, LocalGrid)  # in a deployment, clients know the seed
+        aggregator = partial(round_aggregator, round=server_round, privacy=self.privacy, secret=secret)
+        cohort, received = self.cohort, Received(self.models, aggregator)
         self._add(received, replies, server_round)
         for attempt in further_cohorts(cohort, received, server_round):
             self._add(received, self._ask_again(attempt, server_round), server_round)
@@ -143,20 +143,6 @@ class FedAvg(Strategy):
         if self.uplink:
             self.uplink.spend(server_round, cohort.tally.metrics)
         return self.broadcast(server_round + 1), MetricRecord(dict(cohort.tally.metrics))
-
-    def _aggregator(self, round: int, model: ServerModel) -> Aggregator:
-        mask = model.topology.current.mask
-        if self.privacy:
-            # In a deployment, clients know the seed.
-            return self.privacy.sum_of(round, model.topology.compact, secret=not isinstance(self._grid, LocalGrid))
-        if self.config.lowrank_average == "products":
-            return ProductMean(model.experiment.model, model.weights, mask)
-        if self.config.lowrank_average == "residual":
-            return ResidualMean(model.experiment.model, mask)
-        with blamed("aggregator", self.config.aggregator):
-            make = named(AGGREGATORS, self.config.aggregator)
-            aggregator: Aggregator = call(make, model.layout.size, mask, byzantine=self.config.byzantine)
-        return aggregator
 
     def _add(self, received: Received, replies: Iterable[Message], round: int) -> None:
         """Check, decode and add up a cohort's replies."""

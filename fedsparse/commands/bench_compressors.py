@@ -28,7 +28,7 @@ from fedsparse.commands.bench_budgets import OWN_PARTS, Point, at_budgets, recom
 from fedsparse.commands.checks import checked
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
-from fedsparse.config.effects import meant
+from fedsparse.config.needs import meant
 from fedsparse.config.presets import PRESETS
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, RunFailed

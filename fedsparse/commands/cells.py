@@ -18,7 +18,6 @@ from typing import Literal
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedsparse.config import Config
 from fedsparse.config.agreement import check_agreement
@@ -33,7 +32,7 @@ from fedsparse.report.measures import measure
 from fedsparse.report.page import write_page
 from fedsparse.report.results import FEDERATED, Result, command_of, headline_of, identity, is_complete, read_result
 from fedsparse.report.row_plot import plot_rows
-from fedsparse.telemetry.progress import human_bytes
+from fedsparse.telemetry.progress import bar, human_bytes
 
 GRACE = 20
 """Seconds that an interrupted cell gets to save what it measured."""
@@ -119,8 +118,8 @@ def write_report(sweep: Sweep, folder: Path) -> None:
 def _run_cells(cells: Sequence[Cell], folder: Path, command: Sequence[str], jobs: int) -> list[str]:
     """Run the cells, ``jobs`` at once; one line a failure."""
     waiting, running, failures = deque(cells), list[_Child](), list[str]()
-    with _progress() as bar:
-        task = bar.add_task("", total=len(cells), note="")
+    with bar("cells", Console(highlight=False, markup=False, emoji=False)) as progress:
+        task = progress.add_task("", total=len(cells), note="")
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
@@ -129,10 +128,10 @@ def _run_cells(cells: Sequence[Cell], folder: Path, command: Sequence[str], jobs
                     running.remove(child)
                     line, failed = _outcome(child)
                     failures += [line] * failed
-                    bar.advance(task)
-                    count = int(bar.tasks[0].completed)
-                    bar.console.print(f"cell {count:>{len(str(len(cells)))}}/{len(cells)}  {line}", soft_wrap=True)
-                bar.update(task, note=f"{len(running)} running" + f", {len(failures)} failed" * bool(failures))
+                    progress.advance(task)
+                    count = int(progress.tasks[0].completed)
+                    progress.console.print(f"cell {count:>{len(str(len(cells)))}}/{len(cells)}  {line}", soft_wrap=True)
+                progress.update(task, note=f"{len(running)} running" + f", {len(failures)} failed" * bool(failures))
                 time.sleep(0.05)
         finally:
             _stop(running)
@@ -205,19 +204,3 @@ def _stop(children: Sequence[_Child]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)
         child.process.wait()
-
-
-def _progress() -> Progress:
-    """Cells done, running and failed, and the time left; without a terminal only the lines about ended cells."""
-    console = Console(highlight=False, markup=False, emoji=False)  # a path may have [brackets] and :colons:
-    return Progress(
-        TextColumn("cells"),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

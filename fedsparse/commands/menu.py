@@ -12,7 +12,8 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bin
 
 from fedsparse.catalogue import MODELS_OF
 from fedsparse.config import Config
-from fedsparse.config.effects import has_effect, kind_of
+from fedsparse.config.effects import has_effect
+from fedsparse.config.needs import kind_of
 from fedsparse.config.settings import Given, OneOf
 from fedsparse.errors import ConfigError
 

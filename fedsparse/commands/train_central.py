@@ -77,18 +77,7 @@ def train_all(
         recorder.extra |= told or {}
         table = StepTable(task, recorder.scalar)
         for round in range(1, (config.rounds if until is None else until) + 1):
-            began, timer = time.perf_counter(), StageTimer(experiment.device)
-            score = _train_round(experiment, round, timer, table, memory, lesson)
-            if not math.isfinite(score.loss):
-                raise Diverged(f"round {round}: the loss is {score.loss}; lower the learning rate")
-            metrics = score.tagged("train/", task)
-            if round % config.eval_every == 0 or round == config.rounds:
-                with timer("evaluate"):
-                    score = evaluate(model, experiment.fetch_test, experiment.data.test_size, task)
-                metrics |= score.tagged("eval/", task)
-            metrics["weights/hash"] = round_hash(model.vector.cpu().numpy())
-            metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
-            recorder.record(round, metrics | {"time/round": time.perf_counter() - began})
+            recorder.record(round, _round(experiment, round, table, memory, lesson))
         if found := early_exits(model, experiment.fetch_test, experiment.data.test_size, task):
             recorder.extra |= found
             recorder.figure("early-exits", figure_of_run(found, recorder.headline))
@@ -104,7 +93,30 @@ def _refuse_what_needs_clients(config: Config, command: str) -> None:
         raise ConfigError(f"{command} has no global model and no cohort to learn from: leave distill out")
 
 
-def _train_round(
+def _round(
+    experiment: Experiment, round: int, table: StepTable, memory: Memory | None, lesson: Lesson | None
+) -> dict[str, float]:
+    """One round on all training samples, and what it measured under telemetry's tags.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    began, timer = time.perf_counter(), StageTimer(experiment.device)
+    config, model, task = experiment.config, experiment.model, experiment.task
+    score = _trained(experiment, round, timer, table, memory, lesson)
+    if not math.isfinite(score.loss):
+        raise Diverged(f"round {round}: the loss is {score.loss}; lower the learning rate")
+    metrics = score.tagged("train/", task)
+    if round % config.eval_every == 0 or round == config.rounds:
+        with timer("evaluate"):
+            score = evaluate(model, experiment.fetch_test, experiment.data.test_size, task)
+        metrics |= score.tagged("eval/", task)
+    metrics["weights/hash"] = round_hash(model.vector.cpu().numpy())
+    metrics |= {f"time/{stage}": seconds for stage, seconds in timer.seconds().items()}
+    return metrics | {"time/round": time.perf_counter() - began}
+
+
+def _trained(
     experiment: Experiment,
     round: int,
     timer: StageTimer,
@@ -112,7 +124,7 @@ def _train_round(
     memory: Memory | None,
     lesson: Lesson | None,
 ) -> Score:
-    """One round on all training samples."""
+    """The mean over the batches of a round, which changes the model."""
     config, indices = experiment.config, experiment.all_samples
     augmenting = torch.Generator().manual_seed(derive_seed(config.seed, "augment", round=round))
     show = partial(table.show, round, "all")

@@ -1,14 +1,26 @@
 """A table of what each setting needs to have an effect, for notices to the user and for a sweep's cells."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
-from fedsparse.catalogue import DATASETS, MODELS, TEXTS, USUAL_MODEL
+from fedsparse.catalogue import MODELS
 from fedsparse.config import Config
+from fedsparse.config.needs import (
+    NOT_PRUNED,
+    Need,
+    either,
+    either_way,
+    given,
+    in_words,
+    kind_of,
+    meant,
+    none_of,
+    one_of,
+    uses_density,
+)
 from fedsparse.config.presets import FACTORIZATIONS
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError
-from fedsparse.plugins import is_own
 
 ONLY_PLACE_AND_SPEED = (
     *("name", "logdir", "outfile", "log-interval", "workers", "data-dir", "state-store", "checkpoint-every", "resume"),
@@ -17,85 +29,6 @@ ONLY_PLACE_AND_SPEED = (
 """Settings that change where a run is written or how fast it goes, but none of its numbers."""
 
 
-class Need(NamedTuple):
-    """A condition under which a setting has an effect."""
-
-    words: str
-    """The condition in a message, such as "distribution = dirichlet"."""
-    settings: tuple[str, ...]
-    """The settings that decide whether the condition is met; the message gives their values."""
-    is_met: Callable[[Config], bool]
-
-
-def given(config: Config, key: str) -> str:
-    """A setting's value, as a config file writes it."""
-    value = getattr(config, key.replace("-", "_"))
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def meant(config: Config, key: str) -> str:
-    """A setting's value, with ``auto`` and presets replaced by the value that they stand for."""
-    match key:
-        case "compressor" | "values" | "scope":
-            return str(config.compression()[key])
-        case "error-feedback":
-            return str(config.compression()["error_feedback"]).lower()
-        case "downlink-compressor":
-            return str(config.downlink_compression()["compressor"])
-        case "topology":
-            return config.topology_method
-        case "model":
-            first = config.models[0]
-            return USUAL_MODEL.get(kind_of(config.dataset), first) if first == "auto" else first
-    return given(config, key)
-
-
-def kind_of(dataset: str) -> str:
-    """The kind of the data set of this name; empty when only the loaded data set can say it."""
-    if dataset in TEXTS or dataset.endswith((".txt", ".jsonl")):
-        return "text"
-    return "images" if dataset in DATASETS or dataset.endswith(".npz") else ""
-
-
-def one_of(key: str, *names: str, own: bool = True) -> Need:
-    """The setting ``key`` means one of the names or, unless ``own`` is False, an object of the user's own."""
-
-    def is_met(config: Config) -> bool:
-        others = config.models[1:] if key == "model" else ()
-        return any(value in names or (own and is_own(value)) for value in (meant(config, key), *others))
-
-    return Need(f"{key} = {either(names)}", (key,), is_met)
-
-
-def none_of(key: str, *names: str) -> Need:
-    """The setting ``key`` means none of the names."""
-    return Need(f"another {key} than {either(names)}", (key,), lambda config: meant(config, key) not in names)
-
-
-def either_way(*names: str) -> Need:
-    """The uplink or the downlink uses one of the compressors, or one of the user's own."""
-    up, down = one_of("compressor", *names), one_of("downlink-compressor", *names)
-    return Need(
-        f"compressor or downlink-compressor = {either(names)}",
-        ("compressor", "downlink-compressor", "upload-pruning"),
-        lambda config: (up.is_met(config) and NOT_PRUNED.is_met(config)) or down.is_met(config),
-    )
-
-
-def uses_density(key: str) -> tuple[Need, ...]:
-    """The compressor that the setting ``key`` names depends on its density."""
-    return (
-        none_of(key, "none", "threshold"),
-        Need("rank = 0", ("rank",), lambda config: not config.rank or meant(config, key) not in FACTORIZATIONS),
-    )
-
-
-def either(names: Sequence[str]) -> str:
-    """The names as an English list."""
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-NOT_PRUNED = one_of("upload-pruning", "off")  # a client that prunes uploads every weight that is left
 LOSSY = Need(
     "updates that are not sent whole",
     ("compressor", "values", "secure-aggregation"),
@@ -270,7 +203,7 @@ def without_effect(config: Config, keys: Iterable[str]) -> list[str]:
     for key in keys:
         unmet = next((need for need in NEEDS.get(key, ()) if not need.is_met(config)), None)
         if unmet:
-            values = ", ".join(_in_words(config, setting) for setting in unmet.settings)
+            values = ", ".join(in_words(config, setting) for setting in unmet.settings)
             value = given(config, key) or '""'
             lines.append(f"{key} = {value} has no effect: it needs {unmet.words}, and {values}")
     return lines
@@ -286,8 +219,3 @@ def without_mistakes(settings: Given) -> Config:
     for line in without_effect(config, sorted(settings.typed)):
         raise ConfigError(line)
     return config
-
-
-def _in_words(config: Config, key: str) -> str:
-    value, meaning = given(config, key), meant(config, key)
-    return f"{key} is {value}" + f" ({meaning})" * (meaning != value)

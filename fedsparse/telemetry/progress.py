@@ -28,6 +28,21 @@ def human_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def bar(what: str, console: Console) -> RichProgress:
+    """Done of all, a note, and the time left; nothing without a terminal."""
+    return RichProgress(
+        TextColumn(what),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class Progress:
     """Round, headline, uplink so far and time left."""
 
@@ -35,17 +50,7 @@ class Progress:
         self.console = console or Console()
         self.rounds, self.headline = rounds, headline
         self._last = ""  # the last evaluation, shown in rounds without one
-        self._bar = RichProgress(
-            TextColumn("round"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self._bar = bar("round", self.console)
         self._task = self._bar.add_task("", total=rounds, note="waiting for the first clients")
         self._bar.start()
 
