@@ -9,7 +9,7 @@ from fedsparse.catalogue import COMPRESSORS
 from fedsparse.commands import main
 from fedsparse.config.presets import PRESETS
 from fedsparse.report.grid import Cell
-from tests.e2e.test_main import tiny
+from tests.e2e.as_user import tiny
 
 SMALL = ["--clients", "4", "--clients-per-round", "2", "--rounds", "2", "--model", "mlp-small", "--batch-size", "8"]
 

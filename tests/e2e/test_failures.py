@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedsparse.commands import main
-from tests.e2e.test_main import shell, tiny
+from tests.e2e.as_user import shell, tiny
 
 
 @pytest.mark.parametrize("clients", ["5", "100", "100000"])

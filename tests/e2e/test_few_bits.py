@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsparse.commands import main
-from tests.e2e.test_main import run
+from tests.e2e.as_user import run
 
 FEW = ["--weight-bits", "4", "--activation-bits", "8"]
 

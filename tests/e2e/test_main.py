@@ -3,11 +3,8 @@
 import csv
 import json
 import os
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,33 +19,8 @@ from fedsparse.compression import decode
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
 from fedsparse.vector import FlatModel, digest
+from tests.e2e.as_user import SMALL, run, shell, tiny
 from tests.e2e.tap import TAPPED
-
-ROOT = Path(__file__).parents[2]
-SMALL = ["--distribution", "dirichlet", "--clients-per-round", "3", "--rounds", "2", "--eval-every", "1"]
-
-
-def run(tmp_path: Path, *flags: str) -> dict:
-    """Run in this process; returns the result JSON."""
-    outfile = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
-    code = main([*SMALL, "--workers", "1", *flags, "--logdir", str(tmp_path / "runs"), "--outfile", str(outfile)])
-    assert code == 0
-    return json.loads(outfile.read_text())
-
-
-def tiny(tmp_path: Path) -> str:
-    """A data set of 200 images, as a file."""
-    from fedsparse.data import load_dataset
-
-    data = load_dataset()
-    arrays = {name: getattr(data, name)[:200].squeeze().numpy() for name in ("x_train", "y_train", "x_test", "y_test")}
-    np.savez(tmp_path / "tiny.npz", **arrays)
-    return str(tmp_path / "tiny.npz")
-
-
-def shell(*arguments: str, **options: object) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "main.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **options)
 
 
 def test_a_run_learns_and_leaves_all_result_files(tmp_path: Path) -> None:
@@ -142,107 +114,12 @@ def test_the_partition_command_prints_the_histogram_and_saves_the_picture(
     assert picture.stat().st_size > 1000
 
 
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [
-        (["--densty", "0.1"], "unknown setting --densty; did you mean --density?"),
-        (["--density", "0"], "density = 0: should be greater than 0"),
-        (["--beta", "-1"], "beta = -1: should be greater than 0"),
-        (["--beta"], "argument --beta: expected one argument"),
-        (["--clients", "5"], "clients-per-round = 10 is more than clients = 5"),
-        (["--config", "nowhere.yaml"], "cannot read config file nowhere.yaml"),
-        (["--config", "/dev/full"], "cannot read config file /dev/full: it is no regular file"),
-        (["--topology", "rigl"], "topology = rigl with sparsity = 0"),
-        (["--dataset", "nowhere.npz"], "nowhere.npz"),
-        (["--dataset", "imagenet"], "imagenet"),
-        (["--device", "cuda:7"], "device = cuda:7"),
-        (["--logdir", "/proc/nowhere"], "logdir = /proc/nowhere"),
-        (["--outfile", "/nowhere/out.json"], "/nowhere"),
-        (["--clients", "20000", "--clients-per-round", "5"], "20000 clients"),
-        (["partition", "--clients", "20000"], "20000 clients"),
-        (["--name", "a/b"], "name = a/b: should be"),
-        (["--outfile", "/dev/null"], "is no regular file"),
-        (["train"], "unknown command 'train'"),
-        (["run", "now"], "unrecognized arguments: now"),
-        (["run", "--jobs", "2"], "--jobs belongs to sweep and compare-all, not to run"),
-        (["sweep"], "sweep needs a FILE: fedsparse sweep FILE"),
-        (["sweep", "nowhere.yaml"], "cannot read config file nowhere.yaml"),
-        (["sweep", "configs/quick-test.yaml"], "unknown part"),
-        (["sweep", "configs/ablation-compression.yaml", "--jobs", "0"], "jobs = 0: should be auto or at least 1"),
-        (["report"], "report needs a RUN_FOLDER..."),
-        (["report", "nowhere"], "there is no run folder nowhere"),
-        (["report", "configs"], "configs holds no result.json"),
-    ],
-)
-def test_a_users_mistake_is_one_line_and_exit_code_2(
-    flags: list[str], line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if flags == ["--device", "cuda:7"] and torch.cuda.device_count() > 7:
-        pytest.skip("this machine has that GPU")
-    assert main(flags) == 2
-    shown = capsys.readouterr()
-    assert line in shown.err
-    assert shown.err.count("\n") == 1
-    assert "Traceback" not in shown.err + shown.out
-
-
 def test_help_names_the_allowed_values_of_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
     assert "One of iid, dirichlet, dirichlet-per-client, dirichlet-self-balancing, shards, natural" in shown
     assert ", a .csv file, or one's own as file.py:attribute. [iid]" in shown
-
-
-def test_a_closed_output_pipe_is_no_error() -> None:
-    with shell("--help") as process:
-        assert process.stdout
-        process.stdout.close()
-        assert process.stderr
-        assert process.stderr.read() == ""
-
-
-def test_a_yaml_file_with_a_typo_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "typo.yaml").write_text("clients-per-ronud: 4\n")
-    assert main(["--config", str(tmp_path / "typo.yaml")]) == 2
-    assert "did you mean clients-per-round?" in capsys.readouterr().err
-
-
-def test_a_key_given_twice_in_a_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "twice.yaml").write_text("clients-per-round: 4\nrounds: 3\nclients_per_round: 5\n")
-    assert main(["--config", str(tmp_path / "twice.yaml")]) == 2
-    shown = capsys.readouterr().err
-    assert "clients-per-round is given twice" in shown
-    assert shown.count("\n") == 1
-
-
-@pytest.mark.parametrize("limit", [30_000, 100_000])
-def test_a_full_disk_is_one_line_after_the_rounds_so_far(tmp_path: Path, limit: int) -> None:
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    process = shell(*SMALL, "--workers", "1", "--logdir", str(tmp_path), preexec_fn=small_files)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    line = err.splitlines()[-1]
-    assert line.startswith("main.py: cannot write ")
-    assert str(tmp_path) in line
-    assert "Traceback" not in err
-    assert "accuracy" in out or limit < 50_000  # the picture of the partition does not fit
-    assert "written to" not in out
-    assert not list(tmp_path.rglob("*.part"))
-
-
-def test_training_that_diverges_names_client_and_layer_and_exits_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*SMALL, "--workers", "1", "--lr", "1e6", "--epochs", "9", "--logdir", str(tmp_path)]) == 1
-    shown = capsys.readouterr().err
-    assert "client" in shown
-    assert "'0.weight' has NaN or infinity" in shown
-    (result,) = tmp_path.rglob("result.json")
-    summary = json.loads(result.read_text())["summary"]
-    assert (summary["ended"], summary["diverged"]) == ("failed", True)
 
 
 @pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)])

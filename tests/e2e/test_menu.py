@@ -24,7 +24,7 @@ from fedsparse.commands.command_line import QUICK_TEST, parse
 from fedsparse.commands.menu import command, names
 from fedsparse.config import KEYS
 from fedsparse.config.presets import PRESETS
-from tests.e2e.test_main import ROOT
+from tests.e2e.as_user import ROOT
 
 DOWN, ENTER, SPACE, CTRL_D, KILL_LINE = "\x1b[B", "\r", " ", "\x04", "\x15"
 

@@ -8,7 +8,7 @@ import torch
 
 from fedsparse.commands import main
 from fedsparse.packing.packed_file import unpack_state
-from tests.e2e.test_main import tiny
+from tests.e2e.as_user import tiny
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ import fedsparse.strategies.round_end
 import fedsparse.strategies.server_app
 from fedsparse.checkpoint import Checkpoints
 from fedsparse.commands import main
+from tests.e2e.as_user import ROOT, tiny
 from tests.e2e.deployment import wait_until
 from tests.e2e.kills import JOBS, SMALL, outcome
-from tests.e2e.test_main import ROOT, tiny
 
 Outcome = tuple[str, list[dict[str, str]]]
 

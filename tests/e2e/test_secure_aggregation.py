@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedsparse.commands import main
-from tests.e2e.test_main import tiny
+from tests.e2e.as_user import tiny
 
 SETTINGS = ["--clients", "6", "--clients-per-round", "4", "--rounds", "4", "--model", "mlp-small", "--batch-size", "8"]
 

@@ -9,7 +9,7 @@ from torchvision import datasets
 
 from fedsparse.commands import main
 from fedsparse.data import load_dataset
-from tests.e2e.test_main import tiny
+from tests.e2e.as_user import tiny
 from tests.fedsparse.report.made_up import result
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsparse.commands import main
-from tests.e2e.test_main import tiny
+from tests.e2e.as_user import tiny
 
 
 @pytest.fixture(scope="module")

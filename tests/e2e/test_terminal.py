@@ -12,8 +12,8 @@ import pytest
 
 from fedsparse.commands import main
 from fedsparse.report.grid import read_sweep
+from tests.e2e.as_user import shell, tiny
 from tests.e2e.deployment import ROOT
-from tests.e2e.test_main import shell, tiny
 from tests.fedsparse.report.made_up import result as made_up
 
 

@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedsparse.commands import main
-from tests.e2e.test_main import run
+from tests.e2e.as_user import run
 
 DYNAMIC = ["--sparsity", "0.5", "--need-readjust", "--readjustment-interval", "1", "--beta", "0.1", "--rounds", "4"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_main import run, tiny
+from tests.e2e.as_user import run, tiny
 
 
 def travelled(result: dict) -> int:

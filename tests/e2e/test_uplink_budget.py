@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedsparse.commands import main
+from tests.e2e.as_user import tiny
 from tests.e2e.kills import outcome
-from tests.e2e.test_main import tiny
 
 SMALL = ["--clients", "6", "--clients-per-round", "3", "--rounds", "4", "--model", "mlp-small", "--batch-size", "8"]
 UPLOADS = 12

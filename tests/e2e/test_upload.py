@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedsparse.commands import main
-from tests.e2e.test_main import tiny
+from tests.e2e.as_user import tiny
 
 COMMON = ["--clients", "10", "--clients-per-round", "3", "--workers", "1", "--eval-every", "1"]
 
