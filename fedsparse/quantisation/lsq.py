@@ -35,8 +35,9 @@ class LearnedStep(WeightQuantiser):
         return Levels((weight / step).clamp(self.lowest, self.highest).round(), step)
 
     def spread(self, levels: Levels, noise: Tensor) -> Tensor:
-        """Evenly over what rounds to each level."""
-        return (levels.whole + noise) * levels.step
+        """Evenly over what rounds to each level, but not beyond the outermost, where a weight has no gradient."""
+        ratio = levels.whole + noise
+        return (2 * ratio.clamp(self.lowest, self.highest) - ratio) * levels.step  # reflected at the outermost
 
     def forward(self, weight: Tensor) -> Tensor:
         scale = 1 / math.sqrt(weight.numel() * self.highest)

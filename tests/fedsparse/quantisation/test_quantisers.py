@@ -113,6 +113,14 @@ def test_the_gradients_of_a_learned_step_are_those_of_the_paper(bits: int) -> No
     assert step == pytest.approx(2 * float(drawn(5, 8).abs().mean()) / positive**0.5)
 
 
+@pytest.mark.parametrize("bits", [4, 2])
+def test_all_spread_weights_have_a_gradient_with_a_learned_step(bits: int) -> None:
+    quantiser = LearnedStep(bits, drawn(5, 80))
+    spread = quantiser.spread(quantiser.levels(3 * drawn(5, 80)), torch.rand(5, 80) - 0.5).detach()
+    assert gradient(quantiser, 3 * drawn(5, 80)).count_nonzero() < 400
+    assert gradient(quantiser, spread).count_nonzero() == 400
+
+
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_a_learned_step_quantises_as_torch_does(bits: int) -> None:
     weight, quantiser = drawn(5, 8), LearnedStep(bits, drawn(5, 8))
