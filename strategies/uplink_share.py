@@ -26,6 +26,7 @@ class UplinkShare:
     def __init__(self, config: Config) -> None:
         self.config, self.budget = config, UplinkBudget.of(config.uplink_budget)
         self.spent, self.uploads, self.density = 0.0, 0.0, FIRST
+        self._is_told = False
 
     def told(self, round: int) -> dict[str, float]:
         """What the messages of a round say: the bytes of an update, and the density that its client tries first."""
@@ -33,14 +34,15 @@ class UplinkShare:
         return {"uplink-share": max(self.budget.share(uploads, self.spent), 0.0), "density": self.density}
 
     def spend(self, round: int, metrics: Mapping[str, float]) -> None:
-        """Count what a round has uploaded, and say what the first round chose and how the last one ended."""
-        self.spent += metrics.get("comm/uplink_bytes", 0.0)
+        """Count what a round has uploaded, and say what the first one here chose and how the last one ended."""
+        self.spent += (sent := metrics.get("comm/uplink_bytes", 0.0))
         self.uploads += (clients := metrics.get("comm/clients", 0.0))
         self.density = metrics.get("compress/density") or self.density
         says = f"uplink-budget = {self.config.uplink_budget}"
-        if round == 1 and clients:
-            each = human_bytes(self.spent / clients)
-            print(f"{says}: {each} a client in round 1, at a density of {self.density:.3g}", flush=True)
+        if clients and not self._is_told:
+            each = human_bytes(sent / clients)
+            print(f"{says}: {each} a client in round {round}, at a density of {self.density:.3g}", flush=True)
+            self._is_told = True
         planned = self.budget.bytes * (self.uploads if self.budget.is_each else 1)
         if round == self.config.rounds and abs(self.spent - planned) > CLOSE * planned:
             log.warning("%s: clients uploaded %s of %s", says, human_bytes(self.spent), human_bytes(planned))

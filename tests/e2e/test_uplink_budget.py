@@ -1,6 +1,7 @@
 """`--uplink-budget`: bytes in place of a density."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -111,5 +112,6 @@ def test_a_run_that_goes_on_may_have_more_rounds_with_a_larger_budget(
         assert main(["--resume", str(folder), *more]) == 2
         assert capsys.readouterr().err.endswith("; only uplink-budget may grow, and rounds with it\n")
     assert main(["--resume", str(folder), "--rounds", "6", "--uplink-budget", "24kB"]) == 0
+    assert re.search(r"uplink-budget = 24kB: 1\.9\d kB a client in round 5, at", capsys.readouterr().out)
     assert len(uplink(folder)) == 6
     assert 0.95 * 24e3 <= sum(uplink(folder)) <= 24e3
