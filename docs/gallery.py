@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "gallery"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 JOB = "--distribution dirichlet --beta 0.1 --rounds 20 --eval-every 2"
+ALL = "--distribution dirichlet --beta 0.5 --rounds 20 --density 0.01 --compressor topk,randomk,stc,sparseloco"
 WIDEST = 1300
 COMPRESSORS = """
 base: {distribution: dirichlet, beta: 0.5, rounds: 20, eval-every: 1, uplink-mbps: "lognormal:5:1", latency-ms: 50}
@@ -127,6 +128,8 @@ def main() -> None:
         keep(report / "report.png", "report.png")
         keep(report / "comm.png", "comm.png")
         screenshot(f"file://{report}/report.html", "page.png", work, 1500)
+        main_py(f"compare-all {ALL}", work)
+        keep(newest(work, "runs/compare-all/plot.png"), "compare-all.png")
         main_py("sweep topologies.yaml", work)
         main_py("report runs/topologies --compare-sparse", work)
         keep(newest(work, "runs/*-report") / "sparse.png", "sparse.png")
