@@ -6,98 +6,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from benchmarks.faults import Books
 from fedsparse.clients.state_store import load_state
 from fedsparse.compression import UpdateCodec
 from fedsparse.config import Config
-from fedsparse.engine import LocalGrid
 from fedsparse.engine.pool import with_content
 from fedsparse.engine.state_files import SECRETS, StateFiles
 from fedsparse.errors import ConfigError, RunFailed
 from fedsparse.experiment import Experiment
 from fedsparse.preflight import check
-from fedsparse.strategies.fedavg import FedAvg
 from fedsparse.strategies.replies import Upload
-from fedsparse.strategies.server_app import make_strategy
 from fedsparse.strategies.server_model import ServerModel
-
-SMALL = {"clients": 10, "clients-per-round": 10, "rounds": 4, "model": "mlp-small", "distribution": "shards"}
-SECURE = {"secure-aggregation": True, "compressor": "none"}
-SPARSE = {"sparsity": 0.5, "dense-layers": "last"}
-PHASES = ("query.secure_keys", "query.secure_shares", "train", "query.secure_reveal")
-
-Change = Callable[[Message, Message], Message | None]
-
-
-def as_is(message: Message, reply: Message) -> Message:
-    return reply
-
-
-class Wire(LocalGrid):
-    """A local grid that shows every reply to ``change``, which returns what arrives, or None when nothing does."""
-
-    def __init__(self, clients: int, change: Change = as_is) -> None:
-        super().__init__("fedsparse.clients.client_app:app", clients)
-        self.change, self.seen = change, list[tuple[Message, Message]]()
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        batch = list(messages)
-        replies = super().send_and_receive(batch, timeout=timeout)
-        self.seen += zip(batch, replies, strict=True)
-        changed = [self.change(message, reply) for message, reply in zip(batch, replies, strict=True)]
-        return [reply for reply in changed if reply is not None]
-
-    def state_now(self, client: int) -> RecordDict:
-        """The state in a client's Context in the middle of a round."""
-        self.settle()
-        return self.state_of(client)
-
-    def bytes_of(self, *, up: bool) -> int:
-        """The bytes of all arrays that clients sent, or that they were sent."""
-        contents = [pair[up].content for pair in self.seen]
-        return sum(len(a.data) for c in contents for r in c.array_records.values() for a in r.values())
-
-
-def lose(phase: str, *clients: int) -> Change:
-    """The replies of these clients in a phase do not arrive."""
-
-    def change(message: Message, reply: Message) -> Message | None:
-        return (
-            None
-            if (message.metadata.message_type, message.metadata.dst_node_id) in [(phase, client) for client in clients]
-            else reply
-        )
-
-    return change
-
-
-def federation(dataset: str, change: Change = as_is, **settings: Any) -> tuple[FedAvg, Wire]:
-    config = Config.from_mapping({**SMALL, "dataset": dataset, **SECURE, **settings})
-    grid = Wire(config.clients, change)
-    return make_strategy(Experiment(config), grid.get_node_ids(), grid), grid
-
-
-def play(strategy: FedAvg, grid: Wire, rounds: int = 1) -> torch.Tensor:
-    """Some rounds; returns the change of the weights."""
-    before, arrays = strategy.model.weights.clone(), strategy.broadcast(1)
-    for round in range(1, rounds + 1):
-        messages = list(strategy.configure_train(round, arrays, ConfigRecord(), grid))
-        replies = grid.send_and_receive(messages)
-        strategy.stepping = False
-        arrays, _ = strategy.aggregate_train(round, replies)
-        strategy.cohort.settle()
-        grid.settle()
-    return strategy.model.weights - before
-
-
-def plain_mean(dataset: str, left: Iterable[int], **settings: Any) -> torch.Tensor:
-    """The change of the weights in a round without secure aggregation, in which only these clients' replies arrive."""
-    lost = set(range(10)) - set(left)
-    strategy, grid = federation(dataset, lose("train", *lost), **{"secure-aggregation": False, **settings})
-    return play(strategy, grid)
+from tests.strategies.secure_federation import (
+    PHASES,
+    SECURE,
+    SMALL,
+    SPARSE,
+    federation,
+    lose,
+    plain_mean,
+    play,
+    with_array,
+)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -204,15 +136,6 @@ def test_a_run_ends_when_three_cohorts_cannot_be_summed(phase: str, tiny_dataset
         play(strategy, grid)
     assert strategy.model.weights.equal(before)
     assert len({m.metadata.message_id for m, _ in grid.seen if m.metadata.message_type == PHASES[0]}) == 30
-
-
-def with_array(name: str, data: bytes, *, only: bool = True) -> Callable[[Message], Message]:
-    def replaced(reply: Message) -> Message:
-        array = Array("uint8", (len(data),), "fedsparse/1", data)
-        arrays = ArrayRecord({name: array} if only else {**reply.content["arrays"], name: array})
-        return with_content(reply, RecordDict({**reply.content, "arrays": arrays}))
-
-    return replaced
 
 
 def shorter(reply: Message) -> Message:

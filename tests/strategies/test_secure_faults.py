@@ -15,7 +15,7 @@ from fedsparse.errors import RunFailed
 from fedsparse.privacy.secure_sum import KEY
 from fedsparse.strategies.saver import CLIENTS, FOLDER
 from fedsparse.strategies.server_app import federate
-from tests.strategies.test_secure_cohort import (
+from tests.strategies.secure_federation import (
     PHASES,
     SECURE,
     SMALL,
