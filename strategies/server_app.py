@@ -13,9 +13,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsparse.checkpoint import Checkpoints, Saved
 from fedsparse.compression import ClientState, UpdateCodec
-from fedsparse.config import FIXED, Config
+from fedsparse.config import Config
 from fedsparse.config.agreement import check_agreement
 from fedsparse.config.effects import has_effect
+from fedsparse.config.topology_checks import FIXED
 from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import finishing, stoppable
 from fedsparse.errors import ConfigError
@@ -31,6 +32,7 @@ from fedsparse.strategies.saliency import ask_saliency
 from fedsparse.strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore, telemetry
 from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
+from fedsparse.strategies.state_place import keeps_files
 from fedsparse.telemetry.folder import create_run_folder, labels, save_model, short
 from fedsparse.telemetry.log_file import keep_log
 from fedsparse.telemetry.progress import human_bytes
@@ -41,9 +43,6 @@ from fedsparse.training.stacked import group_size
 from fedsparse.vector import digest
 
 app = ServerApp()
-
-LARGE_STATE = 2**20  # bytes of one client's Context: copying a larger one with every message takes noticeable time
-LARGE_MEMORY = 2**32  # bytes of all clients' Contexts, which this process holds
 
 
 @app.main()
@@ -197,32 +196,6 @@ def announce(experiment: Experiment, others: Sequence[Experiment]) -> None:
     if config.topology_method not in FIXED and config.upload_pruning == "off" and not readjusts:
         interval, end = config.readjustment_interval, config.readjustment()["end"]
         print(f"the topology stays as it is: readjustment-interval = {interval}, but readjustment ends at round {end}")
-
-
-def keeps_files(experiment: Experiment, grid: Grid) -> bool:
-    """Whether clients keep their state in files of the run folder, by the settings or by ``auto``'s rule.
-
-    ``auto`` chooses files when one Context is large, because Flower copies it with every message, and when all Contexts
-    together would fill the memory. Nodes that ``main.py`` did not start keep their Contexts, because they may run on
-    machines without the run folder. Nodes that ``main.py`` started on Flower's runtime keep files, because a checkpoint
-    cannot have their Contexts. Clients that this process trains on a GPU keep their residuals on the GPU while all
-    residuals take at most a quarter of its free memory (dgc's momentum takes as much again); for state on the host the
-    limit of all Contexts holds there too.
-    """
-    config = experiment.config
-    if config.state_store != "auto":
-        return config.state_store == "files"
-    size = 4 * experiment.layout.parameters * (3 if config.keep_moments else 1)
-    size += 4 * experiment.frozen.layout.size if config.lora_rank else 0
-    # A client that is called keeps its state from before the round too, until the round is over.
-    touched = min(config.clients, config.rounds * config.clients_per_round) + config.clients_per_round
-    if experiment.model.vector.is_cuda and isinstance(grid, LocalGrid) and grid.in_process:
-        on_host = not config.downlink_is_whole or config.residual_dtype == "bf16"
-        too_much = 4 * size * touched > torch.cuda.mem_get_info(experiment.model.vector.device)[0]
-        return too_much or (on_host and size * touched > LARGE_MEMORY)
-    if config.engine == "flower" and not isinstance(grid, LocalGrid):
-        return True
-    return isinstance(grid, LocalGrid) and (size > LARGE_STATE or size * touched > LARGE_MEMORY)
 
 
 def make_strategy(experiment: Experiment, nodes: Sequence[int], grid: Grid, saved: Saved | None = None) -> FedAvg:

@@ -32,6 +32,7 @@ from fedsparse.config.privacy_checks import check_privacy, check_secure_aggregat
 from fedsparse.config.privacy_settings import PrivacySettings
 from fedsparse.config.run_settings import RunSettings, core_count
 from fedsparse.config.settings import Settings
+from fedsparse.config.topology_checks import check_topology
 from fedsparse.config.topology_settings import TopologySettings
 from fedsparse.config.training_settings import TrainingSettings
 from fedsparse.config.trust_settings import TrustSettings
@@ -40,9 +41,6 @@ from fedsparse.errors import ConfigError
 from fedsparse.network import Network
 from fedsparse.plugins import absolute, is_own
 from fedsparse.seeds import derive_seed
-
-FIXED = ("dense", "static", "small-dense", "ssfl")
-"""Topologies that never change."""
 
 
 class Config(
@@ -94,7 +92,7 @@ class Config(
         check_client_models(self)
         check_distillation(self)
         check_exits(self)
-        self._check_topology()
+        check_topology(self)
         self.compression(), self.downlink_compression()  # each raises for settings that contradict each other
         check_uplink_budget(self)
         sparse = self.topology_method not in ("dense", "small-dense") or self.upload_pruning != "off"
@@ -120,26 +118,6 @@ class Config(
     def secure_threshold(self) -> int:
         """How many clients a secure sum takes at least: two thirds of a cohort, rounded up."""
         return -(-2 * self.clients_per_round // 3)
-
-    def _check_topology(self) -> None:
-        n, _, m = self.nm.partition(":")
-        if self.nm and not (n.isdecimal() and m.isdecimal() and 0 < int(n) <= int(m)):
-            raise ValueError(f"nm = {self.nm}: should be N:M with 1 <= N <= M, such as 2:4")
-        if self.upload_pruning != "off" and self.topology_method != "dense":
-            raise ValueError(
-                f"upload-pruning = {self.upload_pruning} chooses the topology; leave topology, sparsity and "
-                "need-readjust out, and give upload-sparsity or nm"
-            )
-        if self.readjustment_end > self.rounds:
-            raise ValueError(f"readjustment-end = {self.readjustment_end} is more than rounds = {self.rounds}")
-        if self.topology not in ("auto", "dense") and not self.sparsity:
-            raise ValueError(f"topology = {self.topology} with sparsity = 0: every weight exists; give a sparsity")
-        if self.need_readjust and not self.sparsity:
-            raise ValueError("need-readjust with sparsity = 0: every weight exists, and none can be grown")
-        if self.need_readjust and self.topology in FIXED:
-            raise ValueError(
-                f"need-readjust with topology = {self.topology}, which never changes; leave one of them out"
-            )
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:

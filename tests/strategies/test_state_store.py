@@ -8,7 +8,7 @@ import torch
 
 from fedsparse.config import Config
 from fedsparse.engine import LocalGrid
-from fedsparse.strategies.server_app import keeps_files
+from fedsparse.strategies.state_place import keeps_files
 
 CONFIG = Config(clients=20, clients_per_round=5, rounds=2)  # ten clients, of which five keep two states
 LARGE = 2**20

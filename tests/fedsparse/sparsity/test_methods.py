@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedsparse.catalogue import TOPOLOGIES
-from fedsparse.config import FIXED
+from fedsparse.config.topology_checks import FIXED
 from fedsparse.plugins import named
 from fedsparse.sparsity import Topology, TopologyMethod
 from fedsparse.sparsity.densities import budget
