@@ -68,8 +68,9 @@ class RoundEnd:
         cohort, parameters = strategy.cohort, topology.layout.parameters
         details = Details(dict(topology.details), strategy.details)
         strategy.details = {}
-        if strategy.evaluates(round) and cohort.clients:
-            residual = residual_of(cohort.clients[0], self.saver.grid, cohort.state_folder, parameters)
+        own = [client for client in cohort.clients if cohort.of(client) is strategy.model]
+        if strategy.evaluates(round) and own:
+            residual = residual_of(own[0], self.saver.grid, cohort.state_folder, parameters)
             if residual is not None:
                 details.histograms |= layer_histograms("residual", residual, topology.current)
         if topology.metrics["topology/changed"] or round in (0, strategy.config.rounds):

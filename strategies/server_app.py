@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-import yaml
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedsparse.checkpoint import Checkpoints, Saved
+from fedsparse.client_models import shares_of
 from fedsparse.compression import ClientState, UpdateCodec
 from fedsparse.config import Config
 from fedsparse.config.agreement import check_agreement
@@ -21,7 +21,7 @@ from fedsparse.engine import LocalGrid
 from fedsparse.engine.stopping import finishing, stoppable
 from fedsparse.errors import ConfigError
 from fedsparse.experiment import Experiment
-from fedsparse.files import locked, replaced
+from fedsparse.files import locked
 from fedsparse.provenance import continued, provenance_of
 from fedsparse.sparsity import Topology
 from fedsparse.sparsity.topology import initialise_
@@ -33,7 +33,7 @@ from fedsparse.strategies.saver import CLIENTS, FOLDER, Saver, going_on, restore
 from fedsparse.strategies.server_model import ServerModel
 from fedsparse.strategies.server_topology import ServerTopology
 from fedsparse.strategies.state_place import keeps_files
-from fedsparse.telemetry.folder import create_run_folder, labels, save_model, short
+from fedsparse.telemetry.folder import create_run_folder, labels, save_models, short
 from fedsparse.telemetry.log_file import keep_log
 from fedsparse.telemetry.progress import human_bytes
 from fedsparse.telemetry.recorder import Recorder
@@ -113,8 +113,8 @@ def _play(
 
     def save() -> None:
         recorder.extra["weights-hash"] = digest(*strategy.vectors).hex()
-        for place, model in zip(places_of(folder, config), strategy.models.values(), strict=True):
-            save_model(model.trained.module, place / "model.pt", experiment.dataset.vocabulary)
+        modules = [model.trained.module for model in strategy.models.values()]
+        save_models(modules, config, folder, experiment.dataset.vocabulary)
 
     with stoppable(), recording as recorder:
         recorder.extra |= strategy.notes
@@ -161,16 +161,6 @@ def play(
             after_round(round)
 
 
-def places_of(folder: Path, config: Config) -> list[Path]:
-    """The folder of each network's ``model.pt``: the run folder, and ones with settings of their own for others."""
-    places = [folder, *(folder / "models" / label for label in labels(config.models)[1:])]
-    for place, name in zip(places[1:], config.models[1:], strict=True):
-        place.mkdir(parents=True, exist_ok=True)
-        with replaced(place / "config.yaml") as file:
-            file.write_text(yaml.safe_dump(config.with_model(name).flat(), sort_keys=False))
-    return places
-
-
 def largest(strategy: FedAvg) -> Experiment:
     """The experiment of the largest network."""
     return max((model.experiment for model in strategy.models.values()), key=lambda each: each.layout.parameters)
@@ -188,6 +178,10 @@ def announce(experiment: Experiment, others: Sequence[Experiment]) -> None:
     for other in others:
         weights = other.dense_layout.parameters
         print(f"{other.model_name}: {weights:,} weights, {human_bytes(4 * weights)} dense")
+    if shares := shares_of(config.client_models):
+        word = dict(zip(config.models, labels(config.models), strict=True))
+        held = [f"{word[name]} {share / sum(shares.values()):.0%}" for name, share in shares.items()]
+        print(f"clients hold one of {', '.join(held)}")
     if moved:
         print(f"{moved} samples changed hands, so that every client holds at least {config.min_samples}")
     if line := joined(config, experiment.model.module, experiment.training_sizes()):

@@ -4,14 +4,16 @@ import io
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
+from fedsparse.config import Config
 from fedsparse.errors import OutputError
 from fedsparse.files import replaced
 from fedsparse.models.initial import VOCABULARY
@@ -24,9 +26,9 @@ def short(name: str) -> str:
 
 
 def labels(models: Sequence[str]) -> list[str]:
-    """A word for each network of a run, in tags and names of folders; of equal words the later ones get a number."""
+    """A word for each network of a run, in tags and names of folders; a word that was there before gets a number."""
     words = [short(name) for name in models]
-    return [word + f"-{n}" * (n > 1) for at, word in enumerate(words) for n in [words[: at + 1].count(word)]]
+    return [f"{word}-{place}" if word in words[:place] else word for place, word in enumerate(words)]
 
 
 def create_run_folder(logdir: str, name: str) -> Path:
@@ -92,6 +94,18 @@ def save_model(module: nn.Module, path: Path, vocabulary: str) -> None:
             file.write_bytes(content.getbuffer())
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror}") from None
+
+
+def save_models(modules: Iterable[nn.Module], config: Config, folder: Path, vocabulary: str) -> None:
+    """Write the networks of ``config.models``: the first into the run folder, each other one into a folder of its own,
+    beside settings that are about it."""
+    for name, label, module in zip(config.models, labels(config.models), modules, strict=True):
+        place = folder if name == config.models[0] else folder / "models" / label
+        place.mkdir(parents=True, exist_ok=True)
+        if place != folder:
+            with replaced(place / "config.yaml") as file:
+                file.write_text(yaml.safe_dump(config.with_model(name).flat(), sort_keys=False))
+        save_model(module, place / "model.pt", vocabulary)
 
 
 def write_json(path: Path, content: Any) -> None:

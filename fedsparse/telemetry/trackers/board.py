@@ -39,10 +39,10 @@ class Board(Tracker):
             over[f"{headline} over simulated time, in ms"] = f"^{headline}_over_simulated_ms$"
         parts = {f"{part}, summed over clients": f"^time/({'|'.join(tags)})$" for part, tags in PARTS.items()}
         times = {"a round": "^time/round$", **parts, "evaluate": "^time/evaluate$"}
-        return {
-            title: {name: ["Multiline", [tag]] for name, tag in charts.items()}
-            for title, charts in (("what a byte buys", over), ("where the seconds go", times))
-        }
+        titles = {"what a byte buys": over, "where the seconds go": times}
+        if self.run.config.client_models:
+            titles["networks side by side"] = {headline: f"^models/.*/{headline.removeprefix('eval/')}$"}
+        return {title: {name: ["Multiline", [tag]] for name, tag in charts.items()} for title, charts in titles.items()}
 
     def round(self, round: int, row: Mapping[str, float]) -> None:
         for tag, value in row.items():
