@@ -112,15 +112,16 @@ _own = threading.local()
 
 
 def workbench(settings: tuple[tuple[str, Any], ...], ranks: tuple[int, ...] = (), client: int = 0) -> Workbench:
-    """This thread's workbench for a client, kept until a message brings other settings or ranks.
+    """This thread's workbench for a client, kept until a message brings other settings, or ranks of its network.
 
     Clients that hold the same network share it.
     """
-    if getattr(_own, "made_of", None) != (settings, ranks):
-        _own.config, _own.benches = Config.from_mapping(dict(settings)), dict[str, Workbench]()
-        _own.made_of = settings, ranks
-    benches: dict[str, Workbench] = _own.benches
-    if (name := _own.config.model_of(client)) not in benches:
+    if getattr(_own, "made_of", None) != settings:
+        _own.config, _own.benches = Config.from_mapping(dict(settings)), {}
+        _own.made_of = settings
+    name, benches = _own.config.model_of(client), _own.benches
+    if name not in benches or benches[name][0] != ranks:
         with TRAINING:  # a new network draws its weights from torch's random state, too
-            benches[name] = Workbench(_own.config.with_model(name), ranks)
-    return benches[name]
+            benches[name] = ranks, Workbench(_own.config.with_model(name), ranks)
+    bench: Workbench = benches[name][1]
+    return bench

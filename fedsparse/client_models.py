@@ -4,6 +4,7 @@ FedDF: Lin et al. 2020, "Ensemble Distillation for Robust Model Fusion in Federa
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -36,6 +37,7 @@ def shares_of(text: str) -> dict[str, float]:
     return shares
 
 
+@lru_cache(maxsize=2**16)
 def model_of(client: int, text: str, seed: int) -> str:
     """The network that a client holds; it follows from the seed and the client's partition id.
 

@@ -122,8 +122,7 @@ class FedAvg(Strategy):
             Diverged: the clients' updates or their mean are not finite; the weights are those of the round before.
         """
         for model in self.models.values():
-            model.downlink.release()
-            model.sent.clear()  # frees a model's worth of memory: Flower's loop still holds this record
+            model.release()
         secret = not isinstance(self._grid, LocalGrid)  # in a deployment, clients know the seed
         aggregator = partial(round_aggregator, round=server_round, privacy=self.privacy, secret=secret)
         cohort, received = self.cohort, Received(self.models, aggregator)

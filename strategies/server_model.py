@@ -108,6 +108,11 @@ class ServerModel:
             raise Diverged(f"round {round}: {reason}") from None
         return self.sent
 
+    def release(self) -> None:
+        """Free a model's worth of memory: Flower's loop still holds what was sent."""
+        self.downlink.release()
+        self.sent.clear()
+
     def state_dict(self) -> State:
         """What decides the next rounds: weights, server optimizer, topology, downlink, ranks, frozen weights."""
         return {

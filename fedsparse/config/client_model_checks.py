@@ -23,7 +23,6 @@ def check_client_models(config: Config) -> None:
         ("aggregator", config.aggregator, config.aggregator == "mean", "a network has few clients in a round"),
         ("topology", config.topology_method, config.topology_method in ("dense", "static", "small-dense"), few),
         ("upload-pruning", config.upload_pruning, config.upload_pruning == "off", few),
-        ("lowrank-layers", config.lowrank_layers, not config.lowrank_switches, few),
         ("init", config.init, not config.init, "these are the weights of one network"),
         ("lora-rank", config.lora_rank, not config.lora_rank, "these adapters are for the weights of one network"),
         ("depths", config.depths, not config.depths, "it is about the layers of one network"),

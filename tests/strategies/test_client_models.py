@@ -134,6 +134,17 @@ def test_a_network_whose_clients_are_all_absent_keeps_its_weights_without_distil
     assert set(held) == {"mlp-small", "lenet5"}
 
 
+def test_every_network_is_factored_at_the_switch(tiny_dataset: str) -> None:
+    settings = {"lowrank-layers": "progressive", "lowrank-switch-round": 2, "lowrank-rank": 3, "dense-layers": "last"}
+    with federation(tiny_dataset, **SETTINGS | settings) as (strategy, grid):
+        for round in range(1, 5):
+            before = {name: model.layout.size for name, model in strategy.models.items()}
+            play_round(strategy, grid, round)
+            smaller = {name for name, model in strategy.models.items() if model.layout.size < before[name]}
+            assert smaller == (set(before) if round == 2 else set())
+            assert not strategy.cohort.tally.failures
+
+
 def test_an_update_of_another_network_is_refused(tiny_dataset: str) -> None:
     with federation(tiny_dataset, **SETTINGS) as (strategy, grid):
         messages = strategy.configure_train(1, strategy.broadcast(1), {}, grid)
@@ -181,7 +192,6 @@ def test_shares_that_mean_nothing_are_one_line(text: str) -> None:
         ({"aggregator": "median"}, "aggregator = median does not go with it"),
         ({"sparsity": 0.5, "topology": "set"}, "topology = set does not go with it"),
         ({"upload-pruning": "magnitude"}, "upload-pruning = magnitude does not go with it"),
-        ({"lowrank-layers": "progressive"}, "lowrank-layers = progressive does not go with it"),
         ({"lora-rank": 2}, "lora-rank = 2 does not go with it"),
         ({"init": "model.pt"}, "init = model.pt does not go with it"),
         ({"exits": 1, "depths": "1"}, "depths = 1 does not go with it"),
