@@ -21,12 +21,17 @@ class Ternary(WeightQuantiser):
         return Levels(weight.sign() * kept.view(weight.shape), by_channel(step, weight))
 
     def spread(self, levels: Levels, noise: Tensor) -> Tensor:
-        """Magnitudes up to the threshold, and evenly around the step from there on.
+        """Magnitudes up to the threshold T, and around the step from T on.
 
-        With a share p of such ones, the mean magnitude is p step + (1 - p) threshold / 2; the threshold is 0.7 of that.
+        Of the n weights that exist, k are not 0; a and b are the sums of twice the noise, of these and of the others
+        without signs. The magnitudes have the sum k step + a (step - T) + b T, whose 0.7 n-th part T must be.
         """
         whole, step = levels
-        exist = ((noise != 0) | (whole != 0)).flatten(1).sum(1).clamp(min=1)
-        p = by_channel(whole.abs().flatten(1).sum(1) / exist, whole)
-        threshold = 0.7 * p * step / (1 - 0.35 * (1 - p))
+
+        def sums(values: Tensor) -> Tensor:
+            return by_channel(values.flatten(1).sum(1), whole)
+
+        n, k = sums((noise != 0) | (whole != 0)), sums(whole.abs())
+        a, b = sums(2 * noise * whole.abs()), sums((2 * noise * (whole == 0)).abs())
+        threshold = 0.7 * step * (k + a) / (n + 0.7 * (a - b)).clamp(min=1e-9)
         return torch.where(whole == 0, 2 * noise * threshold, whole * (step + 2 * noise * (step - threshold)))

@@ -132,26 +132,23 @@ def test_weights_that_a_client_spreads_compute_what_it_was_sent(settings: tuple,
     for entry in model.layout.trainable:
         if entry.name in (quantised := few_bits_layers(model.module)):
             weight, quantiser = quantised[entry.name]
-            same = torch.isclose(quantiser(weight).flatten(), sent[entry.slice])
             assert not torch.equal(weight.flatten(), sent[entry.slice])
-            levels = quantiser.levels(weight).whole.flatten().sign() == sent[entry.slice].sign()
-            assert levels.float().mean() > 0.99
-            assert same.all() or settings[0] == 2
+            torch.testing.assert_close(quantiser(weight).flatten(), sent[entry.slice])
         else:
             assert torch.equal(model.vector[entry.slice], sent[entry.slice])
 
 
 @pytest.mark.parametrize("quantiser", [Symmetric(8), Symmetric(4), Ternary(2), Binary(1)])
 def test_a_small_move_of_spread_weights_changes_as_many_levels_as_on_the_server(quantiser: WeightQuantiser) -> None:
-    servers, noise = (torch.rand(2, 4, 5000, generator=torch.Generator().manual_seed(5)) - 0.5).unbind()
+    servers, noise, ways = (torch.rand(3, 4, 5000, generator=torch.Generator().manual_seed(5)) - 0.5).unbind()
     levels = quantiser.levels(servers)
-    move = 0.1 * levels.step * torch.where(torch.rand(servers.shape) < 0.5, -1, 1)
+    move = 0.1 * levels.step * ways.sign()
 
     def changed(weight: Tensor) -> float:
         return float((quantiser.levels(weight + move).whole != quantiser.levels(weight).whole).float().mean())
 
     assert changed(levels.whole * levels.step) < 0.002
-    assert changed(quantiser.spread(levels, noise)) == pytest.approx(changed(servers), rel=0.2)
+    assert changed(quantiser.spread(levels, noise)) == pytest.approx(changed(servers), rel=0.25)
 
 
 def test_a_float_models_file_starts_a_quantised_one(tmp_path: Path) -> None:
