@@ -27,8 +27,10 @@ class ProductMean:
 
     def __init__(self, model: FlatModel, weights: Tensor, mask: Tensor) -> None:
         self.model, self.weights, self.mean = model, weights, Mean(len(weights), mask)
-        self.layers = [part for part in model.module.modules() if isinstance(part, LowRank | LoRA)]
-        self.sums = [layer.matrix.detach().double().zero_() for layer in self.layers]
+        starts = {entry.name: entry.start for entry in model.layout.trainable}
+        named = model.module.named_modules()
+        self.layers = [(part, starts[f"{name}.up.weight"]) for name, part in named if isinstance(part, LowRank | LoRA)]
+        self.sums = [layer.matrix.detach().double().zero_() for layer, _ in self.layers]
 
     def add(self, update: SparseUpdate, samples: int, mask: Tensor | None = None) -> None:
         """Add a client's update, and the products of its factors, weighted by its number of samples."""
@@ -36,15 +38,17 @@ class ProductMean:
         local = self.weights.clone()
         update.add_to(local, 1.0)
         self.model.vector.copy_(local)
-        for total, layer in zip(self.sums, self.layers, strict=True):
-            total.add_(layer.matrix.detach(), alpha=samples)
+        for total, (layer, start) in zip(self.sums, self.layers, strict=True):
+            if mask is None or mask[start]:  # a client holds all of a layer or nothing
+                total.add_(layer.matrix.detach(), alpha=samples)
 
     def result(self) -> Tensor:
         """The change of the global weights, float32, shape ``(size,)``; infinite where the products overflow."""
-        samples = self.mean.samples
+        held = self.mean.held
         if not all(total.isfinite().all() for total in self.sums):  # which have no singular values
             return torch.full_like(self.weights, torch.inf)
         self.model.vector.copy_(self.weights + self.mean.result())
-        for total, layer in zip(self.sums, self.layers, strict=True):
-            layer.set_matrix_((total / samples).float())
+        for total, (layer, start) in zip(self.sums, self.layers, strict=True):
+            if held[start]:
+                layer.set_matrix_((total / held[start]).float())
         return self.model.vector.cpu() - self.weights

@@ -30,29 +30,35 @@ class ResidualMean(Mean):
     def __init__(self, model: FlatModel, mask: Tensor) -> None:
         super().__init__(model.layout.size, mask)
         self.model = model
-        self.clients: list[tuple[float, Tensor]] = []
+        self.clients: list[tuple[float, Tensor, Tensor | None]] = []
 
     def add(self, update: SparseUpdate, samples: float, mask: Tensor | None = None) -> None:
         """Add a client's update, weighted by its number of samples."""
         super().add(update, samples, mask)
-        self.clients.append((samples, torch.from_numpy(update.to_dense())))
+        self.clients.append((samples, torch.from_numpy(update.to_dense()), mask))
 
     def residuals(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """R of each adapter by the name of its frozen weights: float64 P (m, q) and Q (n, q) with R = P Q^T."""
-        entries = {entry.name: entry for entry in self.model.layout.trainable}
-        roots = torch.tensor([samples for samples, _ in self.clients], dtype=torch.float64).div(self.samples).sqrt()
-        # Sums over clients of products do not change when both sides are rotated along the clients. The first direction
-        # of this rotation is that of the means, whose product is what R leaves out.
-        turned = torch.linalg.qr(roots[:, None], mode="complete").Q[:, 1:] * roots[:, None]
+        """R of each adapter by the name of its frozen weights: float64 P (m, q) and Q (n, q) with R = P Q^T.
 
-        def stacked(name: str) -> Tensor:
-            changes = [update[entries[name].slice].view(entries[name].shape).flatten(1) for _, update in self.clients]
-            return torch.einsum("kq,kij->qij", turned, torch.stack(changes).double())
-
-        found = {}
+        R is over the clients that hold the adapter, as the mean is; a client holds all of an adapter or nothing.
+        """
+        entries, found = {entry.name: entry for entry in self.model.layout.trainable}, {}
         for name, part in self.model.module.named_modules():
             if isinstance(part, LoRA):
-                up, down = stacked(f"{name}.up.weight"), stacked(f"{name}.down.weight")
-                p, q = part.scale * up.transpose(0, 1).flatten(1), down.flatten(0, 1).T
-                found[f"{name}.base.weight"] = p, q
+                up, down = entries[f"{name}.up.weight"], entries[f"{name}.down.weight"]
+                held = [(n, update) for n, update, mask in self.clients if mask is None or mask[up.start]]
+                if held:
+                    changes = ([update[e.slice].view(e.shape).flatten(1) for _, update in held] for e in (up, down))
+                    p, q = _covariance([n for n, _ in held], *map(torch.stack, changes))
+                    found[f"{name}.base.weight"] = part.scale * p, q
         return found
+
+
+def _covariance(samples: list[float], ups: Tensor, downs: Tensor) -> tuple[Tensor, Tensor]:
+    """P (m, q) and Q (n, q), whose product P Q^T is R, from changes of factors (k, m, r) and (k, r, n)."""
+    roots = torch.tensor(samples, dtype=torch.float64).div(sum(samples)).sqrt()
+    # Sums over clients of products do not change when both sides are rotated along the clients. The first direction
+    # of this rotation is that of the means, whose product is what R leaves out.
+    turned = torch.linalg.qr(roots[:, None], mode="complete").Q[:, 1:] * roots[:, None]
+    up, down = (torch.einsum("kq,kij->qij", turned, changes.double()) for changes in (ups, downs))
+    return up.transpose(0, 1).flatten(1), down.flatten(0, 1).T

@@ -6,18 +6,21 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Message
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedsparse.aggregation.products import ProductMean
 from fedsparse.aggregation.residuals import ResidualMean
 from fedsparse.commands.checks import checked
 from fedsparse.commands.run import start
-from fedsparse.compression import decode
+from fedsparse.compression import ClientState, UpdateCodec, decode
 from fedsparse.config import Config
 from fedsparse.config.settings import Given
 from fedsparse.errors import ConfigError, Diverged
 from fedsparse.experiment import Experiment
 from fedsparse.lowrank import dense_state
+from fedsparse.lowrank.lora import LoRA
 from fedsparse.python_door import Result
+from fedsparse.vector import FlatModel
 from tests.strategies.federation import TRAFFIC, binding_of, play
 
 EXACT = {
@@ -113,6 +116,32 @@ def test_a_run_that_adds_to_frozen_weights_goes_on_with_the_same_bits(
     assert measured[0] == measured[1]
     networks = [dict(Result(folder).model().state_dict()) for folder in (whole, cut)]
     torch.testing.assert_close(networks[0], networks[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", ["residual", "products"])
+def test_each_layer_becomes_the_mean_over_the_clients_that_train_it(rule: str) -> None:
+    torch.manual_seed(0)
+    layers = [LoRA(nn.Linear(6, 5).requires_grad_(False), 5, alpha=6.0) for _ in range(3)]
+    model = FlatModel(nn.Sequential(*layers))
+    start, clients, size = 0.5 * torch.randn(model.layout.size), [(3, 1), (5, 2), (2, 2)], model.layout.size
+    codec, sums, held = UpdateCodec(model.layout, "none"), [torch.zeros(5, 6) for _ in layers], [0, 0, 0]
+    every = torch.ones(size, dtype=torch.bool)
+    aggregator = ResidualMean(model, every) if rule == "residual" else ProductMean(model, start, every)
+    for samples, depth in clients:
+        mask = torch.arange(size) < size // 3 * depth
+        update = torch.randn(size) * mask
+        model.vector.copy_(start + update)
+        for at in range(depth):
+            sums[at], held[at] = sums[at] + samples * layers[at].matrix.detach(), held[at] + samples
+        payload, _ = codec.encode(update, ClientState(), round=1, seed=0)
+        aggregator.add(codec.decode(payload), samples, mask)
+    model.vector.copy_(start + aggregator.result())
+    added = aggregator.residuals() if isinstance(aggregator, ResidualMean) else {}
+    for at in (0, 1):
+        p, q = added.get(f"{at}.base.weight", (torch.zeros(5, 1), torch.zeros(6, 1)))
+        torch.testing.assert_close(layers[at].matrix.detach() + (p @ q.T).float(), sums[at] / held[at])
+    assert torch.equal(model.vector[size // 3 * 2 :], start[size // 3 * 2 :])
+    assert "2.base.weight" not in added
 
 
 def test_products_that_overflow_end_the_run_as_diverged(tiny_dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
