@@ -19,6 +19,7 @@ from fedsparse.plugins import blamed, is_own, load, named
 from fedsparse.privacy.client_level import ClientLevel
 from fedsparse.privacy.one_support import check_one_support
 from fedsparse.sparsity import TopologyMethod, weight_layers
+from fedsparse.sparsity.depths import part_of
 from fedsparse.sparsity.static import Dense
 from fedsparse.sparsity.upload_pruning import UploadPruning
 from fedsparse.telemetry.progress import human_bytes
@@ -33,6 +34,7 @@ CHECKED = (
     "accumulate", "eval-clients", "holdout", "dp-noise", "dp-epsilon", "dp-delta", "dp-noise-by", "rounds",
     "clients-per-round", "secure-aggregation", "distill", "distill-samples", "distill-steps", "seq-length",
     "exits", "depths", "least-depth", "recompute", "recompute-segments", "uplink-budget", "values", "scope",
+    "tokenizer", "lowrank-layers", "lowrank-rank", "lowrank-form", "lowrank-min-size", "lora-rank", "lora-layers",
 )  # fmt: skip
 """The settings that ``check`` looks at; cells of a sweep that agree in them need one check."""
 
@@ -115,11 +117,8 @@ def _check_votes(config: Config, method: TopologyMethod) -> None:
 
 def _check_federation(experiment: Experiment, layout: Layout) -> None:
     config, method = experiment.config, experiment.method
-    if config.depths and layout.size > layout.parameters:
-        raise ConfigError(
-            f"depths = {config.depths}: running statistics of layers that a client does not train have no mean; "
-            "use --norm group"
-        )
+    if config.depths:
+        _check_depths(config, layout)
     if len(experiment.participants) < config.clients_per_round:
         raise ConfigError(
             f"least-depth = {config.least_depth}: {len(experiment.participants)} of {config.clients} clients have it, "
@@ -134,6 +133,18 @@ def _check_federation(experiment: Experiment, layout: Layout) -> None:
             _check_budget(config, layout, method)
     if config.distill == "ensemble":
         _check_ensemble(experiment)
+
+
+def _check_depths(config: Config, layout: Layout) -> None:
+    says = f"depths = {config.depths}"
+    if layout.size > layout.parameters:
+        instead = "use --norm group" if config.activation_bits == "off" else "leave activation-bits out"
+        raise ConfigError(f"{says}: running statistics of layers that a client does not train have no mean; {instead}")
+    if not part_of(layout, config.least_depth).mask.any():
+        raise ConfigError(
+            f"{says}: clients of depth {config.least_depth} would train nothing, because all layers of lora-layers = "
+            f"{config.lora_layers} are deeper; choose others, or a larger least-depth"
+        )
 
 
 def _check_ensemble(experiment: Experiment) -> None:

@@ -95,8 +95,17 @@ def test_a_flag_without_effect_is_refused(
     assert shown.count("\n") == 1
 
 
-def test_a_cell_that_cannot_run_is_told_before_any_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "grid.yaml").write_text("grid: {clients: [10, 20000]}")
+@pytest.mark.parametrize(
+    ("grid", "line"),
+    [
+        ("grid: {clients: [10, 20000]}", "20000 clients"),
+        ("base: {lora-rank: 2}\ngrid: {lora-layers: ['*', 'none.*']}", "no layer fits none.*"),
+    ],
+)
+def test_a_cell_that_cannot_run_is_told_before_any_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], grid: str, line: str
+) -> None:
+    (tmp_path / "grid.yaml").write_text(grid)
     assert main(["sweep", str(tmp_path / "grid.yaml"), "--logdir", str(tmp_path / "runs")]) == 2
-    assert "20000 clients" in capsys.readouterr().err
+    assert line in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/grid"))

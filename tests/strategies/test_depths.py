@@ -138,3 +138,21 @@ def test_running_statistics_are_refused_in_one_line(tiny_dataset: str) -> None:
     with pytest.raises(ConfigError, match=r"^depths = 1: running statistics .* use --norm group$"):
         check(Experiment(Config.from_mapping(settings)))
     check(Experiment(Config.from_mapping(settings | {"norm": "group"})))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"activation-bits": 8}, "leave activation-bits out"),
+        ({"lora-rank": 2, "lora-layers": "stages.2.*"}, "clients of depth 1 would train nothing"),
+    ],
+)
+def test_what_clients_of_depths_cannot_train_is_one_line(tiny_dataset: str, settings: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=r"^depths = uniform:1:3: ") as error:
+        check(experiment_of(tiny_dataset, **settings))
+    assert line in str(error.value)
+
+
+def test_clients_that_would_train_nothing_may_be_left_out(tiny_dataset: str) -> None:
+    adapters = {"lora-rank": 2, "lora-layers": "stages.2.*", "least-depth": 3, "clients-per-round": 1}
+    check(experiment_of(tiny_dataset, **adapters))
