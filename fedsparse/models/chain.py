@@ -3,6 +3,9 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fedsparse.models.gpt2 import NextToken
 
 
 def chain_of(network: nn.Module) -> list[nn.Module]:
@@ -21,6 +24,8 @@ def chain_of(network: nn.Module) -> list[nn.Module]:
             return [stem, *blocks, nn.Sequential(parts.avgpool, nn.Flatten(), parts.fc)]
         case "VGG":
             return [*parts.features, parts.avgpool, nn.Flatten(), parts.classifier]
+        case "GPT2":
+            return [*parts.chain()]
         case "MobileNetV2":
             return [*parts.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), parts.classifier]
     raise ValueError("is not a chain of layers")
@@ -28,13 +33,14 @@ def chain_of(network: nn.Module) -> list[nn.Module]:
 
 def has_weights(module: nn.Module) -> bool:
     """Whether it has a convolution or a linear layer."""
-    return any(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules())
+    return any(isinstance(part, nn.Conv2d | nn.Linear | NextToken) for part in module.modules())
 
 
 def multiply_adds(module: nn.Module, inputs: Tensor) -> tuple[Tensor, int]:
     """The outputs for one sample, ``(1, ...)``, and the multiplications and additions of its products, in pairs."""
     from torch.utils.flop_counter import FlopCounterMode  # imports much of torch
 
-    with FlopCounterMode(display=False) as counter:
+    # The counter does not know the fused attention of CPUs. It counts all pairs of positions, the masked ones too.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         outputs: Tensor = module(inputs)
     return outputs, counter.get_total_flops() // 2

@@ -2,6 +2,9 @@
 
 BranchyNet: Teerapittayanon, McDanel and Kung 2016, "BranchyNet: Fast Inference via Early Exiting from Deep Neural
 Networks", section III. A classifier here is one linear layer on features that are averaged to at most 4x4 places.
+
+Of a transformer for text, the classifiers share the output layer, as in CALM (Schuster et al. 2022, "Confident Adaptive
+Language Modeling"); each has a normalisation of its own.
 """
 
 from typing import Any
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsparse.models.chain import chain_of, has_weights
+from fedsparse.models.gpt2 import NextToken
 
 PLACES = 4
 """Rows and columns of what a classifier sees of an image."""
@@ -82,19 +86,22 @@ def with_exits(network: nn.Module, count: int, input_shape: tuple[int, ...], cla
         raise ValueError(f"has room for {room}")
     behind = [-(-k * (len(starts) - 1) // (count + 1)) for k in range(1, count + 1)]
     ends = [starts[layers] for layers in behind] + [len(chain)]
-    x, stages = torch.zeros(1, *input_shape), []
+    is_text = any(isinstance(part, nn.Embedding) for part in chain[0].modules())
+    x, stages = torch.zeros(1, *input_shape, dtype=torch.int64 if is_text else None), list[Stage]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for start, end in zip([0, *ends], ends, strict=False):
             layers = nn.Sequential(*chain[start:end])
             x = layers.eval()(x)
-            stages.append(Stage(layers, _classifier(x, classes) if end < len(chain) else None))
+            stages.append(Stage(layers, _classifier(x, classes, chain[-1]) if end < len(chain) else None))
     return Exits(stages).train()
 
 
-def _classifier(features: Tensor, classes: int) -> nn.Module:
+def _classifier(features: Tensor, classes: int, last: nn.Module) -> nn.Module:
+    if isinstance(last, NextToken):
+        return last.another()
     if features.dim() < 4:
-        return nn.Linear(features.shape[1], classes)
+        return nn.Linear(features.shape[-1], classes)
     height, width = (-(-side // PLACES) for side in features.shape[2:])
     seen = nn.Sequential(nn.AvgPool2d((height, width), ceil_mode=True), nn.Flatten())
     return seen.append(nn.Linear(seen(features).shape[1], classes))

@@ -60,6 +60,34 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Tokens(nn.Module):
+    """The first layer: the tables of tokens and of positions, added."""
+
+    def __init__(self, wte: nn.Embedding, wpe: nn.Embedding) -> None:
+        super().__init__()
+        self.wte, self.wpe = wte, wpe
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))
+        return x  # (B, T, C)
+
+
+class NextToken(nn.Module):
+    """The last layer, whose weights are those of the token table."""
+
+    def __init__(self, ln_f: nn.LayerNorm, wte: nn.Embedding) -> None:
+        super().__init__()
+        self.ln_f = ln_f
+        self.tied = (wte,)  # in a tuple, so that the table has one name in a state dict
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.ln_f(x), self.tied[0].weight)  # (B, T, V)
+
+    def another(self) -> "NextToken":
+        """One for an earlier block, with a normalisation of its own."""
+        return NextToken(nn.LayerNorm(self.ln_f.normalized_shape), self.tied[0])
+
+
 class GPT2(nn.Module):
     """The model; the output layer is the token table itself (tied), so that it is one entry of a layout.
 
@@ -84,10 +112,14 @@ class GPT2(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 ``(B, T)`` -> the scores of each next token, ``(B, T, V)``."""
-        x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))  # (B, T, C)
-        for block in self.h:
-            x = block(x)
-        return F.linear(self.ln_f(x), self.wte.weight)
+        x = tokens
+        for module in self.chain():
+            x = module(x)
+        return x
+
+    def chain(self) -> list[nn.Module]:
+        """Modules of which each takes what the one before it gives."""
+        return [Tokens(self.wte, self.wpe), *self.h, NextToken(self.ln_f, self.wte)]
 
 
 def gpt2_nano(input_shape: tuple[int], classes: int, width: float = 1.0) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedsparse.models.chain import multiply_adds
 from fedsparse.models.exits import Exits
+from fedsparse.models.gpt2 import Block
 from fedsparse.tasks import Task
 from fedsparse.training.evaluation import Fetch, Score, evaluation_batch, fetched
 from fedsparse.vector import FlatModel
@@ -31,6 +32,7 @@ def early_exits(model: FlatModel, fetch: Fetch, samples: int, task: Task) -> dic
     where the largest probability is above it. At 0 all leave at the first classifier, and at 1 none leaves before the
     last. Of ``classifiers``, each has a ``classifier``, from 1; the last one is ``all``, the mean of all scores (the
     ensemble of Kim et al. 2023, "DepthFL", table 4). The multiply-adds are those of matrix products and convolutions.
+    Of text, each position leaves for itself, and the multiply-adds are of a position.
     """
     if not isinstance(model.module, Exits):
         return {}
@@ -48,14 +50,19 @@ def _measured(
 ) -> dict[str, list[Point]]:  # fmt: skip
     by_threshold, by_classifier = defaultdict[float, _Sum](_Sum), defaultdict[str, _Sum](_Sum)
     names = [*map(str, range(1, len(module.stages) + 1)), "all"]
-    prices = costs(module, fetched(fetch, torch.zeros(1, dtype=torch.int64, device=device))[0]).to(device)
-    for positions in torch.arange(samples, device=device).split(evaluation_batch(fetch, samples, device)):
+    sample, target = fetched(fetch, torch.zeros(1, dtype=torch.int64, device=device))
+    prices, later = (
+        cost.to(device).double() / target.numel() for cost in (costs(module, sample), keys_and_values(module, sample))
+    )
+    size = max(1, evaluation_batch(fetch, samples, device) // len(module.stages))
+    for positions in torch.arange(samples, device=device).split(size):
         inputs, targets = fetched(fetch, positions)
         scores = torch.stack(module.every(inputs, len(module.stages)))
         for threshold in THRESHOLDS:
-            at = leaving(scores, threshold)
-            chosen = scores.take_along_dim(at[None, ..., None], 0)[0]
-            by_threshold[threshold].add(chosen, targets, prices[at], task)
+            given = copying(module, inputs, threshold) if targets[0].numel() > 1 else scores
+            at = leaving(given, threshold)
+            chosen = given.take_along_dim(at[None, ..., None], 0)[0]
+            by_threshold[threshold].add(chosen, targets, (prices + later)[at], task)
         for name, one, price in zip(names, [*scores, scores.mean(0)], [*prices, prices[-1]], strict=True):
             by_classifier[name].add(one, targets, price.expand(targets.shape), task)
     return {
@@ -91,6 +98,44 @@ def leaving(scores: Tensor, threshold: float) -> Tensor:
     is_sure = scores.softmax(-1).amax(-1) > threshold
     is_sure[-1] = True
     return is_sure.int().argmax(0)  # the first
+
+
+def copying(module: Exits, x: Tensor, threshold: float) -> Tensor:
+    """The scores of every classifier for text, if a position that leaves hands its state on as it is.
+
+    The layers behind take their keys and values from this state, where later positions look at it (CALM, Schuster et
+    al. 2022, "Confident Adaptive Language Modeling"). What a classifier gives for a position that has left is of no
+    use.
+
+    Returns:
+        float, shape ``(classifiers, *x.shape, classes)``.
+    """
+    scores, gone = list[Tensor](), torch.zeros(*x.shape, 1, dtype=torch.bool, device=x.device)
+    for stage in module.stages:
+        for layer in stage.layers:
+            new = layer(x)
+            x = new.where(~gone, x) if new.shape == x.shape else new  # another shape: the first and the last layer
+        scores.append(x if stage.classifier is None else stage.classifier(x))
+        gone = gone | (scores[-1].softmax(-1).amax(-1, keepdim=True) > threshold)
+    return torch.stack(scores)
+
+
+@torch.no_grad()
+def keys_and_values(module: Exits, x: Tensor) -> Tensor:
+    """What a sample that leaves at a classifier costs behind it: int64 ``(classifiers,)``.
+
+    These are the multiply-adds of the keys and values of transformers' blocks, two thirds of what makes queries, keys
+    and values together.
+    """
+    found = []
+    for stage in module.stages:
+        found.append(0)
+        for layer in stage.layers:
+            if isinstance(layer, Block):
+                found[-1] += 2 * multiply_adds(layer.attn.c_attn, x)[1] // 3
+            x = layer(x)
+    after = torch.tensor(found)
+    return after.sum() - after.cumsum(0)
 
 
 @torch.no_grad()

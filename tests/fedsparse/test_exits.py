@@ -57,7 +57,8 @@ def test_classifiers_stand_behind_the_stages_of_a_resnet() -> None:
     [
         ({"exits": 3}, "exits = 3: model = cnn-small has room for 2"),
         ({"exits": 1, "model": "mlp-small"}, "exits = 1: model = mlp-small has room for 0"),
-        ({"exits": 1, "dataset": "shakespeare-mini"}, "exits = 1: model = gpt2-nano is not a chain of layers"),
+        ({"exits": 4, "dataset": "shakespeare-mini"}, "exits = 4: model = gpt2-nano has room for 3"),
+        ({"exits": 1, "dataset": "shakespeare-mini", "model": "lstm"}, "model = lstm is not a chain of layers"),
         ({"exits": 1, "upload-pruning": "magnitude"}, "exits = 1: upload-pruning = magnitude measures layers"),
         ({"depths": "2"}, "depths = 2: clients end at a classifier; give exits"),
         ({"depths": "few", "exits": 1}, "depths = few: should be a number above 0"),
