@@ -111,6 +111,7 @@ def copying(module: Exits, x: Tensor, threshold: float) -> Tensor:
         float, shape ``(classifiers, *x.shape, classes)``.
     """
     scores, gone = list[Tensor](), torch.zeros(*x.shape, 1, dtype=torch.bool, device=x.device)
+    stage: Any
     for stage in module.stages:
         for layer in stage.layers:
             new = layer(x)
@@ -127,7 +128,8 @@ def keys_and_values(module: Exits, x: Tensor) -> Tensor:
     These are the multiply-adds of the keys and values of transformers' blocks, two thirds of what makes queries, keys
     and values together.
     """
-    found = []
+    found = list[int]()
+    stage: Any
     for stage in module.stages:
         found.append(0)
         for layer in stage.layers:
