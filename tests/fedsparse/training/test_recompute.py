@@ -45,8 +45,14 @@ def test_a_step_of_a_network_of_101_layers_takes_less_than_half_of_its_memory() 
 
 
 def test_a_network_that_is_no_chain_is_refused_in_one_line() -> None:
-    settings = {"dataset": "shakespeare-mini", "recompute": True, "recompute-segments": "auto", "clients": 10}
-    with pytest.raises(ConfigError, match="model = gpt2-nano is not a chain of layers; use blocks"):
+    settings = {
+        "dataset": "shakespeare-mini",
+        "model": "lstm",
+        "recompute": True,
+        "recompute-segments": "auto",
+        "clients": 10,
+    }
+    with pytest.raises(ConfigError, match="model = lstm is not a chain of layers; use blocks"):
         check(Experiment(Config.from_mapping(settings)))
 
 
