@@ -52,9 +52,9 @@ class FrozenWeights:
         """
         payload = code_products(self._frozen.layout, products, self.edition + 1)
         self._changes.add(payload, self.edition + 1)
-        self._followed()
+        self._let_the_model_follow()
 
-    def _followed(self) -> None:
+    def _let_the_model_follow(self) -> None:
         self._whole = ArrayRecord()
         self._frozen.load(torch.from_numpy(self._changes.known))
 
@@ -81,4 +81,4 @@ class FrozenWeights:
         """Restore a state that ``state_dict`` returned."""
         if state:
             self._changes.load_state_dict(state)
-            self._followed()
+            self._let_the_model_follow()

@@ -5,9 +5,8 @@ language models", section 4): with the means B and A of the clients' factors,
 
     sum_i p_i B_i A_i = B A + R,    R = sum_i p_i (B_i - B) (A_i - A).
 
-The server adds R to the frozen weights, and so has exactly the mean of the clients' layers. The paper sends R as a
-product of rank k r + r for k clients. R is a covariance, so that rank (k - 1) r is enough, and the changes of the
-factors are all that it takes.
+The server adds R to the frozen weights, and so has exactly the mean of the clients' layers. R is a covariance: of k
+clients its rank is at most (k - 1) r, and the changes of their factors are all that it takes.
 """
 
 import torch

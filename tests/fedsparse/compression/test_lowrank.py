@@ -238,13 +238,13 @@ def test_a_wrong_option_is_named(options) -> None:
 
 
 def test_known_products_travel_as_factors_or_dense_where_that_is_shorter_and_nothing_else_takes_values() -> None:
-    thin, thick = ((torch.randn(40, r).double(), torch.randn(30, r).double()) for r in (3, 18))
-    layout = layout_of_shapes((40, 30), (7,), (50, 20), (40, 30))
+    thin, thick, empty = ((torch.randn(40, r).double(), torch.randn(30, r).double()) for r in (3, 18, 0))
+    layout = layout_of_shapes((40, 30), (7,), (50, 20), (40, 30), (40, 30))
     names = [entry.name for entry in layout.entries]
-    payload = code_products(layout, {names[0]: thin, names[3]: thick}, round=2)
+    payload = code_products(layout, {names[0]: thin, names[3]: thick, names[4]: empty}, round=2)
     expected = torch.zeros(layout.size, dtype=torch.float64)
     for at, (p, q) in ((0, thin), (3, thick)):
         expected[layout.entries[at].slice] = (p @ q.T).flatten()
     received = torch.from_numpy(decode(payload, layout).to_dense())
     torch.testing.assert_close(received, expected.float(), rtol=1e-5, atol=1e-5)
-    assert len(payload) < 4 * (3 * 70 + 40 * 30) + 150
+    assert len(payload) < 4 * (3 * 70 + 40 * 30) + 170
