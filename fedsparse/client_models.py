@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fedsparse.catalogue import MODELS
 from fedsparse.seeds import derive_seed
 
 
@@ -17,7 +18,8 @@ def entries_of(text: str) -> list[tuple[str, str]]:
     for entry in text.split(",") if text else ():
         name, _, share = entry.strip().rpartition(":")
         # What follows the last colon may also be the attribute of the user's own file.
-        entries.append((entry.strip(), "") if not name or share.isidentifier() else (name, share))
+        is_whole = not name or (share.isidentifier() and name not in MODELS)
+        entries.append((entry.strip(), "") if is_whole else (name, share))
     return entries
 
 

@@ -117,9 +117,10 @@ class Networks:
             for layer in self.factorable.values()
         )
         if not any(ranks):
+            limit = f"lowrank-min-size = {least}, " * (config.lowrank_layers == "selective")
             raise ConfigError(
                 f"lowrank-layers = {config.lowrank_layers}: no layer of model = {self.model_name} becomes smaller; "
-                f"there are dense-layers = {config.dense_layers} and lowrank-rank = {config.lowrank_rank:g}"
+                f"there are {limit}dense-layers = {config.dense_layers} and lowrank-rank = {config.lowrank_rank:g}"
             )
         return ranks
 
@@ -148,5 +149,5 @@ class Networks:
             try:
                 few_bits(network, *config.bits, config.weight_steps == "learned", config.float_layer_names())
             except ValueError as error:
-                raise ConfigError(str(error)) from None
+                raise ConfigError(f"{error} (model = {self.model_name})") from None
         return network

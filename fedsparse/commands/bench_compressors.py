@@ -176,7 +176,7 @@ def bench(config: Config, size: int, budgets: Sequence[float]) -> None:
     points = [p for name in names if name != "topk" for p in at_budgets(name, config, layout, last, budgets)]
     advice = advised(points, layout, budgets)
     print("\n".join([_line(advice[0]), _line(["---"] * len(advice[0])), *map(_line, advice[1:])]))
-    folder = create_run_folder(config.logdir, "compressors")
+    folder = create_run_folder(config.logdir, config.name or "compressors")
     for file, table in (("compressors.csv", [Row._fields, *rows]), ("budgets.csv", [Point._fields, *points])):
         with (folder / file).open("w", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows(table)

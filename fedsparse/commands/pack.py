@@ -65,7 +65,7 @@ def pack(
         packing.prune(share_of, passes)
     state = packing.cluster(most, passes)
     data, sizes = pack_state(state, packing.experiment.dataset.vocabulary)
-    folder = create_run_folder(config.logdir, "pack")
+    folder = create_run_folder(config.logdir, config.name or "pack")
     file = folder / "model.fspk"
     _write(file, data)
     packing.read_back(file, state)

@@ -18,7 +18,7 @@ def partition(settings: Given) -> None:
     data, partition = experiment.dataset, experiment.partition
     width = max(get_terminal_size(fallback=(120, 24)).columns, NARROWEST)
     print(data.table(partition, width))
-    folder = create_run_folder(experiment.config.logdir, "partition")
+    folder = create_run_folder(experiment.config.logdir, experiment.config.name or "partition")
     data.plot(partition).savefig(folder / "partition.png", dpi=120)
     write(folder / "partition.csv", partition)
     print(f"saved as {folder / 'partition.png'} and {folder / 'partition.csv'}")

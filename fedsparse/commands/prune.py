@@ -63,7 +63,7 @@ def prune(
         recalibrate_batchnorm(module, _batches(experiment, RECALIBRATION))
         scores.measure("after BatchNorm recalibration", experiment)
     layers = {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
-    folder = create_run_folder(config.logdir, f"prune-{method}")
+    folder = create_run_folder(config.logdir, config.name or f"prune-{method}")
     save_model(module, folder / "model.pt", experiment.dataset.vocabulary)
     asked = {"checkpoint": checkpoint, "method": method, "sparsity": share, "nm": nm, "samples": calibration}
     result = {"command": "prune", "config": config.flat(), **asked, scores.name: scores.values, "layers": layers}

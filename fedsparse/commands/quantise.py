@@ -69,7 +69,7 @@ def quantise(settings: Given, checkpoint: str = "", bits: str = "8", inputs: str
     with torch.no_grad():
         for weight, quantiser in few_bits_layers(after.model.module).values():
             weight.copy_(quantiser(weight))
-    folder = create_run_folder(config.logdir, f"quantise-{bits}")
+    folder = create_run_folder(config.logdir, config.name or f"quantise-{bits}")
     save_model(after.model.module, folder / "model.pt", after.dataset.vocabulary)
     asked = {"checkpoint": checkpoint, "bits": bits, "inputs": inputs, "samples": calibration}
     result = {"command": "quantise", "config": after.config.flat(), **asked, scores.name: scores.values}

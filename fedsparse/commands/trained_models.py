@@ -19,10 +19,12 @@ def checked_file(file: str, flag: str, command: str) -> Path:
     """The path of a file that a command cannot do without.
 
     Raises:
-        ConfigError: the flag is missing, or there is no such file.
+        ConfigError: the flag is missing, there is no such file, or it is a folder.
     """
     if not file:
         raise ConfigError(f"{command} needs --{flag}, such as a run's model.pt")
+    if Path(file).is_dir():
+        raise ConfigError(f"{flag} = {file}: is a folder; give a file in it, such as model.pt")
     if not Path(file).is_file():
         raise ConfigError(f"{flag} = {file}: there is no such file")
     return Path(file)
@@ -47,7 +49,7 @@ def checked_beside(settings: Given, checkpoint: Path) -> Config:
     """
     beside = checkpoint.with_name("config.yaml")
     own = read_yaml(beside) if beside.is_file() else {}
-    return checked(Given(own | {"outfile": "", "init": ""} | settings), effects=False, training="none")
+    return checked(Given(own | {"name": "", "outfile": "", "init": ""} | settings), effects=False, training="none")
 
 
 def refuse_few_bits(config: Config, checkpoint: Path) -> None:

@@ -15,7 +15,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a model trained on 200 pooled images."""
     folder = tmp_path_factory.mktemp("central")
     arguments = ["train-central", "--dataset", tiny(folder), "--clients", "10", "--rounds", "3", "--epochs", "5"]
-    assert main([*arguments, "--batch-size", "8", "--logdir", str(folder / "runs")]) == 0
+    assert main([*arguments, "--batch-size", "8", "--name", "taught", "--logdir", str(folder / "runs")]) == 0
     (run,) = (folder / "runs").iterdir()
     return run
 
@@ -37,6 +37,16 @@ def test_a_checkpoint_is_quantised_with_little_loss_and_saved(
     assert low == 0 < high  # what a rectifier gives
 
 
+@pytest.mark.parametrize(("flags", "name"), [([], "quantise-2"), (["--name", "few"], "few")])
+def test_the_folder_has_the_name_that_is_given_and_not_that_of_the_run(
+    trained: Path, tmp_path: Path, flags: list[str], name: str
+) -> None:
+    flags = [*flags, "--bits", "2", "--inputs", "off", "--logdir", str(tmp_path)]
+    assert main(["quantise", "--checkpoint", str(trained / "model.pt"), *flags]) == 0
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.split("-", 2)[2] == name
+
+
 def test_the_observed_range_is_the_mean_over_the_batches() -> None:
     from fedsparse.commands.quantise import observe
     from fedsparse.quantisation import few_bits
@@ -54,6 +64,7 @@ def test_the_observed_range_is_the_mean_over_the_batches() -> None:
     [
         ([], "quantise needs --checkpoint"),
         (["--checkpoint", "no.pt"], "checkpoint = no.pt: there is no such file"),
+        (["--checkpoint", "."], "checkpoint = .: is a folder; give a file in it, such as model.pt"),
         (["--checkpoint", "MODEL", "--bits", "3"], "bits = 3: should be one of 8, 4, 2, 1"),
         (["--checkpoint", "MODEL", "--inputs", "1"], "inputs = 1: should be one of off, 8, 4, 2"),
         (["--checkpoint", "MODEL", "--samples", "0"], "samples = 0: should be at least 1"),

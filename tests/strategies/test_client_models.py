@@ -176,7 +176,9 @@ def test_results_are_about_the_first_network_unless_a_model_is_named() -> None:
     assert Config.from_mapping(held | {"model": "cnn", "distill": "ensemble"}).models == ("cnn", "mlp-small", "lenet5")
 
 
-@pytest.mark.parametrize("text", ["mlp-small,mlp-small:2", "mlp-small:0", "mlp-small:-1", "mlp-small:1e999"])
+@pytest.mark.parametrize(
+    "text", ["mlp-small,mlp-small:2", "mlp-small:0", "mlp-small:-1", "mlp-small:1e999", "mlp-small:half"]
+)
 def test_shares_that_mean_nothing_are_one_line(text: str) -> None:
     with pytest.raises(ConfigError, match="each once, with shares above 0") as error:
         Config.from_mapping({"client-models": text})

@@ -92,6 +92,7 @@ def test_factors_can_be_sparse_too(tiny_dataset: str) -> None:
     ("settings", "words"),
     [
         ({"lowrank_rank": 9999}, "no layer of model = cnn-small becomes smaller"),
+        ({"lowrank_layers": "selective", "lowrank_min_size": 10**8}, "there are lowrank-min-size = 100000000"),
         ({"dense_layers": "conv9"}, "no layer 'conv9'"),
         ({"sparsity": 0.5, "topology": "small-dense"}, "topology = small-dense"),
         ({"sparsity": 0.5, "lowrank_form": "fedpara"}, "choose svd"),
