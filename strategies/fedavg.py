@@ -75,8 +75,8 @@ class FedAvg(Strategy):
 
     @property
     def vectors(self) -> list[np.ndarray]:
-        """The weights of all networks, each float32 of shape ``(layout.size,)``."""
-        return [model.weights.numpy() for model in self.models.values()]
+        """The weights of all networks, and those beside adapters that changed, float32, of one dimension each."""
+        return [vector for model in self.models.values() for vector in model.vectors]
 
     def state_dict(self) -> State:
         """What decides the next rounds, but for the ledger."""

@@ -7,6 +7,7 @@ added since it was last asked, or all of them where that is shorter.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord
 from torch import Tensor
@@ -43,6 +44,11 @@ class FrozenWeights:
     def edition(self) -> int:
         """The number of the present weights: 1, and 1 more after each addition."""
         return self._changes.round
+
+    @property
+    def added_to(self) -> list[np.ndarray]:
+        """The present weights, float32 of shape ``(layout.size,)``, once they differ from the first."""
+        return [self._changes.known] if self.edition > 1 else []
 
     def add(self, products: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add products ``P Q^T`` to some of the weights; see ``code_products``.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from flwr.app import ArrayRecord
 from torch import Tensor
 
@@ -61,6 +62,11 @@ class ServerModel:
         weights beside its adapters."""
         ranks = {"ranks": self.ranks} if self.ranks else {}
         return self.topology.named | ranks | ({"frozen": self.frozen.hash} if self.frozen else {})
+
+    @property
+    def vectors(self) -> list[np.ndarray]:
+        """The present weights, and those beside adapters once they differ from the first."""
+        return [self.weights.numpy(), *(self.frozen.added_to if self.frozen else [])]
 
     @property
     def trained(self) -> FlatModel:

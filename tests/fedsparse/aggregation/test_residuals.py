@@ -21,7 +21,7 @@ from fedsparse.lowrank import dense_state
 from fedsparse.lowrank.lora import LoRA
 from fedsparse.python_door import Result
 from fedsparse.vector import FlatModel
-from tests.strategies.federation import TRAFFIC, binding_of, play
+from tests.strategies.federation import TRAFFIC, binding_of, federation, play, play_round
 
 EXACT = {
     **{"sparsity": 0.0, "distribution": "dirichlet", "eval-clients": False, "lr": 0.03, "local-steps": 6},
@@ -98,6 +98,14 @@ def test_a_client_gets_what_was_added_since_it_was_asked_and_all_weights_where_i
         **{(3, 0): ["change-3", "hash"], (3, 3): ["change-2", "change-3", "hash"], (3, 4): ["change-3", "hash"]},
         **{(4, 1): whole, (4, 3): ["change-4", "hash"], (4, 5): ["change-2", "change-3", "change-4", "hash"]},
     }
+
+
+def test_what_a_run_hashes_has_the_frozen_weights_once_they_change(tiny_dataset: str) -> None:
+    with federation(tiny_dataset, **EXACT) as (strategy, grid):
+        assert [len(vector) for vector in strategy.vectors] == [strategy.model.layout.size]
+        play_round(strategy, grid, 1)
+        _, frozen = strategy.vectors
+        torch.testing.assert_close(torch.from_numpy(frozen), strategy.model.experiment.frozen.vector, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("store", "workers"), [("context", 2), ("files", 1)])
