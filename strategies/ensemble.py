@@ -27,6 +27,9 @@ from fedsparse.training.scores import scores_of
 class Ensemble:
     """One round's models. Each gives its scores when it arrives, so that the server holds one at a time.
 
+    A client's model is here the server's weights with its update, as for the mean. Where few bits travel down or a
+    compressor drops values, the client itself has a slightly different one.
+
     Args:
         experiment: with the server's own samples.
     """

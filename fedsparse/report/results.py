@@ -40,7 +40,7 @@ CENTRAL_SETTINGS = frozenset(
         *("dataset", "augment", "rounds", "eval-every", "seed", "device", "threads"),
         *(name.replace("_", "-") for group in CENTRAL_GROUPS for name in group.model_fields),
     }
-) - {"cohort-batching", "depths", "least-depth", "weight-broadcast", "lowrank-average"}
+) - {"cohort-batching", "depths", "least-depth", "weight-broadcast", "lowrank-average", "client-models"}
 """On the other settings a central run does not depend."""
 
 
