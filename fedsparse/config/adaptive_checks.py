@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedsparse.network import Quantity
+
 if TYPE_CHECKING:
     from fedsparse.config import Config
 
@@ -22,6 +24,9 @@ def check_exits(config: Config) -> None:
     says = f"depths = {config.depths}"
     if not config.exits:
         raise ValueError(f"{says}: clients end at a classifier; give exits")
+    asked = Quantity.parse(config.depths)
+    if {"fixed": asked.first, "uniform": asked.second}.get(asked.kind, 0) > config.exits + 1:
+        raise ValueError(f"{says}: there are exits + 1 = {config.exits + 1} classifiers")
     for key, harmless in (("strategy", ("fedavg", "fedavgm", "fedadam")), ("aggregator", ("mean",)),
                           ("attack", ("none", "label-flip")), ("topology_method", ("dense",))):  # fmt: skip
         if (value := getattr(config, key)) not in harmless:

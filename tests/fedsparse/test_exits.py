@@ -61,6 +61,8 @@ def test_classifiers_stand_behind_the_stages_of_a_resnet() -> None:
         ({"exits": 1, "dataset": "shakespeare-mini", "model": "lstm"}, "model = lstm is not a chain of layers"),
         ({"exits": 1, "upload-pruning": "magnitude"}, "exits = 1: upload-pruning = magnitude measures layers"),
         ({"depths": "2"}, "depths = 2: clients end at a classifier; give exits"),
+        ({"depths": "3", "exits": 1}, "depths = 3: there are exits + 1 = 2 classifiers"),
+        ({"depths": "uniform:1:3", "exits": 1}, "depths = uniform:1:3: there are exits + 1 = 2 classifiers"),
         ({"depths": "few", "exits": 1}, "depths = few: should be a number above 0"),
         ({"depths": "1", "exits": 1, "aggregator": "median"}, "aggregator = median needs the same ones"),
         ({"depths": "1", "exits": 1, "sparsity": 0.5}, "topology = static needs the same ones"),
