@@ -22,6 +22,8 @@ def check_lowrank(config: Config) -> None:
     sparse = config.topology_method != "dense" or config.upload_pruning != "off"
     if sparse and config.lowrank_form == "fedpara":
         raise ValueError(f"{says}: no topology describes the factors of lowrank-form = fedpara; choose svd")
+    if config.lowrank_form == "fedpara" and any(config.bits):
+        raise ValueError(f"{says}: the factors of lowrank-form = fedpara would stay float beside few bits; choose svd")
     if not config.lowrank_switches:
         return
     if config.lowrank_form != "svd":

@@ -96,6 +96,7 @@ def test_factors_can_be_sparse_too(tiny_dataset: str) -> None:
         ({"dense_layers": "conv9"}, "no layer 'conv9'"),
         ({"sparsity": 0.5, "topology": "small-dense"}, "topology = small-dense"),
         ({"sparsity": 0.5, "lowrank_form": "fedpara"}, "choose svd"),
+        ({"weight_bits": 4, "lowrank_form": "fedpara"}, "would stay float beside few bits"),
     ],
 )
 def test_what_cannot_be_is_one_line(settings: dict[str, object], words: str) -> None:
