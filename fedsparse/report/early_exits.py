@@ -67,15 +67,16 @@ def exit_figure(drawn: Sequence[ExitCurve], headline: Headline, size: Size = "sc
         for name, curve, look in zip(names, drawn, styles([curve.settings for curve in drawn]), strict=True):
             error = None if np.isnan(curve.half_width).any() else curve.half_width
             handles[name] = axes.errorbar(curve.x, curve.mean, yerr=error, capsize=2, **line_style(look, size))
+        plain(axes)
+        axes.set_xlabel(f"{TITLE}; beside marks, the threshold")
+        axes.xaxis.set_major_formatter(EngFormatter())
+        metric_axis(axes, headline.tag)
+        axes.autoscale_view()  # matplotlib has put it off, and the next lines need the limits
         for first in drawn[:1]:
             points = np.stack([first.x, first.mean], axis=1)
             for place in spaced(axes.transData.transform(points), 0.2 * figure.dpi):
                 text = f"{first.thresholds[place]:g}"
                 axes.annotate(text, points[place], (0, 6), textcoords="offset points", fontsize="xx-small")
-        plain(axes)
-        axes.set_xlabel(f"{TITLE}; beside marks, the threshold")
-        axes.xaxis.set_major_formatter(EngFormatter())
-        metric_axis(axes, headline.tag)
         legend(figure, handles, size)
     return figure
 
