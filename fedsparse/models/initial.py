@@ -49,9 +49,13 @@ def load_weights(
     for key in [*own, *state]:
         shapes = [tuple(tensors[key].shape) if key in tensors else "nothing" for tensors in (state, own)]
         if shapes[0] != shapes[1]:
-            line = f"{given}: is not of model = {name}: {key!r} is {shapes[0]} there and {shapes[1]} here"
-            is_table = key in tables and key in state
-            raise ConfigError(line + "; tokenizer and seq-length decide how many rows a table has" * is_table)
+            why = ""
+            if "nothing" in shapes:
+                why = "; exits, lora-rank, lowrank-layers and weight-bits give a network other weights"
+            elif key in tables:
+                why = "; tokenizer and seq-length decide how many rows a table has"
+            told = f"{key!r} is {shapes[0]} there and {shapes[1]} here"
+            raise ConfigError(f"{given}: is not of model = {name}: {told}{why}")
     beside = (path if path.is_dir() else path.parent) / VOCABULARY
     if vocabulary and beside.is_file() and beside.read_text(errors="replace").strip() != vocabulary:
         raise ConfigError(
