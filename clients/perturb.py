@@ -20,8 +20,7 @@ def perturbed(vector: Tensor, codec: UpdateCodec, config: Config, round: int, no
     residual, because that would grow for ever if updates were longer than what the server lets through.
 
     Where clients add the noise, the client keeps the coordinates that all clients of the round send, cuts them to
-    ``dp-clip`` and adds its share. The noise is of bits that this client alone knows, and differs from run
-    to run.
+    ``dp-clip`` and adds its share. The noise is of bits that this client alone knows, and differs from run to run.
 
     Args:
         codec: will encode the update.

@@ -1,5 +1,6 @@
 """What the quantisers of weights have in common: whole levels times a step."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ def by_channel(channels: Tensor, weight: Tensor) -> Tensor:
     return channels.view(-1, *[1] * (weight.dim() - 1))
 
 
-class WeightQuantiser(nn.Module):
+class WeightQuantiser(nn.Module, ABC):
     """Quantises a weight tensor in the forward pass; its gradient goes straight through.
 
     Args:
@@ -36,17 +37,17 @@ class WeightQuantiser(nn.Module):
         super().__init__()
         self.bits = bits
 
+    @abstractmethod
     def levels(self, weight: Tensor) -> Levels:
         """The quantised ``weight``, of any shape whose first dimension is the output channels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spread(self, levels: Levels, noise: Tensor) -> Tensor:
         """Float weights with these ``levels``, but that the step may be slightly another.
 
         Args:
             noise: uniform in [-1/2, 1/2), decides where each weight lies; 0 for one that does not exist.
         """
-        raise NotImplementedError
 
     def inside(self, weight: Tensor) -> Tensor | None:
         """Where the gradient passes, as for ``straight_through``."""

@@ -4,6 +4,7 @@ A tracker is a subclass of :class:`Tracker` in a file of its own, and a line in 
 """
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Details:
     images: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Tracker:
+class Tracker(ABC):
     """Shows a run's rounds. A tracker leaves out what it cannot show.
 
     Args:
@@ -65,16 +66,16 @@ class Tracker:
     def __init__(self, run: Run, saved: Any = None) -> None:
         self.run = run
 
+    @abstractmethod
     def round(self, round: int, row: Mapping[str, float]) -> None:
         """Show a round's numbers by tag."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Show the whole run's numbers; nothing comes after them.
 
         ``summary["ended"]`` says how the run ended, and is all there is where another tracker could not start.
         """
-        raise NotImplementedError
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Show a number whose steps are no rounds."""

@@ -161,6 +161,15 @@ def test_a_service_that_cannot_start_is_one_line(fake: Any, tmp_path: Path) -> N
         play(tmp_path / "run", "wandb")
 
 
+def test_a_tracker_of_ones_own_that_lacks_a_method_is_one_line_before_the_first_round(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from fedsparse.telemetry.trackers import Tracker\nclass Own(Tracker):\n    def round(self, round, row): pass\n"
+    )
+    with pytest.raises(ConfigError, match=r"^tracker = .*own\.py:Own: .*abstract.*finish"):
+        play(tmp_path / "run", f"{own}:Own")
+
+
 def test_where_a_service_cannot_start_those_that_have_started_are_finished(fake: Any, tmp_path: Path) -> None:
     fake("wandb", FAKES["wandb"].replace("return Run()", 'raise RuntimeError("log in first")'))
     module = fake("trackio", FAKES["trackio"])
