@@ -21,17 +21,23 @@ def run(tmp_path: Path, engine: str, *flags: str) -> tuple[int, Path]:
 
 
 TEXT = ["--dataset", "shakespeare-mini", "--distribution", "iid", "--seq-length", "32", "--local-steps", "2"]
-MOMENTS = [*TEXT, "--optimizer", "adamw", "--keep-moments"]
 ENSEMBLE = ["--distill", "ensemble", "--distill-samples", "50", "--distill-steps", "3"]
-DEPTHS = ["--exits", "2", "--depths", "uniform:1:3"]
+JOBS = {
+    "images": [],
+    "text": [*TEXT, "--optimizer", "adamw", "--keep-moments"],
+    "low-rank-top-k": ["--lowrank-layers", "full", "--compressor", "topk", "--density", "0.1"],
+    "switch": ["--lowrank-layers", "progressive", "--lowrank-switch-round", "1"],
+    "lora-eden": ["--lora-rank", "2", "--compressor", "eden"],
+    "lora-residual": ["--lora-rank", "2", "--lowrank-average", "residual", "--compressor", "none"],
+    "bits-topology": ["--weight-bits", "4", "--topology", "rigl", "--sparsity", "0.5", "--readjustment-interval", "1"],
+    "ensemble": ENSEMBLE,
+    "sizes": [*ENSEMBLE, "--client-models", "cnn-small,mlp-small,lenet5"],
+    "depths": ["--exits", "2", "--depths", "uniform:1:3"],
+    "exits": ["--exits", "2"],
+}
 
 
-SIZES = [*ENSEMBLE, "--client-models", "cnn-small,mlp-small,lenet5"]
-
-
-@pytest.mark.parametrize(
-    "flags", [[], ENSEMBLE, SIZES, DEPTHS, MOMENTS], ids=["images", "ensemble", "sizes", "depths", "text"]
-)
+@pytest.mark.parametrize("flags", JOBS.values(), ids=JOBS)
 def test_both_engines_give_the_same_bits(tmp_path: Path, flags: list[str]) -> None:
     results = []
     for engine in ("local", "flower"):
